@@ -1,0 +1,63 @@
+# `make demo` and `make test` need Python 3.11 or later and do all the set-up themselves, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := benchmarks dexar_fast tests
+# Further arguments: make test ARGS="-k cli", make demo ARGS="--seed 3".
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP_INSTALL = $(BIN)/python -m pip install -qq --progress-bar off --log $(VENV)/pip.log --constraint constraints.txt
+SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exit 1)
+
+.DEFAULT_GOAL := help
+# Two set-ups at once would install into one environment.
+.NOTPARALLEL:
+.PHONY: help demo test lint format bench gpu clean
+
+help:
+	@echo "make demo    explain an image with the embedded model and write a report"
+	@echo "make test    run all tests; skipped ones are named with the reason"
+	@echo "make lint    check style and types"
+	@echo "make format  rewrite the sources in the project's style"
+	@echo "make bench   measure, and write benchmarks/results/"
+	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
+	@echo "make clean   remove everything that make made"
+
+demo: $(VENV)/.has-base
+	@$(BIN)/dexar-fast demo $(ARGS)
+
+test: $(VENV)/.has-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.has-lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || (echo "Not in the project's format; run: make format"; exit 1)
+	@$(BIN)/mypy $(SOURCES)
+
+format: $(VENV)/.has-lint
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.has-bench
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Outside .venv: GPU machines often have no network and a torch that must stay as it is.
+gpu:
+	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.
+$(VENV)/.has-%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp csrc/*.h) | $(VENV)/.created
+	@echo "Setting up $(VENV) for: $* (once; the first time takes some minutes)"
+	@$(PIP_INSTALL) --no-build-isolation --editable ".$(if $(filter base,$*),,[$*])" || $(SET_UP_FAILED)
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) setuptools || $(SET_UP_FAILED)
+	@touch $@

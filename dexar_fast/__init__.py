@@ -1,0 +1,42 @@
+"""Shows which part of an image made a vision-language model write each word of its answer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import DexarFastError, InputError, NotFiniteError, SelfCheckError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from .environment import info
+    from .explainer import Explainer
+    from .explanation import Explanation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DexarFastError",
+    "Explainer",
+    "Explanation",
+    "InputError",
+    "NotFiniteError",
+    "SelfCheckError",
+    "UnsupportedModelError",
+    "__version__",
+    "info",
+]
+
+# Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
+_HOMES = {"Explainer": ".explainer", "Explanation": ".explanation", "info": ".environment"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,43 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Triton reads it when a kernel is defined, so it stands before every import. On a GPU: TRITON_INTERPRET=0 make test.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+# A test that asks for the network fails at once, everywhere.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., str]:
+    """Run code in a fresh interpreter and return what it printed; a failure shows what it wrote to stderr.
+
+    `path` replaces PYTHONPATH, the repository's root by default; `cwd` is the folder it runs in.
+    """
+
+    def run(code: str, *, path: Path = ROOT, cwd: Path = ROOT) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
