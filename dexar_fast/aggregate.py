@@ -1,0 +1,153 @@
+"""From layer gradients to head scores, token maps and the answer map (Eq. 4-6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .answer_pass import LayerGradient
+from .ops import KeySets, accumulate_maps, accumulator, head_scores
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Maps over the C cells of the grid, row by row.
+
+    Attributes:
+        token_maps: ``(T, C)`` in [0, 1]; `answer_map` ``(C,)`` in [0, 1].
+        token_map_ranges: ``(T, 2)``, minimum and maximum of each token map before ``minmax``.
+        token_weights: ``(T,)``, delta of Eq. 6.
+        unfiltered_token_maps, unfiltered_answer_map: the same with ``w = 1`` and equal token weights, or None.
+    """
+
+    token_maps: Tensor
+    answer_map: Tensor
+    token_map_ranges: Tensor
+    token_weights: Tensor
+    unfiltered_token_maps: Tensor | None
+    unfiltered_answer_map: Tensor | None
+
+
+class Accumulator:
+    """Takes one layer after the other; holds ``(T, N)`` sums and ``(T, L, H)`` scores, never a gradient."""
+
+    def __init__(self, n_tokens: int, n_image_keys: int, *, unfiltered: bool, backend: str) -> None:
+        self.shape = n_tokens, n_image_keys
+        self.wants_unfiltered = unfiltered
+        self.backend = backend
+        self._maps: Tensor | None = None
+        self.unfiltered: Tensor | None = None
+        self._image: list[Tensor] = []
+        self._text: list[Tensor] = []
+        self._image_min: list[Tensor] = []
+
+    def add(self, gradient: LayerGradient, keys: KeySets) -> None:
+        """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
+        d_out, value = gradient.d_out, gradient.attention.value
+        if self._maps is None:
+            self._maps = d_out.new_zeros(self.shape, dtype=accumulator(d_out))
+            self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
+        scores = head_scores(d_out, value, keys, backend=self.backend)
+        weights = head_weights(scores.image, scores.text)
+        accumulate_maps(d_out, value, weights, keys, self._maps, unfiltered=self.unfiltered, backend=self.backend)
+        self._image.append(scores.image)
+        self._text.append(scores.text)
+        self._image_min.append(scores.image_min)
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of layers added so far."""
+        return len(self._image)
+
+    @property
+    def maps(self) -> Tensor:
+        """``(T, N)``, the sum of Eq. 5 over the layers added so far.
+
+        Raises:
+            RuntimeError: no layer was added.
+        """
+        if self._maps is None:
+            raise RuntimeError("no layer was added")
+        return self._maps
+
+    @property
+    def image_scores(self) -> Tensor:
+        """S_img ``(T, L, H)``."""
+        return torch.stack(self._image, dim=1)
+
+    @property
+    def text_scores(self) -> Tensor:
+        """S_text ``(T, L, H)``."""
+        return torch.stack(self._text, dim=1)
+
+    @property
+    def image_minima(self) -> Tensor:
+        """Smallest relu-gradient on the image keys ``(T, L, H)``."""
+        return torch.stack(self._image_min, dim=1)
+
+
+def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
+    """``w = relu(S_img - S_text)`` (Eq. 5)."""
+    return (image_scores - text_scores).clamp(min=0)
+
+
+def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
+    """``delta = relu(max S_img - max S_text)`` over layers and heads (Eq. 6), ``(T,)``."""
+    return (image_scores.amax(dim=(1, 2)) - text_scores.amax(dim=(1, 2))).clamp(min=0)
+
+
+def minmax(x: Tensor) -> Tensor:
+    """Rescale the last axis to [0, 1]; a constant row becomes zero."""
+    low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
+    span = high - low
+    return ((x - low) / span.where(span > 0, 1)).where(span > 0, 0)
+
+
+def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
+    """Normalise and combine what was accumulated.
+
+    Args:
+        acc: all layers added, at least one.
+        cells: ``(N,)``, the cell of each image token; -1 for one without a place, which belongs to no map.
+        normalization: "paper" (Eq. 4-6) or "reference" (the released code).
+    """
+    image, text = acc.image_scores, acc.text_scores
+    maps, unfiltered = acc.maps, acc.unfiltered
+    if normalization == "reference":
+        # minmax of all gradients is affine, so it is applied to their weighted sums.
+        low, high = acc.image_minima.min(), image.max()
+        span = high - low
+        scale = torch.where(span > 0, 1 / span, 0)
+        weight_sums = head_weights(image, text).sum(dim=(1, 2))[:, None]  # [T, 1]
+        maps = (maps - low * weight_sums) * scale
+        if unfiltered is not None:
+            unfiltered = (unfiltered - low * (image.shape[1] * image.shape[2])) * scale
+    maps = _on_grid(maps, cells)
+    unfiltered = _on_grid(unfiltered, cells) if unfiltered is not None else None
+    delta = token_weights(image, text)
+    return Aggregate(
+        token_maps=minmax(maps),
+        answer_map=_answer_map(maps, delta, normalization),
+        token_map_ranges=torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1),
+        token_weights=delta,
+        unfiltered_token_maps=minmax(unfiltered) if unfiltered is not None else None,
+        unfiltered_answer_map=_answer_map(unfiltered, torch.ones_like(delta), normalization)
+        if unfiltered is not None
+        else None,
+    )
+
+
+def _on_grid(maps: Tensor, cells: Tensor) -> Tensor:
+    """``(T, N)`` over image tokens to ``(T, cells)`` over the grid; tokens without a place are left out."""
+    placed = cells >= 0
+    on_grid = maps.new_zeros(len(maps), int(cells.max()) + 1)
+    on_grid[:, cells[placed]] = maps[:, placed]
+    return on_grid
+
+
+def _answer_map(maps: Tensor, delta: Tensor, normalization: str) -> Tensor:
+    """Eq. 6 on ``minmax(E^t)``, or on E^t itself as the released code does."""
+    per_token = minmax(maps) if normalization == "paper" else maps
+    return minmax((delta[:, None] * per_token).sum(dim=0))

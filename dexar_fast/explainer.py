@@ -1,0 +1,375 @@
+"""The way from an image, a prompt and an answer to an explanation, stage by stage."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from . import __version__
+from .aggregate import Accumulator, Aggregate, aggregate
+from .errors import InputError, UnsupportedModelError
+from .explanation import Explanation, Floats
+from .generation import generate_answer
+from .geometry import Grid
+from .images import ImageInput, load_image
+from .layers import LayerSelection
+from .loading import load_model
+from .logit_lens import LogitLens, token_lens
+from .model_state import evaluating
+from .models import Decoder, family_of
+from .ops import resolve_backend
+from .options import Options, TextSet, check_options
+from .pipeline import accumulate_layers
+from .progress import ProgressCallback, report_progress, silent
+from .prompts import PromptEncoder
+from .request import Request, make_request
+from .tokens import token_pieces
+
+
+class Explainer:
+    """Explains the answers of one loaded model, with whatever attention it was loaded.
+
+    The model is used as it is and left as it was: hooks, train flags, grad mode, config and `requires_grad` are the
+    same before and after every call, also after an exception. Threads may explain different models at once (their
+    answer passes take turns); one model must not be used by another thread meanwhile.
+
+    Args:
+        model: a transformers model of a supported family, on its device.
+        processor: its processor; without one only `explain_ids` works and tokens are shown as ids.
+        backend: implementation of the ops, "auto" or a name of `dexar_fast.ops.available_backends`.
+
+    Raises:
+        UnsupportedModelError: the family is unknown, or weights are missing (on the meta device).
+        InputError: the backend is unknown.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
+    ) -> None:
+        self.family = family_of(model.config)
+        on_meta = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        if on_meta:
+            raise UnsupportedModelError(
+                f"model: {len(on_meta)} weights are on the meta device (first: {on_meta[0]}), they have no values. "
+                "Load the whole model onto a device."
+            )
+        self.model = model
+        self.processor = processor
+        self.model_name = str(model.config.name_or_path)
+        resolve_backend(backend)  # an unknown name is told now
+        self.backend = backend
+        self.decoder = Decoder(model, self.family)
+        self.checked_layers: set[int] = set()  # passed the self-check
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str | None = None,
+        backend: str = "auto",
+    ) -> Explainer:
+        """Load a model and its processor.
+
+        Args:
+            model: a hub id, a folder, or "demo" for the embedded model (offline; a folder of that name is "./demo").
+            device: where to put it; None takes the first GPU, or else the CPU.
+            dtype: "auto" takes the checkpoint's own, except that float16 becomes float32 on a CPU, which has no fast
+                float16 arithmetic; or a torch dtype or its name.
+            attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None leaves it to transformers.
+            backend: as for the constructor.
+
+        Raises:
+            UnsupportedModelError: the model's family is not supported.
+            InputError: unknown dtype, or no such model.
+        """
+        loaded = load_model(model, device=device, dtype=dtype, attn_implementation=attn_implementation)
+        explainer = cls(*loaded, backend=backend)
+        explainer.model_name = str(model)
+        return explainer
+
+    def explain(
+        self,
+        image: ImageInput,
+        prompt: str,
+        answer: str | None = None,
+        *,
+        layers: LayerSelection = None,
+        normalization: str = "paper",
+        text_set: TextSet = "all_non_image",
+        unfiltered: bool = False,
+        max_new_tokens: int = 256,
+        progress: bool | ProgressCallback = False,
+    ) -> Explanation:
+        """Which part of the image made the model write each token of its answer.
+
+        Args:
+            image: a PIL image, a path, or ``(height, width, 3)`` uint8.
+            prompt: what the user asks; put into the model's chat template, unless it holds the image token itself.
+            answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
+                model write it, greedily.
+            layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
+            normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
+            text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
+                special tokens (of a prompt that holds the image token itself, all but special tokens is content),
+                "generated_only", or ``(P + T,)`` bool over prompt and answer.
+            unfiltered: also compute the maps with every head weight 1.
+            max_new_tokens: limit of the model's own answer.
+            progress: True for bars on stderr, or a callback ``(stage, done, total)``.
+
+        Returns:
+            `Explanation`.
+
+        Raises:
+            InputError: an argument is not usable; the message says what was expected.
+            UnsupportedModelError: the model's attention or weights cannot be explained.
+            SelfCheckError: the model's layers are not what its family describes.
+            NotFiniteError: NaN or infinity; names the layer and the token.
+        """
+        options = check_options(layers, normalization, text_set, unfiltered, len(self.decoder.layers))
+        picture = load_image(image)
+        with evaluating(self.model), report_progress(progress) as report:
+            inputs, answer_ids = self.encode(picture, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            template = None
+            if isinstance(options.text_set, str) and options.text_set == "content_only":
+                encoder = PromptEncoder(self.processor)
+                of_prompt = encoder.template(picture, prompt, inputs["input_ids"][0])
+                template = torch.cat((of_prompt, encoder.special(answer_ids)))
+            settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
+            return self._explain(inputs, answer_ids, options, template, picture, settings, report)
+
+    def explain_ids(
+        self,
+        model_inputs: Mapping[str, Tensor],
+        answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int],
+        *,
+        image: ImageInput | None = None,
+        layers: LayerSelection = None,
+        normalization: str = "paper",
+        text_set: TextSet = "all_non_image",
+        unfiltered: bool = False,
+        progress: bool | ProgressCallback = False,
+    ) -> Explanation:
+        """Explain an answer that was made elsewhere, from tensors.
+
+        Args:
+            model_inputs: what the processor returned for the prompt: `input_ids` ``(1, P)``, `pixel_values`, ...
+            answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
+            image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
+                Without it the result has none, and its grid is in model pixels.
+            layers, normalization, text_set, unfiltered, progress: as for `explain`; "content_only" needs `explain`.
+
+        Returns:
+            `Explanation`.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        options = check_options(layers, normalization, text_set, unfiltered, len(self.decoder.layers))
+        inputs, ids = self.tensors(model_inputs, answer_ids)
+        picture = None if image is None else load_image(image)
+        with evaluating(self.model), report_progress(progress) as report:
+            return self._explain(inputs, ids, options, None, picture, {"prompt": None, "generated": False}, report)
+
+    def run(
+        self,
+        inputs: Mapping[str, Tensor],
+        answer_ids: Tensor,
+        options: Options,
+        *,
+        template: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
+        report: ProgressCallback = silent,
+        adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
+    ) -> tuple[Request, Accumulator]:
+        """The engine alone: scores and sums of every chosen layer, not yet normalised.
+
+        Args:
+            inputs, answer_ids: as `tensors` or `encode` return them.
+            options: as `check_options` returns them.
+            template: ``(P + T,)`` bool, which tokens are the template's; the text set "content_only" needs it.
+            image_size: ``(width, height)`` of the user's image in pixels.
+            report: progress callback.
+            adapt: changes the request and the lens before the run, for those who reproduce another tool.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        with evaluating(self.model):
+            layout = self.family.layout(self.model, self.processor, inputs, image_size)
+            request = make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
+            lens = token_lens(self.decoder, answer_ids)
+            if adapt is not None:
+                request, lens = adapt(request, lens)
+            sums = accumulate_layers(
+                self.decoder,
+                request,
+                options.layers,
+                lens,
+                unfiltered=options.unfiltered,
+                backend=self.backend,
+                checked=self.checked_layers,
+                report=report,
+            )
+        return request, sums
+
+    def tensors(
+        self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Model inputs on the model's device, floating point in its dtype, and answer ids ``(T,)`` int64 beside them.
+
+        Raises:
+            InputError: not tensors, no `input_ids`, or ids of another form.
+        """
+        ids = torch.as_tensor(answer_ids)
+        if ids.ndim == 2 and len(ids) == 1:
+            ids = ids[0]
+        if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
+            raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
+        if "input_ids" not in model_inputs:
+            raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
+        device, dtype = self.model.device, self.model.dtype
+        inputs = {}
+        for name, value in model_inputs.items():
+            if not isinstance(value, Tensor):
+                raise InputError(
+                    f"model_inputs: expected tensors; {name} is {type(value).__name__}. Use return_tensors='pt'."
+                )
+            inputs[name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        return inputs, ids.to(device, torch.int64)
+
+    def encode(
+        self,
+        image: Image.Image,
+        prompt: str,
+        answer: str | None,
+        *,
+        max_new_tokens: int = 256,
+        report: ProgressCallback = silent,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Model inputs of the prompt, and the ids ``(T,)`` of the answer, written by the model if None.
+
+        Raises:
+            InputError: no processor, or a prompt or answer that cannot be used.
+        """
+        if self.processor is None:
+            raise InputError(
+                "processor: expected one to encode image and prompt; this Explainer has none. "
+                "Pass Explainer(model, processor), or use explain_ids()."
+            )
+        encoder = PromptEncoder(self.processor)
+        given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
+        inputs, ids = self.tensors(encoder.encode(image, prompt), given)
+        if answer is not None:
+            return inputs, ids
+        with evaluating(self.model):
+            return inputs, generate_answer(self.model, inputs, max_new_tokens, report)
+
+    def _explain(
+        self,
+        inputs: Mapping[str, Tensor],
+        answer_ids: Tensor,
+        options: Options,
+        template: Tensor | None,
+        image: Image.Image | None,
+        settings: dict[str, Any],
+        report: ProgressCallback,
+    ) -> Explanation:
+        request, sums = self.run(
+            inputs,
+            answer_ids,
+            options,
+            template=template,
+            image_size=None if image is None else image.size,
+            report=report,
+        )
+        text_set = options.text_set
+        return _explanation(
+            aggregate(sums, request.layout.cells.to(answer_ids.device), options.normalization),
+            sums,
+            request.layout.grid,
+            tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
+            token_ids=answer_ids,
+            layers=options.layers,
+            image=image,
+            settings={
+                **settings,
+                **self._provenance(),
+                "layers": list(options.layers),
+                "normalization": options.normalization,
+                "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
+                "unfiltered": options.unfiltered,
+                "prompt_ids": inputs["input_ids"][0].tolist(),
+            },
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "method": "dexar",
+            "model": self.model_name,
+            "revision": getattr(self.model.config, "_commit_hash", None),
+            "model_class": type(self.model).__name__,
+            "family": self.family.name,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "attention": self.decoder.attention_implementation,
+            "gradient_path": "leaf",
+            "backend": resolve_backend(self.backend),
+            "versions": {
+                "python": platform.python_version(),
+                "dexar_fast": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+
+
+def _explanation(
+    maps: Aggregate,
+    scores: Accumulator,
+    grid: Grid,
+    *,
+    tokens: list[str],
+    token_ids: Tensor,
+    layers: tuple[int, ...],
+    image: Image.Image | None,
+    settings: dict[str, Any],
+) -> Explanation:
+    """The result in numpy, the maps in the shape of the grid."""
+
+    def shaped(flat: Tensor | None) -> Floats | None:
+        return None if flat is None else _numpy(flat).reshape(*flat.shape[:-1], grid.rows, grid.cols)
+
+    return Explanation(
+        tokens=tokens,
+        token_ids=token_ids.cpu().numpy(),
+        token_maps=_numpy(maps.token_maps).reshape(-1, grid.rows, grid.cols),
+        answer_map=_numpy(maps.answer_map).reshape(grid.rows, grid.cols),
+        token_weights=_numpy(maps.token_weights),
+        image_scores=_numpy(scores.image_scores),
+        text_scores=_numpy(scores.text_scores),
+        token_map_ranges=_numpy(maps.token_map_ranges),
+        layers=layers,
+        grid=grid,
+        settings=settings,
+        image=image,
+        unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
+        unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
+    )
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    array: Floats = tensor.cpu().numpy()
+    return array

@@ -1,0 +1,179 @@
+"""The result: which part of the image made the model write each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import InputError
+from .geometry import Grid
+from .render.colormap import DEFAULT_COLORMAP
+from .render.overlay import DEFAULT_OPACITY
+from .tokens import word_spans
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A run of tokens without white space between them.
+
+    Attributes:
+        text: the word without surrounding white space.
+        start, stop: its tokens are ``tokens[start:stop]``.
+        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation.
+        weight: the largest ``delta`` of its tokens.
+    """
+
+    text: str
+    start: int
+    stop: int
+    map: Floats
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    Attributes:
+        tokens: T pieces of the answer as text; joined they are the answer.
+        token_ids: ``(T,)`` int64.
+        token_maps: ``(T, h, w)`` in [0, 1], Eq. 5 after ``minmax``; a constant map is zero.
+        answer_map: ``(h, w)`` in [0, 1], Eq. 6.
+        token_weights: ``(T,)``, ``delta`` of Eq. 6, not negative, in logits per unit of attention.
+        image_scores, text_scores: ``(T, L, H)``, ``S_img`` and ``S_text`` of Eq. 4.
+        token_map_ranges: ``(T, 2)``, minimum and maximum of each token's map before ``minmax``.
+        layers: L decoder layers that were summed, from 0.
+        grid: where the cells lie on the image.
+        settings: what is needed to reproduce the result: model, versions, prompt, ids, options. JSON values only.
+        image: the user's image (RGB), or None.
+        unfiltered_token_maps, unfiltered_answer_map: the same with every head weight 1 (and equal token weights),
+            or None when they were not asked for.
+    """
+
+    tokens: list[str]
+    token_ids: NDArray[np.int64]
+    token_maps: Floats
+    answer_map: Floats
+    token_weights: Floats
+    image_scores: Floats
+    text_scores: Floats
+    token_map_ranges: Floats
+    layers: tuple[int, ...]
+    grid: Grid
+    settings: dict[str, Any] = field(default_factory=dict)
+    image: Image.Image | None = None
+    unfiltered_token_maps: Floats | None = None
+    unfiltered_answer_map: Floats | None = None
+
+    @property
+    def answer(self) -> str:
+        """The answer as text."""
+        return "".join(self.tokens)
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as the user gave it; empty when only ids were given."""
+        return str(self.settings.get("prompt") or "")
+
+    def words(self) -> list[Word]:
+        """Tokens grouped into words, with their maps and weights.
+
+        A word's map is ``minmax`` of the sum of its tokens' maps before their normalisation (Eq. 5), so a word of one
+        token has that token's map; its weight is the largest of its tokens' weights.
+        """
+        return [self._word(start, stop) for start, stop in word_spans(self.tokens)]
+
+    def overlay(
+        self,
+        token: int | None = None,
+        *,
+        word: int | None = None,
+        heatmap_opacity: float = DEFAULT_OPACITY,
+        colormap: str = DEFAULT_COLORMAP,
+    ) -> Image.Image:
+        """A map drawn over the image, in the image's own resolution.
+
+        Args:
+            token: index of a token, negative from the end; None for the answer map.
+            word: index into `words()`, instead of a token.
+            heatmap_opacity: of the map, in [0, 1].
+            colormap: a name of `dexar_fast.render.colormap`.
+
+        Raises:
+            InputError: both a token and a word, an index out of range, or an opacity or colour map that does not exist.
+        """
+        from .render.overlay import overlay
+
+        cell_map = self._map(token, word)
+        return overlay(self.image, cell_map, self.grid, heatmap_opacity=heatmap_opacity, colormap=colormap)
+
+    def plot(self, **options: Any) -> Figure:
+        """A matplotlib figure of the answer map and the token maps: see `dexar_fast.render.plot.plot`."""
+        from .render.plot import plot
+
+        return plot(self, **options)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write the interactive report, one self-contained HTML file; returns its path."""
+        from .render.html import to_html
+
+        return to_html(self, path)
+
+    def save(self, path: str | PathLike[str], *, exact: bool = False) -> Path:
+        """Write everything into one safetensors file; a failed write leaves an existing file as it was.
+
+        Args:
+            path: of the file.
+            exact: keep maps and scores in their own dtype, bit for bit; by default maps are stored as float16.
+        """
+        from .storage import save
+
+        return save(self, path, exact=exact)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Explanation:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file, or not an explanation, or of a newer format.
+        """
+        from .storage import load
+
+        return load(path)
+
+    def _word(self, start: int, stop: int) -> Word:
+        low, high = self.token_map_ranges[start:stop].T[..., None, None]
+        total = (low + self.token_maps[start:stop] * (high - low)).sum(axis=0)
+        text = "".join(self.tokens[start:stop]).strip()
+        return Word(text, start, stop, minmax(total), float(self.token_weights[start:stop].max()))
+
+    def _map(self, token: int | None, word: int | None) -> Floats:
+        if token is not None and word is not None:
+            raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
+        if word is not None:
+            return self._word(*_item(word_spans(self.tokens), word, "word")).map
+        return self.answer_map if token is None else _item(self.token_maps, token, "token")
+
+
+def minmax(values: Floats) -> Floats:
+    """Rescale to [0, 1]; a constant array becomes zero."""
+    low, high = values.min(), values.max()
+    scaled: Floats = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return scaled
+
+
+def _item(items: Any, index: int, name: str) -> Any:
+    if not -len(items) <= index < len(items):
+        raise InputError(f"{name}: expected an index from {-len(items)} to {len(items) - 1}; got {index}")
+    return items[index]

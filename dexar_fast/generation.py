@@ -1,0 +1,63 @@
+"""Let the model write its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .errors import InputError
+from .progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class _CountTokens:
+    """A streamer, in transformers' sense, that only counts."""
+
+    def __init__(self, progress: ProgressCallback, limit: int) -> None:
+        self.progress, self.limit, self.done = progress, limit, -1  # the prompt comes first, in one call
+
+    def put(self, value: Tensor) -> None:
+        self.done += 1
+        self.progress("generating", self.done, self.limit)
+
+    def end(self) -> None:
+        pass
+
+
+def generate_answer(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
+) -> Tensor:
+    """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
+
+    Raises:
+        InputError: ``max_new_tokens`` is below one, or the model ended at once.
+    """
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
+    generator: Any = model
+    ids = generator.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        # A checkpoint's sampling settings would only cause warnings.
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        return_dict_in_generate=False,
+        streamer=_CountTokens(progress, max_new_tokens),
+    )
+    answer: Tensor = ids[0, inputs["input_ids"].shape[1] :]
+    ends = generator.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    if len(answer) and int(answer[-1]) in ends:
+        answer = answer[:-1]
+    if len(answer) == 0:
+        raise InputError(
+            "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
+        )
+    return answer

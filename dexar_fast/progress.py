@@ -1,0 +1,37 @@
+"""Tell the caller how far a run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+ProgressCallback = Callable[[str, int, int | None], None]
+"""Called with the stage ("loading", "generating", "explaining"), the steps done, and their number or None."""
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """The callback that says nothing."""
+
+
+@contextmanager
+def report_progress(progress: bool | ProgressCallback) -> Iterator[ProgressCallback]:
+    """A callback for one run: the caller's own, a bar on stderr for True, or silence."""
+    if callable(progress):
+        yield progress
+    elif not progress:
+        yield silent
+    else:
+        from tqdm.auto import tqdm
+
+        bars: dict[str, tqdm] = {}
+
+        def show(stage: str, done: int, total: int | None) -> None:
+            if stage not in bars:
+                bars[stage] = tqdm(desc=stage, total=total)
+            bars[stage].update(done - bars[stage].n)
+
+        try:
+            yield show
+        finally:
+            for bar in bars.values():
+                bar.close()

@@ -1,0 +1,89 @@
+"""Prompt and answer as token ids, and which of them belong to the template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import InputError
+
+# Two prompts that share no token: what a prompt has in common with both is the template's.
+_PROBES = ("a", "?")
+
+
+class PromptEncoder:
+    """Encodes prompts for one processor.
+
+    A prompt that holds the processor's image token is taken as it is; any other is put into the chat template, behind
+    the image.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+
+    def encode(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
+        """Model inputs of one prompt with one image.
+
+        Raises:
+            InputError: an empty prompt, several image places, or neither an image place nor a chat template.
+        """
+        inputs = self.processor(images=[image], text=[self.render(prompt)], return_tensors="pt")
+        return dict(inputs)
+
+    def render(self, prompt: str) -> str:
+        """The text that is tokenized: the prompt itself, or the chat template around it."""
+        image_token = self.processor.image_token
+        if not prompt.strip():
+            raise InputError("prompt: expected text; got an empty prompt")
+        places = prompt.count(image_token)
+        if places > 1:
+            raise InputError(f"prompt: expected one {image_token}; got {places}. Explain one image at a time.")
+        if places == 1:
+            return prompt
+        if not self.processor.chat_template:
+            raise InputError(
+                f"prompt: no place for the image. Put {image_token} where the image belongs, for example "
+                f"'{image_token}\\n{prompt}'; this processor has no chat template to do it."
+            )
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return text
+
+    def encode_answer(self, answer: str) -> Tensor:
+        """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts)."""
+        ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def special(self, ids: Tensor) -> Tensor:
+        """``(n,)`` bool: which ids are special tokens."""
+        return torch.isin(ids, torch.tensor(sorted(self.tokenizer.all_special_ids), device=ids.device))
+
+    def template(self, image: Image.Image, prompt: str, ids: Tensor) -> Tensor:
+        """Which prompt tokens the user did not write: the chat template's and special ones.
+
+        Args:
+            image, prompt: as for `encode`.
+            ids: ``(P,)``, the encoded prompt.
+
+        Returns:
+            ``(P,)`` bool. For a prompt with its own image token, only special tokens: the rest is the user's.
+        """
+        special = self.special(ids)
+        if self.processor.image_token in prompt:
+            return special
+        probes = [self.encode(image, probe)["input_ids"][0].to(ids.device) for probe in _PROBES]
+        before = min(_common_prefix(ids, probe) for probe in probes)
+        after = min(_common_prefix(ids.flip(0), probe.flip(0)) for probe in probes)
+        position = torch.arange(len(ids), device=ids.device)
+        return special | (position < before) | (position >= len(ids) - after)
+
+
+def _common_prefix(a: Tensor, b: Tensor) -> int:
+    n = min(len(a), len(b))
+    return int((a[:n] == b[:n]).cumprod(0).sum())

@@ -1,0 +1,124 @@
+"""Is this model's layer what the method takes it for? Cheap tests on one row of each layer, at run time.
+
+1. ``sum_j P_j V_j``, with P recomputed from query, key and the visible keys, equals the attention output: head layout,
+   grouping, scale and mask are understood.
+2. The layer run again on that row alone, attention replaced by its known output, gives the same output: behind it
+   the layer works on one position at a time.
+3. No module of the layer takes in a gradient's path and lets it end, as a quantised one without backward does.
+4. In float32 and float64, the gradient predicts how the score moves: half precision is too coarse to tell.
+
+A wrong assumption gives errors of order one; rounding gives less than half of the digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .answer_pass import LayerGradient
+from .errors import SelfCheckError, UnsupportedModelError
+from .logit_lens import LogitLens
+from .models import Decoder
+from .ops import KeySets, attention_columns
+
+
+def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: LogitLens) -> None:
+    """Check the last row of one layer. NaN is let through: it has an error of its own, with a better name.
+
+    Args:
+        decoder: the model.
+        gradient: what the answer pass found.
+        keys: of the answer rows.
+        lens: of the answer rows.
+
+    Raises:
+        SelfCheckError: names the family, the layer and what differs.
+        UnsupportedModelError: names the module that has no backward.
+    """
+    call = gradient.attention
+    last = slice(-1, None)
+    every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
+    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale)[0]  # [H, K]
+    value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
+    out = torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
+    _compare(decoder, call.layer, "attention output", out, call.out[0, -1])
+
+    leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
+    residual_in = gradient.residual_in[:, last]
+    with torch.enable_grad(), _no_dead_ends(decoder.layers[call.layer], call.layer):
+        replayed = _replay(decoder, call.layer, residual_in, leaf)
+    _compare(decoder, call.layer, "layer output", replayed.detach(), gradient.residual_out[:, last])
+
+    if leaf.dtype in (torch.float32, torch.float64):
+        d_out = gradient.d_out[-1]  # [H, D]
+        direction = d_out / d_out.norm().clamp(min=torch.finfo(d_out.dtype).tiny)
+        # The cube root of the precision balances rounding against curvature in a central difference.
+        step = leaf.detach().norm() * torch.finfo(leaf.dtype).eps ** (1 / 3)
+        ahead, behind = (
+            lens.at(last)(
+                call.layer, _replay(decoder, call.layer, residual_in, leaf.detach() + sign * step * direction)
+            )
+            for sign in (1, -1)
+        )
+        _compare(decoder, call.layer, "local gradient", (ahead - behind) / (2 * step), d_out.norm()[None], 0.05)
+
+
+def _replay(decoder: Decoder, layer: int, residual_in: Tensor, attention_output: Tensor) -> Tensor:
+    """The layer on one row, with the output of its attention given: ``(1, 1, d)``."""
+    attention = decoder.attentions[layer]
+
+    def stub(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        return decoder.project(layer, attention_output.flatten(-2)), None
+
+    # Loaders such as accelerate leave a forward of their own on the instance.
+    of_instance = vars(attention).get("forward")
+    attention.forward = stub
+    try:
+        output = decoder.layers[layer](residual_in)
+    finally:
+        if of_instance is None:
+            del attention.forward
+        else:
+            attention.forward = of_instance
+    replayed: Tensor = output[0] if isinstance(output, tuple) else output
+    return replayed
+
+
+@contextmanager
+def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
+    """Refuse modules inside that take a tensor with a gradient and return one without."""
+
+    def check(name: str, args: Any, output: Any) -> None:
+        if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            outputs = output if isinstance(output, tuple) else (output,)
+            if any(isinstance(o, Tensor) and o.is_floating_point() and not o.requires_grad for o in outputs):
+                raise UnsupportedModelError(
+                    f"model: {name} of layer {index} has no backward (quantised or compiled weights); "
+                    "load the model unquantised or in a format with gradients."
+                )
+
+    with ExitStack() as stack:
+        for name, module in layer.named_modules():
+            handle = module.register_forward_hook(lambda _m, args, out, name=name: check(name, args, out))
+            stack.callback(handle.remove)
+        yield
+
+
+def _compare(
+    decoder: Decoder, layer: int, what: str, ours: Tensor, models: Tensor, tolerance: float | None = None
+) -> None:
+    if tolerance is None:
+        # Models of any dtype compute norms and softmax in float32, so no float64 model is better than that.
+        tolerance = max(torch.finfo(models.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    difference = (ours.double() - models.double()).norm()
+    size = models.double().norm()
+    if difference > tolerance * size:
+        raise SelfCheckError(
+            f"self-check of family {decoder.family.name!r}: the {what} of layer {layer} differs from the model's by "
+            f"{float(difference / size):.1e} (at most {tolerance:.1e} is rounding). This model is not what the "
+            "family's entry describes; explaining it would give wrong maps."
+        )

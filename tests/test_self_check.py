@@ -1,0 +1,92 @@
+"""A model that is not what its family describes is named, not explained."""
+
+import pytest
+import torch
+
+from dexar_fast import Explainer, NotFiniteError, SelfCheckError, UnsupportedModelError
+
+from .tiny import tiny_answer, tiny_inputs, tiny_llava
+
+
+def explain(model):
+    return Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(4))
+
+
+def test_layer_that_mixes_positions() -> None:
+    """Behind attention, each position must stand alone."""
+    model = tiny_llava()
+    model.model.language_model.layers[1].mlp.register_forward_hook(
+        lambda _m, _a, out: out - out.mean(dim=1, keepdim=True)
+    )
+    with pytest.raises(SelfCheckError, match=r"family 'llava': the layer output of layer 1"):
+        explain(model)
+
+
+def test_mask_that_is_not_causal() -> None:
+    """A key that the causal rule lets every row see, but the model hides."""
+    model = tiny_llava(attention="eager")
+    attention = model.model.language_model.layers[2].self_attn
+    original = attention.forward
+
+    def without_first_key(hidden_states, attention_mask, **kwargs):
+        attention_mask = attention_mask.clone()
+        attention_mask[..., 0] = torch.finfo(attention_mask.dtype).min
+        return original(hidden_states, attention_mask=attention_mask, **kwargs)
+
+    attention.forward = without_first_key
+    with pytest.raises(SelfCheckError, match=r"the attention output of layer 2 differs from the model's"):
+        explain(model)
+    assert vars(attention)["forward"] is without_first_key
+
+
+def test_is_done_once_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dexar_fast.pipeline as pipeline
+
+    checked = []
+    monkeypatch.setattr(
+        pipeline, "check_layer", lambda decoder, gradient, keys, lens: checked.append(gradient.attention.layer)
+    )
+    model = tiny_llava()
+    explainer = Explainer(model)
+    explainer.explain_ids(tiny_inputs(model), tiny_answer(4), layers=-1)
+    explainer.explain_ids(tiny_inputs(model), tiny_answer(4))
+    explainer.explain_ids(tiny_inputs(model), tiny_answer(4))
+    assert checked == [2, 0, 1]
+
+
+@pytest.mark.parametrize("path", ["self_attn.o_proj", "mlp.down_proj", "mlp"])
+def test_module_without_backward(path: str) -> None:
+    """As a quantised kernel: right values, no gradient. Part of the gradient alone would give wrong maps."""
+    model = tiny_llava()
+    module = model.model.language_model.layers[1].get_submodule(path)
+    original = module.forward
+    module.forward = lambda x: original(x.detach()).detach()
+    with pytest.raises(
+        UnsupportedModelError, match=rf"{path} of layer 1 has no backward|layer 1's output does not depend"
+    ):
+        explain(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_that_is_not_the_functions(dtype: torch.dtype) -> None:
+    """Right values and a gradient, but the wrong one: only moving the output shows it."""
+    model = tiny_llava(dtype=dtype)
+    mlp = model.model.language_model.layers[1].mlp
+    original = mlp.down_proj.forward
+    mlp.down_proj.forward = lambda x: original(x.detach()) + 0 * x.sum()
+    with pytest.raises(SelfCheckError, match=r"the local gradient of layer 1 differs from the model's"):
+        explain(model)
+
+
+def test_nan_does_not_count_as_checked() -> None:
+    model = tiny_llava()
+    explainer = Explainer(model)
+    weight = model.lm_head.weight.data
+    kept = weight.clone()
+    weight.fill_(torch.nan)
+    with pytest.raises(NotFiniteError):
+        explainer.explain_ids(tiny_inputs(model), tiny_answer(4))
+    weight.copy_(kept)
+    model.model.language_model.layers[1].mlp.register_forward_hook(lambda _m, _a, out: out - out.mean(dim=1))
+    with pytest.raises(SelfCheckError):
+        explainer.explain_ids(tiny_inputs(model), tiny_answer(4))

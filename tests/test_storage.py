@@ -1,0 +1,112 @@
+"""Saving and loading: everything comes back, nothing is lost when a write fails, nothing foreign is read."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from dexar_fast import Explainer, Explanation, InputError
+
+from .tiny import picture, tiny_llava, tiny_processor
+
+
+@pytest.fixture(scope="module")
+def explanation() -> Explanation:
+    explainer = Explainer(tiny_llava(dtype=torch.float32), tiny_processor())
+    return explainer.explain(picture(), "what is <it>?", " a star ✓", unfiltered=True, text_set="content_only")
+
+
+def test_exact_is_bit_for_bit(explanation: Explanation, tmp_path: Path) -> None:
+    loaded = Explanation.load(explanation.save(tmp_path / "e.safetensors", exact=True))
+    for field in fields(Explanation):
+        before, after = getattr(explanation, field.name), getattr(loaded, field.name)
+        if isinstance(before, np.ndarray):
+            assert after.dtype == before.dtype, field.name
+            np.testing.assert_array_equal(after, before, err_msg=field.name)
+        elif field.name == "image":
+            np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
+        else:
+            assert after == before, field.name
+
+
+def test_compact_maps_are_close_and_scores_exact(explanation: Explanation, tmp_path: Path) -> None:
+    compact, exact = tmp_path / "compact", tmp_path / "exact"
+    loaded = Explanation.load(explanation.save(compact))
+    explanation.save(exact, exact=True)
+    np.testing.assert_allclose(loaded.token_maps, explanation.token_maps, atol=2.5e-4)
+    np.testing.assert_array_equal(loaded.image_scores, explanation.image_scores)
+    assert loaded.token_maps.dtype == np.float32
+    assert compact.stat().st_size < exact.stat().st_size
+
+
+def test_without_image_and_unfiltered_maps(explanation: Explanation, tmp_path: Path) -> None:
+    bare = replace(explanation, image=None, unfiltered_token_maps=None, unfiltered_answer_map=None)
+    loaded = Explanation.load(bare.save(tmp_path / "bare"))
+    assert loaded.image is None
+    assert loaded.unfiltered_token_maps is None
+
+
+def test_failed_write_leaves_the_old_file(
+    explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = explanation.save(tmp_path / "e.safetensors")
+    before = path.read_bytes()
+
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        replace(explanation, tokens=["changed"] * len(explanation.tokens)).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_loads_without_torch(explanation: Explanation, tmp_path: Path) -> None:
+    path = explanation.save(tmp_path / "e.safetensors")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from dexar_fast import Explanation\n"
+        f"e = Explanation.load({str(path)!r}); e.overlay(); e.to_html({str(tmp_path / 'r.html')!r})\n"
+        "print(len(e.tokens))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(explanation.tokens)
+
+
+def test_foreign_files_are_named(explanation: Explanation, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"path: no file .*nothing"):
+        Explanation.load(tmp_path / "nothing")
+    (tmp_path / "text").write_text("hello, this is no explanation at all")
+    with pytest.raises(InputError, match=r"is not a saved explanation, or is cut off"):
+        Explanation.load(tmp_path / "text")
+    whole = explanation.save(tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-100])
+    with pytest.raises(InputError, match=r"is not a saved explanation, or is cut off"):
+        Explanation.load(tmp_path / "cut")
+    save_file({"weight": np.zeros(3)}, tmp_path / "weights")
+    with pytest.raises(InputError, match=r"holds something other than an explanation"):
+        Explanation.load(tmp_path / "weights")
+    newer = json.dumps({"format": "dexar_fast.explanation", "format_version": 99})
+    save_file({"weight": np.zeros(3)}, tmp_path / "newer", metadata={"explanation": newer})
+    with pytest.raises(InputError, match=r"format version 99, this release reads up to 1; upgrade"):
+        Explanation.load(tmp_path / "newer")
+
+
+def test_overlay_arguments(explanation: Explanation) -> None:
+    assert explanation.overlay().size == (40, 30)
+    assert explanation.overlay(-1).tobytes() == explanation.overlay(len(explanation.tokens) - 1).tobytes()
+    assert explanation.overlay(word=0).size == (40, 30)
+    with pytest.raises(InputError, match=r"token, word: expected one of them"):
+        explanation.overlay(0, word=0)
+    with pytest.raises(InputError, match=r"token: expected an index from -\d+ to \d+; got 99"):
+        explanation.overlay(99)
+    with pytest.raises(InputError, match=r"word: expected an index from"):
+        explanation.overlay(word=99)
