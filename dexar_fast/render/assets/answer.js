@@ -1,0 +1,195 @@
+// The answer as a list of units (tokens or words) that can be looked at and pinned.
+
+// Units are {start, stop, text, weight, map}; tokens that belong to no word stand for themselves.
+function tokenUnits(tokens) {
+  return tokens.text.map((text, i) => ({ start: i, stop: i + 1, text, weight: tokens.weight[i], map: i }));
+}
+
+function wordUnits(tokens, words) {
+  const alone = tokenUnits(tokens);
+  const result = [];
+  let next = 0;
+  for (const word of words) {
+    while (next < word.start) result.push(alone[next++]);
+    result.push({ ...word, text: tokens.text.slice(word.start, word.stop).join("") });
+    next = word.stop;
+  }
+  return result.concat(alone.slice(next));
+}
+
+const MARKS = [[/\n/, "\u21b5", "line break"], [/\s/, "\u2423", "space"], [/^$/, "\u00b7", "part of a character"]];
+
+// White space around a unit stays outside its shaded box; a unit that is nothing else gets a mark.
+function unitElement(unit, index, share) {
+  const element = document.createElement("span");
+  element.className = "unit";
+  element.id = `unit-${index}`;
+  element.dataset.index = index;
+  element.setAttribute("role", "option");
+  element.setAttribute("aria-selected", "false");
+  element.tabIndex = -1;
+  element.style.setProperty("--share", share.toFixed(4));
+  const core = unit.text.trim();
+  element.textContent = core;
+  if (!core) {
+    const [, mark, name] = MARKS.find(([pattern]) => pattern.test(unit.text));
+    element.dataset.mark = mark; // drawn by the style sheet, so that copied text is the answer
+    element.setAttribute("aria-label", name);
+  }
+  const at = core ? unit.text.indexOf(core) : 0;
+  return [unit.text.slice(0, core ? at : 0), element, core ? unit.text.slice(at + core.length) : unit.text];
+}
+
+// What is looked at: the pointer's unit, else the keyboard's, else the pinned one, else the whole answer (-1).
+function answerList(box, onLook) {
+  let units = [];
+  let elements = [];
+  let entry = 0; // the one unit that Tab reaches
+  let hovered = -1, cursor = -1, pinned = -1, looked = -1;
+
+  function mark() {
+    const now = hovered >= 0 ? hovered : cursor >= 0 ? cursor : pinned;
+    if (looked !== now) {
+      elements[looked]?.classList.remove("looked");
+      elements[now]?.classList.add("looked");
+      looked = now;
+    }
+    onLook(units[now] ?? null, { pinned: now >= 0 && now === pinned, spoken: hovered < 0 });
+  }
+
+  function pin(index) {
+    elements[pinned]?.setAttribute("aria-selected", "false");
+    pinned = index === pinned ? -1 : index;
+    elements[pinned]?.setAttribute("aria-selected", "true");
+  }
+
+  function enter(index) {
+    if (elements[entry]) elements[entry].tabIndex = -1;
+    entry = index;
+    if (elements[entry]) elements[entry].tabIndex = 0;
+  }
+
+  function move(index) {
+    if (!units.length) return;
+    const to = Math.max(0, Math.min(units.length - 1, index));
+    hovered = -1;
+    cursor = to;
+    enter(to);
+    elements[to].focus({ preventScroll: true });
+    elements[to].scrollIntoView({ block: "nearest" });
+    mark();
+  }
+
+  // The nearest unit on the next line up or down; positions are read only when such a key is pressed.
+  function onNextLine(from, step) {
+    const here = elements[from].getBoundingClientRect();
+    const middle = (here.left + here.right) / 2;
+    let best = -1, line = null, distance = Infinity;
+    for (let i = from + step; i >= 0 && i < elements.length; i += step) {
+      const there = elements[i].getBoundingClientRect();
+      const apart = step * (there.top - here.top);
+      if (apart < here.height / 2) continue;
+      if (line === null) line = there.top;
+      if (Math.abs(there.top - line) > here.height / 2) break;
+      const off = Math.abs((there.left + there.right) / 2 - middle);
+      if (off < distance) [best, distance] = [i, off];
+    }
+    return best >= 0 ? best : from;
+  }
+
+  function unitAt(target) {
+    const element = target instanceof Element ? target.closest(".unit") : null;
+    return element && box.contains(element) ? Number(element.dataset.index) : -1;
+  }
+
+  box.addEventListener("pointerover", (event) => {
+    if (event.pointerType === "touch") return; // a tap pins; it does not hover
+    const index = unitAt(event.target);
+    if (index < 0 || index === hovered) return; // between two units the last one stays: no flicker
+    hovered = index;
+    mark();
+  });
+  box.addEventListener("pointerleave", () => {
+    if (hovered < 0) return;
+    hovered = -1;
+    mark();
+  });
+  box.addEventListener("click", (event) => {
+    const index = unitAt(event.target);
+    if (index < 0) return;
+    cursor = -1;
+    pin(index);
+    enter(index);
+    mark();
+  });
+  box.addEventListener("focusin", (event) => {
+    const index = unitAt(event.target);
+    if (index < 0 || !event.target.matches(":focus-visible")) return; // a click focuses too, but pins by itself
+    cursor = index;
+    enter(index);
+    mark();
+  });
+  box.addEventListener("focusout", (event) => {
+    if (box.contains(event.relatedTarget)) return;
+    cursor = -1;
+    mark();
+  });
+
+  function release() {
+    if (pinned >= 0) pin(pinned);
+    hovered = cursor = -1;
+    mark();
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key === "Escape") return release();
+    const inside = unitAt(document.activeElement);
+    const idle = document.activeElement === document.body;
+    if (inside < 0 && !idle) return;
+    const forward = getComputedStyle(box).direction === "rtl" ? -1 : 1;
+    if (idle) {
+      // Nothing has the focus: only the keys that scroll no page step into the answer.
+      const step = { ArrowRight: forward, ArrowLeft: -forward }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      return move(pinned >= 0 ? pinned + step : entry);
+    }
+    const keys = {
+      ArrowRight: () => move(inside + forward),
+      ArrowLeft: () => move(inside - forward),
+      ArrowDown: () => move(onNextLine(inside, 1)),
+      ArrowUp: () => move(onNextLine(inside, -1)),
+      Home: () => move(0),
+      End: () => move(units.length - 1),
+    };
+    if (keys[event.key]) {
+      event.preventDefault();
+      keys[event.key]();
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      hovered = -1;
+      cursor = inside;
+      pin(inside);
+      if (pinned < 0) cursor = -1; // unpinned: back to the answer map
+      mark();
+    }
+  });
+
+  return {
+    release,
+    show(newUnits, largest) {
+      const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
+      units = newUnits;
+      hovered = cursor = pinned = looked = -1;
+      const parts = units.flatMap((unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0));
+      box.replaceChildren(...parts);
+      elements = parts.filter((part) => part instanceof Element);
+      entry = 0;
+      const index = token < 0 ? -1 : units.findIndex((unit) => unit.start <= token && token < unit.stop);
+      enter(Math.max(0, index));
+      if (index >= 0) pin(index);
+      mark();
+    },
+  };
+}

@@ -1,0 +1,280 @@
+// The page: data in, controls, and what is said about the map that is looked at.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const { tokens, grid } = data;
+const cells = grid.rows * grid.cols;
+const maps = bytes(data.maps);
+const mapAt = (index) => maps.subarray(index * cells, (index + 1) * cells);
+const palettes = Object.fromEntries(Object.entries(data.colormaps).map(([name, raw]) => [name, palette(bytes(raw))]));
+
+const largestWeight = Math.max(0, ...tokens.weight);
+const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].map(([score]) => score));
+
+const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
+let pending = 0;
+
+// Many hovers may arrive between two frames; only the last is drawn.
+function redraw() {
+  pending ||= requestAnimationFrame(() => {
+    pending = 0;
+    view.draw(view.map, view.colours);
+  });
+}
+
+function short(value) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  return size >= 1e-3 && size < 1e3 ? value.toPrecision(3) : value.toExponential(2);
+}
+
+function number(element, value) {
+  element.textContent = short(value);
+  element.title = String(value); // all digits
+}
+
+// ---- the image and where the map lies on it
+
+function place() {
+  const { width, height, uri } = data.image;
+  $("stage").style.setProperty("--aspect", width / height);
+  if (uri) {
+    $("picture").src = uri;
+    $("picture").hidden = false;
+  } else {
+    $("frame").classList.add("bare");
+  }
+  const [left, top, across, down] = grid.box;
+  const style = $("overlay").style;
+  style.left = `${100 * left}%`;
+  style.top = `${100 * top}%`;
+  style.width = `${100 * across}%`;
+  style.height = `${100 * down}%`;
+  const [l, t, r, b] = [left, top, left + across, top + down].map((one) => Math.min(1, Math.max(0, one)));
+  const covered = (r - l) * (b - t);
+  if (covered > 0.9999) return;
+  // Four strips, not one clipped box: some renderers filter the backdrop beyond a clip path.
+  for (const [x, y, w, h] of [[0, 0, 1, t], [0, b, 1, 1 - b], [0, t, l, b - t], [r, t, 1 - r, b - t]]) {
+    if (w <= 0 || h <= 0) continue;
+    const strip = document.createElement("div");
+    strip.className = "outside";
+    const [left, top, width, height] = [x, y, w, h].map((part) => `${100 * part}%`);
+    Object.assign(strip.style, { left, top, width, height });
+    $("frame").append(strip);
+  }
+  $("outside-note").hidden = false;
+}
+
+function region(cell) {
+  const [left, top, across, down] = grid.box;
+  const x = left + (across * ((cell % grid.cols) + 0.5)) / grid.cols;
+  const y = top + (down * (Math.floor(cell / grid.cols) + 0.5)) / grid.rows;
+  const row = y < 1 / 3 ? "upper" : y < 2 / 3 ? "" : "lower";
+  const column = x < 1 / 3 ? "left" : x < 2 / 3 ? "" : "right";
+  if (!row && !column) return "centre";
+  return `${row} ${column || "middle"}`.trim();
+}
+
+// ---- what is said about a map
+
+// The largest score among the tokens from start to stop: [score, layer, head].
+function largest(scores, start, stop) {
+  let best = scores[start];
+  for (let i = start + 1; i < stop; i++) if (scores[i][0] > best[0]) best = scores[i];
+  return best;
+}
+
+function score(name, entry) {
+  const [value, layer, head] = entry;
+  number($(`${name}-score`), value);
+  $(`${name}-aside`).textContent = value > 0 ? `layer ${layer}, head ${head}` : "in no head";
+  $(`${name}-meter`).style.transform = `scaleX(${largestScore > 0 ? value / largestScore : 0})`;
+}
+
+function quoted(text) {
+  const core = text.trim();
+  return core ? `\u201c${core}\u201d` : /\n/.test(text) ? "line break" : /\s/.test(text) ? "space" : "empty piece";
+}
+
+function ends(unit) {
+  const single = unit && unit.stop - unit.start === 1 && unit.map === unit.start;
+  const [low, high] = single ? [tokens.low[unit.start], tokens.high[unit.start]] : [0, 1];
+  for (const [id, end, value] of [["low", 0, low], ["high", 1, high]]) {
+    $(id).textContent = end;
+    const raw = Math.abs(value) < 5e-4 * high ? 0 : value; // rounding noise beside the other end
+    $(`${id}-raw`).textContent = single ? `raw ${short(raw)}` : "";
+    $(`${id}-raw`).title = single ? String(value) : "";
+  }
+  if (single && high <= low) return "constant: nothing to show";
+  return unit ? "evidence, scaled" : "weighted sum of the token maps, scaled";
+}
+
+function look(unit, { pinned, spoken }) {
+  view.map = mapAt(unit ? unit.map : data.answerMap);
+  redraw();
+  const count = tokens.text.length;
+  const span = unit ? [unit.start, unit.stop] : [0, count];
+  const several = span[1] - span[0] > 1;
+  if (unit) {
+    const which = several ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
+    $("kind").textContent = `${which} of ${count}${pinned ? ", pinned" : ""}`;
+    $("shown").textContent = quoted(unit.text);
+  } else {
+    $("kind").textContent = `All ${count} tokens`;
+    $("shown").textContent = "Answer map";
+  }
+  $("reset").hidden = !unit;
+  const meaning = ends(unit);
+  $("meaning").textContent = meaning;
+  view.meaning = meaning;
+  $("scale").setAttribute(
+    "aria-label",
+    `Colour bar from 0 ${$("low-raw").textContent} to 1 ${$("high-raw").textContent}: ${meaning}`,
+  );
+
+  const weight = unit ? unit.weight : largestWeight;
+  $("weight-name").textContent = unit ? "Weight" : "Largest weight";
+  number($("weight"), weight);
+  const share = largestWeight > 0 ? `${Math.round((100 * weight) / largestWeight)}% of the largest` : "as all others";
+  $("weight-aside").textContent = unit ? share : weight > 0 ? quoted(tokens.text[tokens.weight.indexOf(weight)]) : "";
+  if (count) {
+    score("image", largest(tokens.imageScore, ...span));
+    score("text", largest(tokens.textScore, ...span));
+  }
+  const peak = strongest(view.map);
+  const where = peak < 0 ? "nowhere" : region(peak);
+  $("peak").textContent = peak < 0 ? "\u2013" : where;
+  $("peak-aside").textContent =
+    peak < 0 ? "the map is constant" : `row ${Math.floor(peak / grid.cols) + 1}, column ${(peak % grid.cols) + 1}`;
+  if (spoken) {
+    const state = pinned ? ", pinned" : "";
+    const what = unit ? `${quoted(unit.text)}${state}: weight ${short(weight)}, ${share}` : "Answer map";
+    $("status").textContent = `${what}. Strongest: ${where}.`;
+  }
+}
+
+// ---- the value under the pointer
+
+function probe(event) {
+  const rect = $("overlay").getBoundingClientRect();
+  const column = Math.floor(((event.clientX - rect.left) / rect.width) * grid.cols);
+  const row = Math.floor(((event.clientY - rect.top) / rect.height) * grid.rows);
+  const inside = column >= 0 && column < grid.cols && row >= 0 && row < grid.rows;
+  $("tick").hidden = !inside;
+  if (!inside) {
+    $("meaning").textContent = "the model did not see this part";
+    return;
+  }
+  const value = view.map[row * grid.cols + column] / 255;
+  $("tick").style.left = `${100 * value}%`;
+  $("meaning").textContent = `${value.toFixed(2)} at row ${row + 1}, column ${column + 1}`;
+}
+
+$("frame").addEventListener("pointermove", probe);
+$("frame").addEventListener("pointerleave", () => {
+  $("tick").hidden = true;
+  $("meaning").textContent = view.meaning;
+});
+
+// ---- controls
+
+function setOpacity(percent) {
+  $("overlay").style.opacity = percent / 100;
+  $("opacity-value").textContent = `${percent}%`;
+}
+
+function setColours(name) {
+  view.colours = palettes[name];
+  const steps = Uint8Array.from({ length: 256 }, (_, i) => i);
+  drawer($("bar"), 1, 256, false)(steps, view.colours);
+  redraw();
+}
+
+function setDrawing(smooth) {
+  view.draw = drawer($("overlay"), grid.rows, grid.cols, smooth);
+  $("overlay").classList.toggle("cells", !smooth);
+  redraw();
+}
+
+$("opacity").value = Math.round(100 * data.opacity);
+$("opacity").addEventListener("input", (event) => setOpacity(Number(event.target.value)));
+$("colormap").append(...Object.keys(palettes).map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
+$("colormap").value = data.colormap;
+$("colormap").addEventListener("change", (event) => setColours(event.target.value));
+$("controls").addEventListener("change", (event) => {
+  if (event.target.name === "drawing") setDrawing(event.target.value === "smooth");
+});
+$("controls").addEventListener("submit", (event) => event.preventDefault());
+
+const darkSystem = matchMedia("(prefers-color-scheme: dark)");
+function nameTheme() {
+  const theme = document.documentElement.dataset.theme ?? (darkSystem.matches ? "dark" : "light");
+  const other = theme === "dark" ? "light" : "dark";
+  $("theme-name").textContent = `Switch to the ${other} theme`;
+  $("theme").title = $("theme-name").textContent;
+  return other;
+}
+$("theme").addEventListener("click", () => {
+  document.documentElement.dataset.theme = nameTheme();
+  nameTheme();
+});
+darkSystem.addEventListener("change", nameTheme);
+
+// ---- settings
+
+function setting(name, value) {
+  const term = document.createElement("dt");
+  const detail = document.createElement("dd");
+  term.textContent = name.replaceAll("_", " ");
+  detail.textContent = typeof value === "string" ? value : JSON.stringify(value);
+  return [term, detail];
+}
+
+function ranges(numbers) {
+  const runs = [];
+  for (const one of numbers) {
+    const last = runs.at(-1);
+    if (last && one === last[1] + 1) last[1] = one;
+    else runs.push([one, one]);
+  }
+  return runs.map(([from, to]) => (from === to ? `${from}` : `${from}\u2013${to}`)).join(", ");
+}
+
+$("settings").append(
+  ...setting("layers", ranges(data.layers)),
+  ...setting("grid", `${grid.rows} rows, ${grid.cols} columns`),
+  ...setting("image", `${data.image.width} \u00d7 ${data.image.height} pixels`),
+  ...Object.entries(data.settings)
+    .filter(([name]) => name !== "prompt" && name !== "layers") // already shown
+    .flatMap(([name, value]) => setting(name, value)),
+);
+
+// ---- start
+
+// A hub id as it is; of a folder only its name, the settings have the rest.
+const model = String(data.settings.model ?? "");
+$("model").textContent = /^([/\\]|[a-z]:)/i.test(model) ? model.split(/[/\\]/).filter(Boolean).at(-1) : model;
+$("prompt").textContent = data.prompt;
+$("prompt-section").hidden = !data.prompt;
+if (largestWeight > 0) {
+  $("legend-most").textContent = short(largestWeight);
+  $("legend").setAttribute("aria-label", `Shading of the answer: weight 0 to ${short(largestWeight)}`);
+} else {
+  $("legend").textContent = "every weight is 0";
+  $("legend").removeAttribute("role");
+}
+$("units-switch").hidden = !data.words.length;
+$("answer").classList.toggle("long", tokens.text.length > 300);
+
+place();
+setOpacity(Math.round(100 * data.opacity));
+setDrawing(true);
+setColours(data.colormap);
+nameTheme();
+const list = answerList($("answer"), look);
+const showUnits = (kind) => {
+  list.show(kind === "words" ? wordUnits(tokens, data.words) : tokenUnits(tokens), largestWeight);
+};
+$("units-switch").addEventListener("change", (event) => showUnits(event.target.value));
+$("reset").addEventListener("click", () => list.release());
+showUnits("tokens");

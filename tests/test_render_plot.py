@@ -1,0 +1,69 @@
+"""The matplotlib figure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from dexar_fast.errors import InputError
+from dexar_fast.render.plot import MOST_TOKENS, plot
+
+from .explanations import make_explanation
+
+matplotlib = pytest.importorskip("matplotlib", reason="plot() is an optional extra")
+
+
+def titles(tokens: Sequence[int] | None = None, **options: object) -> list[str]:
+    return [axes.get_title() for axes in plot(make_explanation(), tokens=tokens, **options).axes]  # type: ignore[arg-type]
+
+
+def test_the_default_is_the_answer_map_and_the_heaviest_tokens_in_order() -> None:
+    explanation = make_explanation()
+    heaviest = sorted(np.argsort(-explanation.token_weights)[:MOST_TOKENS])
+    expected = [f"{explanation.tokens[i].strip()}  {explanation.token_weights[i]:#.3g}" for i in heaviest]
+    assert titles() == ["answer map", *expected]
+
+
+def test_chosen_tokens_come_in_the_callers_order() -> None:
+    explanation = make_explanation()
+    shown = titles([5, 1, -1])
+    assert [title.split()[0] for title in shown[1:]] == [explanation.tokens[i].strip() for i in (5, 1, -1)]
+
+
+def test_panels_show_the_overlay_of_their_token() -> None:
+    figure = plot(make_explanation(), tokens=[4, 14], heatmap_opacity=1.0)
+    first, second = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:])
+    assert first.shape == (384, 512, 3)  # 640 x 480 at most 512 wide
+    assert (first != second).any()
+
+
+def test_dollar_signs_and_line_breaks_are_drawn_as_text(tmp_path: object) -> None:
+    figure = plot(make_explanation(["$x^", "\n", " $5 and $6", "_", ""]))
+    figure.savefig(f"{tmp_path}/figure.png")  # mathtext would raise on "$x^ ... $"
+    assert {axes.get_title().rsplit("  ", 1)[0] for axes in figure.axes[1:]} == {"$x^", "'\\n'", "$5 and $6", "_", "''"}
+
+
+def test_nothing_global_is_touched() -> None:
+    before = dict(matplotlib.rcParams)
+    pyplot_loaded = "matplotlib.pyplot" in sys.modules
+    plot(make_explanation(), tokens=[0])
+    assert dict(matplotlib.rcParams) == before
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot_loaded
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install dexar-fast\[plot\]"):
+        plot(make_explanation())
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(InputError, match="tokens: expected indices from -34 to 33, got 34"):
+        plot(make_explanation(), tokens=[34])
+    with pytest.raises(InputError, match="heatmap_opacity"):
+        plot(make_explanation(), heatmap_opacity=2)
+    with pytest.raises(InputError, match="colormap"):
+        plot(make_explanation(), colormap="jet")

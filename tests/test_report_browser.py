@@ -1,0 +1,499 @@
+"""The report in a real browser: headless Chromium through Playwright, wherever both are found."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dexar_fast.explanation import Explanation
+from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.render.html import to_html
+
+from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need Playwright (pip install playwright)")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# No sandbox, because tests often run as root in a container; no background traffic.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LIGHTEST = (252, 255, 164)  # inferno's 1
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of this module."""
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"browser tests need a Chromium on the PATH ({', '.join(NAMES)}); none was found")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+class Report:
+    """An open report, and everything that it did besides showing itself."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.noise: list[str] = []
+        page.on("console", lambda message: self.noise.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.noise.append(f"error: {error}"))
+        page.on("dialog", self._dialog)
+        page.on("request", self._request)
+        self._address = path.as_uri()
+        page.goto(self._address)
+        self.settle()
+
+    def _request(self, request: Any) -> None:
+        if request.url != self._address and not request.url.startswith("data:"):
+            self.noise.append(f"request: {request.url}")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.noise.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def settle(self) -> None:
+        """Wait until what was asked for has been drawn."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def overlay(self) -> str:
+        """The pixels of the overlay."""
+        self.settle()
+        return self.page.evaluate("document.getElementById('overlay').toDataURL()")
+
+    def text(self, name: str) -> str:
+        return (self.page.locator(f"#{name}").text_content() or "").strip()
+
+    def unit(self, index: int) -> Any:
+        return self.page.locator(f"#unit-{index}")
+
+    def away(self) -> None:
+        """Take the pointer off the answer."""
+        self.page.mouse.move(2, 2)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def focused(self) -> str:
+        return self.page.evaluate("document.activeElement.id || document.activeElement.value")
+
+    def pinned(self) -> list[str]:
+        return self.page.locator("[aria-selected=true]").all_text_contents()
+
+    def picture(self) -> np.ndarray:
+        """``(height, width, 3)`` uint8: what the frame shows."""
+        self.settle()
+        shot = Image.open(BytesIO(self.page.locator("#frame").screenshot()))
+        return np.asarray(shot.convert("RGB"))
+
+
+Open = Callable[..., Report]
+
+
+@pytest.fixture
+def open_report(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Open explanations as reports; in the end, none may have made a noise."""
+    reports: list[Report] = []
+
+    def opened(explanation: Explanation, **options: Any) -> Report:
+        path = to_html(explanation, tmp_path / f"report-{len(reports)}.html")
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        reports.append(Report(browser.new_context(**options).new_page(), path))
+        return reports[-1]
+
+    yield opened
+    for report in reports:
+        report.page.context.close()
+        assert report.noise == []
+
+
+def test_loads_quietly_and_shows_the_answer(open_report: Open) -> None:
+    explanation = make_explanation()
+    report = open_report(explanation)
+    assert report.text("answer") == explanation.answer
+    assert report.text("prompt") == explanation.prompt
+    assert report.text("model") == "example/llava-tiny"
+    assert report.text("shown") == "Answer map"
+    assert report.page.locator("#picture").evaluate("image => image.naturalWidth") == 640
+    assert report.noise == []
+
+
+def test_hover_switches_the_overlay_and_leaving_brings_the_answer_map_back(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    answer = report.overlay()
+    report.unit(5).hover()
+    red = report.overlay()
+    report.unit(16).hover()
+    assert report.text("shown") == "“tree”"
+    assert len({answer, red, report.overlay()}) == 3
+    report.away()
+    assert report.overlay() == answer
+    assert report.text("shown") == "Answer map"
+
+
+def test_click_pins_and_escape_unpins(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    answer = report.overlay()
+    report.unit(5).click()
+    red = report.overlay()
+    report.unit(16).hover()
+    assert report.overlay() != red  # a pinned token still lets others be looked at
+    report.away()
+    assert report.overlay() == red != answer
+    assert report.pinned() == ["red"]
+    assert "pinned" in report.text("kind")
+    report.press("Escape")
+    assert report.overlay() == answer
+    assert report.pinned() == []
+
+
+def test_a_second_click_unpins_and_the_button_too(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    report.unit(5).click()
+    report.unit(5).click()
+    report.away()
+    assert report.text("shown") == "Answer map"
+    report.unit(16).click()
+    report.away()
+    report.page.locator("#reset").click()
+    assert report.text("shown") == "Answer map"
+    assert report.pinned() == []
+    assert report.page.locator("#reset").is_hidden()
+
+
+def test_arrow_keys_step_enter_pins(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    answer = report.overlay()
+    report.press("ArrowRight")  # nothing has the focus yet
+    assert report.focused() == "unit-0"
+    report.press("ArrowRight", "ArrowRight")
+    left = report.overlay()
+    assert (report.focused(), report.text("shown")) == ("unit-2", "“left”")
+    report.press("ArrowLeft")
+    assert report.focused() == "unit-1"
+    assert report.overlay() not in (left, answer)
+    report.press("ArrowRight", "Enter", "End")
+    assert report.focused() == "unit-33"
+    assert report.pinned() == ["left"]
+    report.press("Escape")
+    assert report.overlay() == answer
+    assert report.pinned() == []
+    report.press("Home")
+    assert report.focused() == "unit-0"
+    assert report.page.locator(".unit[tabindex='0']").count() == 1
+    report.press("ArrowLeft")
+    assert report.focused() == "unit-0"
+
+
+def test_up_and_down_move_by_lines(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    report.press("ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown")
+    here, there = (report.unit(index).bounding_box() for index in (2, int(report.focused().split("-")[1])))
+    assert there["y"] > here["y"] + here["height"] / 2
+    assert abs(there["x"] - here["x"]) < 60
+    report.press("ArrowUp")
+    assert report.focused() == "unit-2"
+
+
+def test_everything_is_reached_and_worked_by_keyboard(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    reached = []
+    for _ in range(14):
+        report.press("Tab")
+        reached.append(report.focused())
+    for name in ("theme", "opacity", "colormap", "smooth", "tokens", "unit-0"):
+        assert name in reached
+    assert "unit-1" not in reached  # one stop for the whole answer
+    report.page.locator("#opacity").focus()
+    report.press("Home")
+    assert report.page.locator("#overlay").evaluate("one => getComputedStyle(one).opacity") == "0"
+    assert report.text("opacity-value") == "0%"
+    before = report.overlay()
+    report.page.locator("#colormap").focus()
+    report.press("v")
+    viridis = report.overlay()
+    report.page.locator("[value=smooth]").focus()
+    report.press("ArrowRight")
+    assert len({before, viridis, report.overlay()}) == 3
+    assert report.page.locator("#overlay").evaluate("one => [one.width, one.height]") == [24, 18]
+    report.page.locator("[value=tokens]").focus()
+    report.press("ArrowRight")
+    assert report.page.locator(".unit", has_text="pagoda,").count() == 1
+
+
+def test_focus_can_be_seen(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    report.press("ArrowRight")
+    style = "one => { const s = getComputedStyle(one); return [s.outlineStyle, s.outlineWidth]; }"
+    assert report.unit(0).evaluate(style) == ["solid", "2px"]
+    assert report.unit(1).evaluate(style)[0] == "none"
+
+
+def test_screen_readers_hear_tokens_reached_by_keyboard(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    assert report.page.get_by_role("listbox", name="Answer").count() == 1
+    assert report.page.get_by_role("listbox").get_by_role("option").count() == 34
+    assert report.page.get_by_role("option", name="line break").count() == 2
+    report.press("ArrowRight", "End")
+    assert "weight" in report.text("status")
+    assert report.page.locator("#status[role=status]").count() == 1
+    said = report.text("status")
+    report.unit(5).hover()
+    assert report.text("status") == said  # the pointer does not talk
+
+
+def test_hostile_text_stays_text(open_report: Open) -> None:
+    hostile = [
+        "<img src=x onerror=alert(1)>",
+        " </script><script>alert(2)</script>",
+        " <!--<script>",
+        " &lt;b&gt;",
+        " \u2028{{data}}",
+        " <svg/onload=alert(3)>",
+    ]
+    explanation = make_explanation(hostile, prompt="</p><script>alert(4)</script><b id=evil>")
+    explanation.settings["<img src=x onerror=alert(5)>"] = "<script>alert(6)</script>"
+    explanation.settings["model"] = "<i id=evil>"
+    report = open_report(explanation)
+    for index in range(len(hostile)):
+        report.unit(index).hover()
+        report.settle()
+    assert report.text("answer") == "".join(hostile)
+    assert report.text("prompt") == explanation.prompt
+    assert report.page.locator("img").count() == 1
+    assert report.page.locator("script").count() == 2
+    assert report.page.locator("svg").count() == 1  # the theme button's
+    assert report.page.locator("#evil").count() == 0
+    assert report.noise == []
+
+
+CONTRAST = """() => {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const over = (colours) => {
+    context.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const paper = getComputedStyle(document.body).backgroundColor;
+  const result = {};
+  for (const name of [".heaviest", "[aria-selected=true]", ".aside", ".hint", ".switch :checked + span"]) {
+    const style = getComputedStyle(document.querySelector(name));
+    const [a, b] = [over([paper, style.backgroundColor]), over([paper, style.backgroundColor, style.color])].map(light);
+    result[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return { paper: light(over([paper])), contrast: result };
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_follow_the_system_and_have_contrast(open_report: Open, scheme: str) -> None:
+    explanation = make_explanation()
+    report = open_report(explanation, color_scheme=scheme)
+    heaviest = int(explanation.token_weights.argmax())
+    report.unit(heaviest).evaluate("one => one.classList.add('heaviest')")
+    report.unit(0 if heaviest else 1).click()
+    measured = report.page.evaluate(CONTRAST)
+    assert (measured["paper"] < 0.05) == (scheme == "dark")
+    for name, contrast in measured["contrast"].items():
+        assert contrast >= 4.5, name
+    report.page.locator("#theme").click()
+    assert (report.page.evaluate(CONTRAST)["paper"] < 0.05) == (scheme == "light")
+    report.page.locator("#theme").click()
+    assert (report.page.evaluate(CONTRAST)["paper"] < 0.05) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_everything_without_sideways_scrolling(open_report: Open, width: int) -> None:
+    long = [*pieces() * 6, " " + "unbroken" * 40]
+    report = open_report(
+        make_explanation(long, prompt="Q" * 200),
+        viewport={"width": width, "height": 700},
+        has_touch=True,
+        is_mobile=True,
+    )
+    for summary in report.page.locator("summary").all():
+        summary.tap()
+    wide = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    scroll_width, client_width = report.page.evaluate(wide)
+    assert scroll_width <= client_width == width
+    report.unit(100).tap()
+    assert report.text("kind").startswith("Token 101")
+    report.page.evaluate("scrollTo(0, 600)")
+    report.settle()
+    frame = report.page.locator("#frame").bounding_box()
+    assert frame is not None
+    assert 0 <= frame["y"] < 20  # the image stays while the text goes by
+    assert frame["height"] < 350
+
+
+def bright_box(picture: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the pixels in the colour map's last colour, as fractions of the picture."""
+    lit = np.abs(picture.astype(int) - LIGHTEST).max(axis=2) <= 8
+    assert np.count_nonzero(lit) > 0
+    (rows,), (cols,) = np.nonzero(lit.any(axis=1)), np.nonzero(lit.any(axis=0))
+    height, width = lit.shape
+    return cols[0] / width, rows[0] / height, (cols[-1] + 1) / width, (rows[-1] + 1) / height
+
+
+@pytest.mark.parametrize(
+    ("grid", "cell", "expected"),
+    [
+        (whole_image(3, 4, (400, 300)), (1, 2), (0.5, 1 / 3, 0.75, 2 / 3)),
+        (whole_image(3, 4, (400, 300)), (2, 0), (0.0, 2 / 3, 0.25, 1.0)),
+        # A centre crop of 300 x 300 pixels, 3 x 3 cells of 100: column 0 begins at pixel 50 of 400.
+        (Grid(3, 3, (50.0, 0.0, 350.0, 300.0), (400, 300)), (1, 0), (0.125, 1 / 3, 0.375, 2 / 3)),
+        # Padded to 400 x 400: 50 rows of the box lie above the image, so that cell row 0 is cut in half.
+        (Grid(4, 4, (0.0, -50.0, 400.0, 350.0), (400, 300)), (0, 3), (0.75, 0.0, 1.0, 1 / 6)),
+    ],
+    ids=["whole", "corner", "centre-crop", "padded"],
+)
+def test_a_cell_lands_on_its_place_of_the_image(
+    open_report: Open, grid: Grid, cell: tuple[int, int], expected: tuple[float, float, float, float]
+) -> None:
+    maps = one_cell_maps(grid.rows, grid.cols, cell)
+    report = open_report(from_maps(maps, ["word"], grid, image=Image.new("RGB", (400, 300), (90, 90, 90))))
+    report.page.locator("#opacity").focus()
+    report.press("End")
+    report.page.get_by_label("Cells").check()
+    assert bright_box(report.picture()) == pytest.approx(expected, abs=0.006)
+    report.page.get_by_label("Smooth").check()
+    left, top, right, bottom = bright_box(report.picture())  # the peak alone, inside the cell
+    assert expected[0] - 0.006 <= left < right <= expected[2] + 0.006
+    assert expected[1] - 0.006 <= top < bottom <= expected[3] + 0.006
+
+
+def test_the_part_that_the_model_never_saw_is_grey_and_dark(open_report: Open) -> None:
+    grid = Grid(3, 3, (100.0, 0.0, 300.0, 300.0), (400, 300))
+    image = Image.new("RGB", (400, 300), (250, 80, 20))
+    report = open_report(from_maps(one_cell_maps(3, 3, (1, 1)), ["word"], grid, image=image))
+    report.page.locator("#opacity").focus()
+    report.press("Home")
+    picture = report.picture().astype(int)
+    width = picture.shape[1]
+    unseen = picture[5:-5, : int(0.24 * width)].reshape(-1, 3)
+    seen = picture[5:-5, int(0.26 * width) : int(0.74 * width)].reshape(-1, 3)
+    assert np.ptp(unseen, axis=1).max() <= 3
+    assert np.median(unseen) < 60
+    assert (np.abs(seen - (250, 80, 20)).max(axis=1) <= 2).all()
+    assert report.page.locator("#outside-note").evaluate("one => !one.hidden")
+
+
+def test_nothing_is_marked_unseen_on_a_whole_image(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    assert report.page.locator(".outside").count() == 0
+    assert report.page.locator("#outside-note").evaluate("one => one.hidden")
+
+
+def test_words_join_their_tokens_and_keep_the_pin(open_report: Open) -> None:
+    explanation = make_explanation()
+    report = open_report(explanation)
+    report.unit(7).click()  # "od" of "pagoda,"
+    report.page.get_by_label("Words").check()
+    assert report.pinned() == ["pagoda,"]
+    assert report.text("kind") == "Tokens 7–10 of 34, pinned"
+    assert report.text("answer") == explanation.answer
+    word = next(word for word in explanation.words() if word.text == "pagoda,")
+    assert float(report.text("weight")) == pytest.approx(word.weight, rel=5e-3)
+    report.page.get_by_label("Tokens").check()
+    assert report.pinned() == ["pag"]
+
+
+def test_the_legend_gives_exact_range_weight_and_scores(open_report: Open) -> None:
+    explanation = make_explanation()
+    report = open_report(explanation)
+    report.unit(16).hover()
+    weight = report.page.locator("#weight")
+    assert np.float32(weight.get_attribute("title")) == explanation.token_weights[16]
+    assert float(report.text("weight")) == pytest.approx(float(explanation.token_weights[16]), rel=5e-3)
+    assert np.float32(report.page.locator("#high-raw").get_attribute("title")) == explanation.token_map_ranges[16, 1]
+    assert report.page.locator("#low-raw").get_attribute("title") == str(
+        float(str(explanation.token_map_ranges[16, 0]))
+    )
+    scores = explanation.image_scores[16]
+    layer, head = np.unravel_index(scores.argmax(), scores.shape)
+    assert report.text("image-aside") == f"layer {explanation.layers[layer]}, head {head}"
+    row, col = np.unravel_index(explanation.token_maps[16].argmax(), explanation.token_maps[16].shape)
+    assert report.text("peak-aside") == f"row {row + 1}, column {col + 1}"
+
+
+def test_the_pointer_on_the_image_reads_a_cell(open_report: Open) -> None:
+    grid = whole_image(3, 4, (400, 300))
+    maps = np.zeros((1, 3, 4), dtype=np.float32)
+    maps[0, 1, 2], maps[0, 0, 0] = 1, 0.4
+    report = open_report(from_maps(maps, ["word"], grid, image=scene(400, 300)))
+    box = report.page.locator("#frame").bounding_box()
+    assert box is not None
+    report.page.mouse.move(box["x"] + box["width"] / 8, box["y"] + box["height"] / 6)
+    assert report.text("meaning") == "0.40 at row 1, column 1"
+    assert report.page.locator("#tick").evaluate("one => one.style.left") == "40%"
+    report.away()
+    assert report.page.locator("#tick").is_hidden()
+    assert "weighted sum" in report.text("meaning")
+
+
+def test_without_an_image_the_frame_keeps_its_shape(open_report: Open) -> None:
+    report = open_report(make_explanation(with_image=False))
+    frame = report.page.locator("#frame").bounding_box()
+    assert frame is not None
+    assert frame["width"] / frame["height"] == pytest.approx(640 / 480, rel=0.01)
+    assert report.page.locator("#picture").is_hidden()
+    before = report.overlay()
+    report.unit(5).hover()
+    assert report.overlay() != before
+
+
+def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:
+    grid = whole_image(2, 2, (40, 30))
+    report = open_report(from_maps(np.zeros((2, 2, 2)), ["a", " b"], grid, weights=np.zeros(2), image=scene(40, 30)))
+    assert report.text("legend") == "every weight is 0"
+    assert report.text("peak-aside") == "the map is constant"
+    report.unit(1).hover()
+    assert report.text("weight") == "0"
+
+
+def test_two_thousand_tokens_stay_quick_and_still(open_report: Open) -> None:
+    tokens = (pieces() * 60)[:2000]
+    report = open_report(make_explanation(tokens, rows=24, cols=24, layers=2, heads=2))
+    assert report.page.locator(".unit").count() == 2000
+    frame = report.page.locator("#frame").bounding_box()
+    place = report.unit(1000).bounding_box()
+    milliseconds = report.page.evaluate(
+        """async () => {
+          const spent = [];
+          for (let i = 0; i < 200; i++) {
+            const start = performance.now();
+            const unit = document.getElementById(`unit-${i * 10}`);
+            unit.dispatchEvent(new PointerEvent("pointerover", { bubbles: true, pointerType: "mouse" }));
+            document.getElementById("stage").getBoundingClientRect(); // pay for any layout here
+            spent.push(performance.now() - start);
+            if (i % 20 === 0) await new Promise(requestAnimationFrame);
+          }
+          return spent.sort((a, b) => a - b)[100];
+        }"""
+    )
+    assert milliseconds < 8  # the median is half a frame even on a busy machine; usually it is near 1
+    assert report.text("kind") == "Token 1991 of 2000"
+    assert report.page.locator("#frame").bounding_box() == frame
+    assert report.unit(1000).bounding_box() == place
