@@ -1,0 +1,102 @@
+"""The embedded model's architecture, and how it is written as a folder that plain transformers loads."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from dexar_fast.demo.scenes import SIDE
+from dexar_fast.demo.tokenizer import CHAT_TEMPLATE, build_tokenizer
+
+PATCH = 8
+"""Width of an image patch in pixels."""
+GRID = SIDE // PATCH
+"""Image tokens along one side; the model sees GRID * GRID of them."""
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, *, width: int = 128, vision_layers: int = 3, text_layers: int = 4
+) -> LlavaForConditionalGeneration:
+    """A LLaVA with random float32 weights. The embedded model has the default sizes; smaller is for tests."""
+    vision = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+        projection_dim=width,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=text_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=GRID * GRID,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",  # drops the class token
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        max_new_tokens=128,
+    )
+    return model
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """LLaVA's processor. An image of another size is scaled so that its shorter edge fits, then cut."""
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # the class token
+        image_token="<image>",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    """Write weights as float16 safetensors, config, tokenizer and processor into `folder`.
+
+    The config still asks for float32, which is how `from_pretrained` loads it: half precision only saves
+    space.
+    """
+    tokenizer = build_tokenizer()
+    halves = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=halves)
+    build_processor(tokenizer).save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for part in (config, config["text_config"], config["vision_config"]):
+        part["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
