@@ -1,0 +1,56 @@
+"""The options that commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..layers import LayerSelection
+
+
+# The engine's names, repeated because it can only be asked after torch has been imported.
+class Normalization(StrEnum):
+    paper = "paper"
+    reference = "reference"
+
+
+class TextSet(StrEnum):
+    all_non_image = "all_non_image"
+    content_only = "content_only"
+    generated_only = "generated_only"
+
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for the report, the overlays and the saved explanation.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the report and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+DEFAULT_OUT = Path("dexar-fast-report")
+
+
+def parse_layers(text: str | None) -> LayerSelection:
+    """What `--layers` names: `-10` from that layer on, `4:12` a band, `1,3,5` exactly these.
+
+    Raises:
+        InputError: none of these forms.
+    """
+    if text is None:
+        return None
+    compact = text.replace(" ", "")
+    number = r"-?\d+"
+    if re.fullmatch(number, compact):
+        return int(compact)
+    if re.fullmatch(f"{number}:{number}", compact):
+        start, stop = compact.split(":")
+        return int(start), int(stop)
+    if re.fullmatch(f"{number}(,{number})*,?", compact):  # "3," is layer 3 alone, as "3" is layer 3 and all after it
+        return [int(layer) for layer in compact.split(",") if layer]
+    raise InputError(f"--layers: expected a layer to start from (-10), a band (4:12) or a list (1,3,5); got {text!r}")

@@ -1,0 +1,70 @@
+"""Load, explain, write, print: what `demo` and `explain` have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ..progress import ProgressCallback
+from .output import Written, make_folder, write_files
+from .progress import shown_progress
+from .tables import printable, token_table
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..explainer import Explainer
+    from ..explanation import Explanation
+
+
+def explain_and_write(
+    model: str,
+    image: Image.Image,
+    prompt: str,
+    out: Path,
+    *,
+    quiet: bool,
+    device: str | None = None,
+    dtype: str = "auto",
+    **options: Any,
+) -> None:
+    """Explain one image, write the files into `out` and print what came of it; `options` go to `Explainer.explain`."""
+    make_folder(out)
+    with shown_progress(quiet) as progress:
+        explainer = load(model, device, dtype, progress)
+        explanation = explainer.explain(image, prompt, progress=progress, **options)
+        written = write_files(explanation, out, progress)
+    if quiet:
+        print(written.report)
+    else:
+        print_result(explanation, written)
+
+
+def load(model: str, device: str | None, dtype: str, progress: ProgressCallback) -> Explainer:
+    """The model, without transformers' bars for local files; those for downloads and its warnings stay."""
+    # A bar of ours would fight with the bars of a download.
+    if model == "demo" or Path(model).is_dir():
+        progress("loading", 0, None)
+    from transformers.utils import logging
+
+    from ..explainer import Explainer
+
+    logging.disable_progress_bar()
+    return Explainer.from_pretrained(model, device=device, dtype=dtype)
+
+
+def print_result(explanation: Explanation, written: Written) -> None:
+    """The answer, its tokens, and where the files are."""
+    console = Console()
+    console.print(Text.assemble(("Prompt  ", "bold"), printable(explanation.prompt)))
+    console.print(Text.assemble(("Answer  ", "bold"), printable(explanation.answer.strip())))
+    console.print(token_table(explanation))
+    # Paths are printed unwrapped, to be copied or clicked.
+    console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)
+    console.print(
+        Text.assemble(("Overlays  ", "bold"), f"{written.overlays} ({written.n_overlays} PNG images)"), soft_wrap=True
+    )
+    console.print(Text.assemble(("Saved     ", "bold"), str(written.saved)), soft_wrap=True)

@@ -1,0 +1,315 @@
+"""The command line: what it writes, prints, refuses and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import dexar_fast
+from dexar_fast import Explanation, InputError, NotFiniteError, SelfCheckError, UnsupportedModelError
+from dexar_fast.cli import app
+from dexar_fast.cli.failures import BAD_INPUT, RUN_FAILED
+from dexar_fast.cli.options import Normalization, TextSet, parse_layers
+from dexar_fast.cli.output import WORD_PIXELS, overlay_name
+from dexar_fast.cli.progress import shown_progress
+from dexar_fast.cli.tables import printable
+
+from .explanations import make_explanation, scene
+
+
+class StubExplainer:
+    """Remembers what it was asked; answers with a made-up explanation, or fails."""
+
+    def __init__(self) -> None:
+        self.loaded: tuple[str, dict[str, Any]] | None = None
+        self.asked: dict[str, Any] = {}
+        self.tokens = ["a", " [red]", " st", "ar", "\n", "\x1b[31m.", " <b>"]
+        self.failure: Exception | None = None
+
+    def from_pretrained(self, model: str, **options: Any) -> StubExplainer:
+        self.loaded = (model, options)
+        return self
+
+    def explain(self, image: Image.Image, prompt: str, **options: Any) -> Explanation:
+        self.asked = {"image": image, "prompt": prompt, **options}
+        if self.failure is not None:
+            raise self.failure
+        options["progress"]("explaining", 1, 2)
+        return make_explanation(self.tokens, image=image, prompt=prompt, rows=4, cols=6)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> StubExplainer:
+    explainer = StubExplainer()
+    monkeypatch.setattr("dexar_fast.explainer.Explainer", explainer)
+    return explainer
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    scene(64, 48).save(path)
+    return path
+
+
+def call(*arguments: str | Path) -> Result:
+    # A wide terminal, so that nothing that a test looks for is wrapped.
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def test_explain_writes_report_overlays_and_explanation(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    result = call("explain", picture, "--prompt", "what?", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert (out / "report.html").read_text().startswith("<!")
+    saved = Explanation.load(out / "explanation.safetensors")
+    assert saved.tokens == stub.tokens
+    overlays = {path.name for path in (out / "overlays").iterdir()}
+    assert overlays == {"answer.png", "000-a.png", "001-red.png", "002-star.png", "003-31m.png", "004-b.png"}
+    assert Image.open(out / "overlays" / "002-star.png").size == (64, 48)
+
+
+def test_explain_prints_the_tokens_and_where_the_files_are(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    result = call("explain", picture, "-p", "[bold]what?", "-o", tmp_path / "out")
+    assert "[bold]what?" in result.stdout
+    assert "[red]" in result.stdout, "a token is text, not markup"
+    assert "\x1b[31m" not in result.stdout, "a token must not reach the terminal as a command"
+    assert "\\x1b[31m." in result.stdout
+    for name in ("report.html", "overlays", "explanation.safetensors"):
+        assert str(tmp_path / "out" / name) in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == [str(index) for index in range(len(stub.tokens))]
+
+
+def test_table_shows_weight_and_strongest_scores(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    result = call("explain", picture, "-p", "what?", "-o", tmp_path)
+    expected = Explanation.load(tmp_path / "explanation.safetensors")
+    row = next(line.split() for line in result.stdout.splitlines() if line.split()[1:2] == ["[red]"])
+    assert float(row[2]) == pytest.approx(expected.token_weights[1], abs=1e-4)
+    assert float(row[-2]) == pytest.approx(expected.image_scores[1].max(), abs=1e-4)
+    assert float(row[-1]) == pytest.approx(expected.text_scores[1].max(), abs=1e-4)
+
+
+def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    result = call("explain", picture, "-p", "what?", "-o", tmp_path, "--quiet")
+    assert result.stdout == f"{tmp_path / 'report.html'}\n"
+    assert result.stderr == ""
+
+
+def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
+    more = "--max-new-tokens 7 --device cpu --dtype bfloat16"
+    result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
+    assert result.exit_code == 0, result.output
+    assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
+    assert stub.asked["image"].size == (64, 48)
+    del stub.asked["image"], stub.asked["progress"]
+    assert stub.asked == {
+        "prompt": "what?",
+        "answer": "yes",
+        "layers": -10,
+        "normalization": "reference",
+        "text_set": "content_only",
+        "max_new_tokens": 7,
+    }
+
+
+def test_word_overlays_of_a_large_image_are_small(stub: StubExplainer, tmp_path: Path) -> None:
+    scene(1400, 700).save(tmp_path / "large.png")
+    call("explain", tmp_path / "large.png", "-p", "what?", "-o", tmp_path)
+    assert Image.open(tmp_path / "overlays" / "answer.png").size == (1400, 700)
+    assert Image.open(tmp_path / "overlays" / "000-a.png").size == (WORD_PIXELS, WORD_PIXELS // 2)
+
+
+def test_second_run_replaces_the_first(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    call("explain", picture, "-p", "what?", "-o", tmp_path)
+    mine = tmp_path / "overlays" / "holiday.png"
+    mine.write_bytes(b"not ours")
+    stub.tokens = ["two", " words"]
+    call("explain", picture, "-p", "what?", "-o", tmp_path)
+    overlays = {path.name for path in (tmp_path / "overlays").iterdir()}
+    assert overlays == {"answer.png", "000-two.png", "001-words.png", "holiday.png"}
+    assert Explanation.load(tmp_path / "explanation.safetensors").tokens == stub.tokens
+
+
+def test_demo_explains_the_drawn_scene(stub: StubExplainer, tmp_path: Path) -> None:
+    from dexar_fast.demo.scenes import draw_scene
+
+    result = call("demo", "--seed", "5", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert stub.loaded is not None
+    assert stub.loaded[0] == "demo"
+    asked = stub.asked["image"]
+    assert asked.tobytes() == draw_scene(5, scale=asked.width // 96).image.tobytes()
+    assert stub.asked["prompt"] == "describe the image"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (InputError("prompt: no place\nfor the image"), BAD_INPUT),
+        (UnsupportedModelError("model: no"), BAD_INPUT),
+        (SelfCheckError("layer 3"), RUN_FAILED),
+        (NotFiniteError("NaN in layer 3"), RUN_FAILED),
+        (RuntimeError("out of memory"), RUN_FAILED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_failure_is_one_line_and_an_exit_code(
+    stub: StubExplainer, picture: Path, tmp_path: Path, failure: Exception, code: int
+) -> None:
+    stub.failure = failure
+    result = call("explain", picture, "-p", "what?", "-o", tmp_path)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("dexar-fast: ")
+    assert " ".join(str(failure).split()) in line
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_debug_lets_the_traceback_through(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    stub.failure = SelfCheckError("layer 3")
+    result = call("explain", picture, "-p", "what?", "-o", tmp_path, "--debug")
+    assert result.exception is stub.failure
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png", "-p", "x"], "no file nowhere.png"),
+        ([__file__, "-p", "x"], "not a readable image"),
+        (["PICTURE", "-p", "x", "--layers", "first"], "--layers: expected"),
+        (["PICTURE", "-p", "x", "--out", "PICTURE"], "--out: cannot create"),
+        (["PICTURE"], "--prompt"),
+        (["PICTURE", "-p", "x", "--normalization", "none"], "--normalization"),
+        (["PICTURE", "-p", "x", "--text-set", "none"], "--text-set"),
+        (["PICTURE", "-p", "x", "--max-new-tokens", "0"], "--max-new-tokens"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_bad_input_is_told_before_the_model_is_loaded(
+    stub: StubExplainer, picture: Path, arguments: list[str], message: str
+) -> None:
+    result = call("explain", *(str(picture) if each == "PICTURE" else each for each in arguments))
+    assert result.exit_code == BAD_INPUT
+    assert message in result.stderr
+    assert stub.loaded is None
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        (None, None),
+        ("-10", -10),
+        ("0", 0),
+        ("4:12", (4, 12)),
+        ("-4:-1", (-4, -1)),
+        ("1,3,5", [1, 3, 5]),
+        ("1, -2", [1, -2]),
+        ("3,", [3]),
+    ],
+)
+def test_layers(text: str | None, layers: object) -> None:
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:2:3", "4:", "1,,2", "--1", "1.5"])
+def test_layers_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--layers"):
+        parse_layers(text)
+
+
+def test_choices_are_the_engines() -> None:
+    from dexar_fast.options import NORMALIZATIONS, TEXT_SETS
+
+    assert [str(choice) for choice in Normalization] == list(NORMALIZATIONS)
+    assert [str(choice) for choice in TextSet] == list(TEXT_SETS)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("Star.", "007-star.png"),
+        ("../../etc/passwd", "007-etc-passwd.png"),
+        ("<img src=x>", "007-img-src-x.png"),
+        ("\0\n", "007-word.png"),
+        ("猫", "007-猫.png"),
+        ("x" * 300, f"007-{'x' * 32}.png"),
+    ],
+)
+def test_overlay_name(word: str, name: str) -> None:
+    assert overlay_name(7, word) == name
+
+
+def test_printable() -> None:
+    assert printable(" a\n\x1b[0m\u202eé") == " a\\n\\x1b[0m\\u202eé"
+
+
+def test_progress_takes_stages_with_and_without_totals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws as on a terminal
+    with shown_progress(quiet=False) as progress:
+        progress("loading", 0, None)
+        progress("generating", 3, 256)
+        progress("explaining", 2, 2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    for text in ("Loading the model", "Writing the answer", "Explaining", "2/2"):
+        assert text in shown.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "-h"], ["explain", "-h"], ["info", "-h"]])
+def test_help_has_examples(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 0
+    assert "Examples:\n" in result.stdout
+    assert "  dexar-fast " in result.stdout.split("Examples:")[1]
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"dexar-fast {dexar_fast.__version__}\n"
+
+
+def test_info_as_json_and_as_a_table() -> None:
+    facts = json.loads(call("info", "--json").stdout)
+    assert facts == dexar_fast.info()
+    table = call("info").stdout
+    for value in (facts["dexar_fast"], facts["packages"]["torch"], facts["cpu"], *facts["backends"]):
+        assert value in table
+
+
+def test_info_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dexar_fast.environment.PACKAGES", ("torch", "no-such-package"))
+    assert dexar_fast.info()["packages"]["no-such-package"] is None
+    assert "not installed" in call("info").stdout
+
+
+def test_info_shows_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = {"name": "NVIDIA H100", "memory_gib": 79.2, "capability": "9.0"}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("dexar_fast.environment._device", lambda index: device)
+    assert "NVIDIA H100, 79.2 GiB, sm_9.0" in call("info").stdout
+
+
+def test_demo_for_real(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "dexar_fast", "demo", "--quiet", "--out", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{Path('out', 'report.html')}\n"
+    assert done.stderr == "", "no noise of transformers"
+    explanation = Explanation.load(tmp_path / "out" / "explanation.safetensors")
+    assert explanation.prompt == "describe the image"
+    assert len(explanation.tokens) > 3
+    # answer.png and one for each word
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == len(explanation.words()) + 1
