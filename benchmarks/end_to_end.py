@@ -3,8 +3,8 @@
 Prediction, from the operations counted (mid-size model, P = 608 prompt tokens, L = 8): the answer pass adds to the
 plain forward the backward of each layer's tail over T rows (projection and MLP, some 80 % of a layer's forward over
 these rows) and the product dO V^T over T rows and all keys. At T = 128 of 736 positions that is 128 / 736 * 0.8 + a
-few percent: a ratio of about 1.2. The naive method runs T forwards and L backward passes over everything each: some 3
-    T times the forward.
+few percent: a ratio of about 1.2. Measured: 1.3; the answer rows run apart from the prompt, in smaller products.
+The naive method runs T forwards and L backward passes over everything each: some 3 T times the forward.
 """
 
 from __future__ import annotations
