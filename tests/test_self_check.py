@@ -90,3 +90,14 @@ def test_nan_does_not_count_as_checked() -> None:
     model.model.language_model.layers[1].mlp.register_forward_hook(lambda _m, _a, out: out - out.mean(dim=1))
     with pytest.raises(SelfCheckError):
         explainer.explain_ids(tiny_inputs(model), tiny_answer(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-7, 0.0])
+def test_layer_that_hardly_speaks_is_no_mistake(scale: float, dtype: torch.dtype) -> None:
+    """Heads that rest on a token of tiny value: the score then moves by less than it is rounded to."""
+    model = tiny_llava(dtype=dtype)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.v_proj.weight.mul_(scale)
+    explain(model)
