@@ -1,17 +1,30 @@
-"""Model families: one small declarative entry each."""
+"""Model families: one small declarative entry each. docs/models.md says how to add one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedModelError
-from . import llava
-from .family import Decoder, Family, ImageLayout
+from . import florence2, gemma3, idefics3, llava, llava_next, mllama, paligemma, qwen_vl
+from .decoder import Decoder
+from .family import Family, Prompt
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-FAMILIES: tuple[Family, ...] = (llava.FAMILY,)
+# One line per entry, alphabetically.
+FAMILIES: tuple[Family, ...] = (
+    florence2.FAMILY,
+    gemma3.FAMILY,
+    idefics3.FAMILY,
+    llava.LLAVA,
+    llava.VIPLLAVA,
+    llava_next.FAMILY,
+    mllama.FAMILY,
+    paligemma.FAMILY,
+    qwen_vl.QWEN2_VL,
+    qwen_vl.QWEN2_5_VL,
+)
 
 
 def family_of(config: PretrainedConfig) -> Family:
@@ -30,4 +43,4 @@ def family_of(config: PretrainedConfig) -> Family:
     )
 
 
-__all__ = ["FAMILIES", "Decoder", "Family", "ImageLayout", "family_of"]
+__all__ = ["FAMILIES", "Decoder", "Family", "Prompt", "family_of"]

@@ -1,0 +1,51 @@
+"""Gemma 3: a pooled square per image, and one per crop where the processor pans and scans."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+
+from ..geometry import Box
+from ..layout import LayoutBuilder
+from .family import Family, Prompt
+
+
+def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
+    """The image as a whole, then its crops, each `mm_tokens_per_image` tokens in a square."""
+    side = isqrt(prompt.config.mm_tokens_per_image)
+    views = prompt["pixel_values"]
+    height, width = views.shape[-2:]
+    done = 0
+    while done < len(views):
+        size = tokens.image((width, height))
+        crops = [] if tokens.image_sizes is None else _crops(prompt, size)
+        tokens.grid(side, side, thumbnail=bool(crops))
+        for crop in crops:
+            tokens.grid(side, side, crop)
+        done += 1 + len(crops)
+
+
+def _crops(prompt: Prompt, size: tuple[int, int]) -> list[Box]:
+    """Where the processor pans to: it is asked to crop an image that holds the coordinates of its pixels."""
+    processor = prompt.image_processor
+    if not processor.do_pan_and_scan:
+        return []
+    width, height = size
+    coordinates = np.stack(np.broadcast_arrays(np.arange(width)[None], np.arange(height)[:, None]))
+    crops = processor.pan_and_scan(
+        coordinates,
+        processor.pan_and_scan_min_crop_size,
+        processor.pan_and_scan_max_num_crops,
+        processor.pan_and_scan_min_ratio_to_activate,
+    )
+    return [(float(x[0, 0]), float(y[0, 0]), float(x[-1, -1] + 1), float(y[-1, -1] + 1)) for x, y in crops]
+
+
+FAMILY = Family(
+    name="gemma3",
+    model_types=("gemma3",),
+    layout=layout,
+    inputs=("input_ids", "attention_mask", "token_type_ids", "pixel_values"),
+    prompt_image="boi_token",
+)
