@@ -37,8 +37,8 @@ class Prefill:
     Attributes:
         inputs: model inputs of the prompt.
         cache: keys and values of all prompt positions but the last; None for rows "whole" and "decoder".
-        embeddings: what the text model takes for the prompt. For rows "cached" ``(1, 1, d)``, that of the last position,
-            which predicts the first answer token, so it runs again, with gradients, as the first answer row. For
+        embeddings: what the text model takes for the prompt. For rows "cached" ``(1, 1, d)``, that of the last
+            position, which predicts the first answer token, so it runs again, with gradients, as the first answer row. For
             "whole" ``(1, P, d)``. None for "decoder".
         arguments: everything that the text model was called with for the prompt.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ def load_images(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
     Raises:
         InputError: as for `load_image`, or an empty list.
     """
-    several = images if isinstance(images, list | tuple) else [images]
+    several: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
     if not several:
         raise InputError("image: expected at least one; got an empty list")
     return [load_image(image) for image in several]

@@ -3,8 +3,8 @@
 A family describes its image tokens in the order of the prompt, with `LayoutBuilder`: blocks of rows and columns, each
 on a rectangle of its image, tokens without a place, separators. Several blocks of one image (tiles, a thumbnail of the
 whole) become one map with cells of the finest size that occurs. A token's value stands for the whole rectangle that it
-covers, so a cell takes the mean of the tokens that it overlaps, weighted by area; where a thumbnail lies under tiles, the
-cell is the mean of both.
+covers, so a cell takes the mean of the tokens that it overlaps, weighted by area; where a thumbnail lies under tiles,
+the cell is the mean of both.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class LayoutBuilder:
         self._n_tokens = 0
 
     def __str__(self) -> str:
-        blocks = [
-            f"{' + '.join('{} x {}'.format(*b.tokens.shape) for b in of_image) or 'no grid'}"
-            for of_image in self._blocks
-        ]
-        return f"{len(blocks)} image(s) of {', '.join(blocks)} tokens and what stands beside them"
+        images = []
+        for blocks in self._blocks:
+            shapes = [f"{block.tokens.shape[0]} x {block.tokens.shape[1]}" for block in blocks]
+            images.append(" + ".join(shapes) or "no grid")
+        return f"{len(images)} image(s) of {', '.join(images)} tokens and what stands beside them"
 
     def image(self, model_size: tuple[int, int]) -> tuple[int, int]:
         """Begin the next image (or video frame); returns its size ``(width, height)`` in pixels.

@@ -88,7 +88,8 @@ def lay_out(
         InputError: the prompt has another number of image tokens than the layout, or the number of images differs.
     """
     builder = LayoutBuilder(image_sizes)
-    decoder.family.layout(Prompt(decoder.model.config, processor, inputs), builder)
+    prompt = Prompt(decoder.model.config, processor, inputs, image_sizes is not None)
+    decoder.family.layout(prompt, builder)
     layout = builder.finish(thumbnail)
     if decoder.family.keys != "vision":
         expected, found = len(layout.separators), int(decoder.is_placeholder(inputs["input_ids"]).sum())

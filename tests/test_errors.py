@@ -69,9 +69,7 @@ def test_prompt_ids_without_an_image_place() -> None:
     model = tiny_llava()
     inputs = tiny_inputs(model)
     inputs["input_ids"] = inputs["input_ids"].clamp(min=50)
-    with pytest.raises(
-        InputError, match=r"the prompt has 0 image tokens, but its layout gives 9 \(1 image\(s\) of 3 x 3"
-    ):
+    with pytest.raises(InputError, match=r"the prompt has 0 image tokens, but its layout gives 9 \(1 image.* 3 x 3"):
         Explainer(model).explain_ids(inputs, tiny_answer(2))
 
 
@@ -115,7 +113,7 @@ def test_no_processor() -> None:
 
 def test_unsupported_model_lists_the_supported() -> None:
     model = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    with pytest.raises(UnsupportedModelError, match=r"expected a model of type llava.*got 'bert'"):
+    with pytest.raises(UnsupportedModelError, match=r"expected a model of type .*llava.*got 'bert'"):
         Explainer(model)
 
 

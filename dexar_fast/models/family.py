@@ -1,4 +1,4 @@
-"""What the engine must know of a model family: where its parts are, how it runs on, how image tokens lie on the image."""
+"""What the engine must know of a model family: where its parts are, how it runs on, how its image tokens lie."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Prompt:
         config: of the model.
         processor: of the model, or None.
         inputs: the model inputs of the prompt.
+        images_known: whether the user's images are known; else maps lie on what the model saw.
     """
 
     config: Any
     processor: ProcessorMixin | None
     inputs: Mapping[str, Tensor]
+    images_known: bool
 
     def __getitem__(self, name: str) -> Tensor:
         """A model input that the layout cannot do without."""

@@ -16,9 +16,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     for _ in prompt["pixel_values"]:
         size = tokens.image((width, height))
         tokens.placeless(1)
-        tokens.grid(
-            height // stride, width // stride, None if tokens.image_sizes is None else cropped_box(prompt, size)
-        )
+        tokens.grid(height // stride, width // stride, cropped_box(prompt, size))
 
 
 FAMILY = Family(

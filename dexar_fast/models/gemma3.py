@@ -19,7 +19,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     done = 0
     while done < len(views):
         size = tokens.image((width, height))
-        crops = [] if tokens.image_sizes is None else _crops(prompt, size)
+        crops = _crops(prompt, size) if prompt.images_known else []
         tokens.grid(side, side, thumbnail=bool(crops))
         for crop in crops:
             tokens.grid(side, side, crop)

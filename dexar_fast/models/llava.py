@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..geometry import resized_and_cropped
+from ..geometry import Box, resized_and_cropped
 from ..layout import LayoutBuilder
 from .family import Family, Prompt
 
@@ -22,11 +22,16 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     for _ in pixel_values:
         size = tokens.image((width, height))
         tokens.placeless(int(has_class_token))
-        tokens.grid(rows, cols, None if tokens.image_sizes is None else cropped_box(prompt, size))
+        tokens.grid(rows, cols, cropped_box(prompt, size))
 
 
-def cropped_box(prompt: Prompt, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """What a CLIP-like processor (resize, then crop to the centre) leaves of an image of ``(width, height)`` pixels."""
+def cropped_box(prompt: Prompt, size: tuple[int, int]) -> Box | None:
+    """What a CLIP-like processor (resize, then crop to the centre) leaves of an image of ``(width, height)`` pixels.
+
+    None, for all of what the model saw, where the user's image is not known.
+    """
+    if not prompt.images_known:
+        return None
     processor = prompt.image_processor
     resize = processor.size if processor.do_resize else None
     crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None

@@ -14,7 +14,7 @@ from .family import Family, Prompt, next_positions
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """A class token and a square of patches per tile; tiles of an image form a canvas with the image at its top left."""
+    """A class token and a square of patches per tile; an image's tiles form a canvas, with the image at its top left."""
     vision = prompt.config.vision_config
     tile, side = vision.image_size, vision.image_size // vision.patch_size
     for ratio in prompt["aspect_ratio_ids"][0].tolist():
