@@ -37,9 +37,9 @@ class Prefill:
     Attributes:
         inputs: model inputs of the prompt.
         cache: keys and values of all prompt positions but the last; None for rows "whole" and "decoder".
-        embeddings: what the text model takes for the prompt. For rows "cached" ``(1, 1, d)``, that of the last
-            position, which predicts the first answer token, so it runs again, with gradients, as the first answer row. For
-            "whole" ``(1, P, d)``. None for "decoder".
+        embeddings: what the text model takes for the prompt. For rows "cached" ``(1, 1, d)``, the last position's: it
+            predicts the first answer token, so it runs again, with gradients, as the first answer row. For "whole"
+            ``(1, P, d)``. None for "decoder".
         arguments: everything that the text model was called with for the prompt.
     """
 
@@ -92,7 +92,7 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_PromptSeen))
         decoder.base(**inputs, past_key_values=cache, use_cache=cache is not None)
-    embeddings = seen.pop("inputs_embeds")
+    embeddings = seen["inputs_embeds"]
     if cache is not None:
         embeddings = embeddings[:, -1:]
         _forget_last_position(decoder, cache)

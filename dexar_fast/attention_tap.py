@@ -137,8 +137,10 @@ def tap_projections(
                 layer: int = layer,
                 seen: dict[str, Tensor] = seen,
             ) -> None:
+                if not seen:  # a replay runs the output projection alone
+                    return
                 width = args[0].shape[-1] // module.num_heads
-                query, key, value = (seen[name].detach()[0].unflatten(-1, (-1, width)) for name in "qkv")
+                query, key, value = (seen.pop(name).detach()[0].unflatten(-1, (-1, width)) for name in "qkv")
                 out = args[0].detach().unflatten(-1, (-1, width))[:, -n_rows:]
                 key, value = key.transpose(0, 1), value.transpose(0, 1)
                 on_call(AttentionCall(layer, query[-n_rows:], key, value, out, width**-0.5, None), None)

@@ -272,6 +272,8 @@ class Explainer:
         device, dtype = self.model.device, self.model.dtype
         inputs = {}
         for name, value in model_inputs.items():
+            if name == "labels":  # some processors add them; they only serve training
+                continue
             if not isinstance(value, Tensor):
                 raise InputError(
                     f"model_inputs: expected tensors; {name} is {type(value).__name__}. Use return_tensors='pt'."

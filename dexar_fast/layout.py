@@ -123,6 +123,13 @@ class LayoutBuilder:
         self._n_tokens += rows * cols
         self._separators += ([False] * cols + [True] * row_ends) * rows
 
+    def unseen_grid(self, rows: int, cols: int, box: Box | None = None) -> None:
+        """Cells of the map that no token stands for: an image that the answer cannot attend to. Their value is zero."""
+        self.grid(rows, cols, box)
+        self._blocks[-1][-1].tokens[:] = -1
+        self._n_tokens -= rows * cols
+        del self._separators[len(self._separators) - rows * cols :]
+
     def placeless(self, n: int) -> None:
         """The next ``n`` tokens carry image content but have no place (a class token, a global mean, queries)."""
         self._n_tokens += n
@@ -208,7 +215,9 @@ def _overlaps(grid: Grid, block: _Block) -> tuple[NDArray[np.int64], NDArray[np.
     (row, token_row), (col, token_col) = rows.nonzero(), cols.nonzero()
     cell = (row[:, None] * grid.cols + col).ravel()
     token = block.tokens[token_row[:, None], token_col].ravel()
-    return cell, token, (rows[row, token_row][:, None] * cols[col, token_col]).ravel()
+    area = (rows[row, token_row][:, None] * cols[col, token_col]).ravel()
+    seen = token >= 0
+    return cell[seen], token[seen], area[seen]
 
 
 def _common(edges: NDArray[np.float64], start: float, stop: float, n: int) -> NDArray[np.float64]:

@@ -27,6 +27,12 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+# Types that an entry cannot help, and why.
+REFUSED: dict[str, str] = {
+    "gemma3n": "its residual stream is four (AltUp), and what a single layer says about a token is not defined",
+}
+
+
 def family_of(config: PretrainedConfig) -> Family:
     """The family of a model's configuration.
 
@@ -36,6 +42,8 @@ def family_of(config: PretrainedConfig) -> Family:
     for family in FAMILIES:
         if config.model_type in family.model_types:
             return family
+    if config.model_type in REFUSED:
+        raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
     supported = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
     raise UnsupportedModelError(
         f"model: expected a model of type {supported}; got {config.model_type!r}. "
@@ -43,4 +51,4 @@ def family_of(config: PretrainedConfig) -> Family:
     )
 
 
-__all__ = ["FAMILIES", "Decoder", "Family", "Prompt", "family_of"]
+__all__ = ["FAMILIES", "REFUSED", "Decoder", "Family", "Prompt", "family_of"]

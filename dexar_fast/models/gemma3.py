@@ -12,25 +12,24 @@ from .family import Family, Prompt
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """The image as a whole, then its crops, each `mm_tokens_per_image` tokens in a square."""
+    """The image as a whole, then its crops, each `mm_tokens_per_image` tokens in a square.
+
+    Where the images are known, more views than images are their crops; else every view is shown for itself.
+    """
     side = isqrt(prompt.config.mm_tokens_per_image)
-    views = prompt["pixel_values"]
-    height, width = views.shape[-2:]
-    done = 0
-    while done < len(views):
-        size = tokens.image((width, height))
-        crops = _crops(prompt, size) if prompt.images_known else []
+    n_views, _, height, width = prompt["pixel_values"].shape
+    sizes = tokens.image_sizes or [(width, height)] * n_views
+    for size in sizes:
+        tokens.image((width, height))
+        crops = _crops(prompt, size) if n_views > len(sizes) else []
         tokens.grid(side, side, thumbnail=bool(crops))
         for crop in crops:
             tokens.grid(side, side, crop)
-        done += 1 + len(crops)
 
 
 def _crops(prompt: Prompt, size: tuple[int, int]) -> list[Box]:
     """Where the processor pans to: it is asked to crop an image that holds the coordinates of its pixels."""
     processor = prompt.image_processor
-    if not processor.do_pan_and_scan:
-        return []
     width, height = size
     coordinates = np.stack(np.broadcast_arrays(np.arange(width)[None], np.arange(height)[:, None]))
     crops = processor.pan_and_scan(

@@ -14,10 +14,12 @@ from .family import Family, Prompt, next_positions
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """A class token and a square of patches per tile; an image's tiles form a canvas, with the image at its top left."""
+    """A class token and a square of patches per tile; an image's tiles form a canvas, the image at its top left."""
     vision = prompt.config.vision_config
     tile, side = vision.image_size, vision.image_size // vision.patch_size
-    for ratio in prompt["aspect_ratio_ids"][0].tolist():
+    # Text attends to the images just before it: an answer does not see an image that other text parts from the last.
+    of_answer = prompt["cross_attention_mask"][0, -1].any(dim=-1)
+    for ratio, seen in zip(prompt["aspect_ratio_ids"][0].tolist(), of_answer.tolist()):
         if ratio == 0:  # padding: no image
             continue
         rows, cols = vision.supported_aspect_ratios[ratio - 1]
@@ -25,8 +27,11 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         seen_width, seen_height = fit_to_canvas((width, height), (cols * tile, rows * tile), tile)
         box = (0.0, 0.0, cols * tile * width / seen_width, rows * tile * height / seen_height)
         for of_tile in tile_boxes(box, rows, cols):
-            tokens.placeless(1)
-            tokens.grid(side, side, of_tile)
+            if seen:
+                tokens.placeless(1)
+                tokens.grid(side, side, of_tile)
+            else:
+                tokens.unseen_grid(side, side, of_tile)
 
 
 def fit_to_canvas(size: tuple[int, int], canvas: tuple[int, int], tile: int) -> tuple[int, int]:
