@@ -10,6 +10,7 @@ from torch import Tensor
 from .answer_pass import LayerGradient
 from .methods import Method
 from .ops import Attention, KeySets, accumulator, score_and_accumulate
+from .stages import stage
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Accumulator:
         self._text: list[Tensor] = []
         self._image_min: list[Tensor] = []
 
+    @stage("ops")
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
         d_out, call = gradient.d_out, gradient.attention
@@ -115,6 +117,7 @@ def minmax(x: Tensor) -> Tensor:
     return ((x - low) / span.where(span > 0, 1)).where(span > 0, 0)
 
 
+@stage("aggregation")
 def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
     """Normalise and combine what was accumulated.
 

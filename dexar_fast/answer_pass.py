@@ -24,6 +24,7 @@ from .attention_tap import AttentionCall, tap_attention
 from .errors import UnsupportedModelError
 from .logit_lens import LogitLens
 from .models import Decoder
+from .stages import stage
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class LayerGradient:
     residual_out: Tensor
 
 
+@stage("vision")  # up to the language model
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     """Run the prompt once, without gradients."""
     embeddings: list[Tensor] = []
@@ -71,6 +73,7 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     return Prefill(cache, embeddings[0])
 
 
+@stage("answer pass")
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
@@ -125,6 +128,7 @@ def run_rows(
         )
 
 
+@stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
     scores = lens(layer, residual)
     d_out = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)[0] if scores.requires_grad else None

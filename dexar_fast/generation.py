@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .progress import ProgressCallback
+from .stages import stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +29,7 @@ class _CountTokens:
         pass
 
 
+@stage("generation")
 def generate_answer(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
 ) -> Tensor:

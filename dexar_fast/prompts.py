@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
+from .stages import stage
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
 _PROBES = ("a", "?")
@@ -25,6 +26,7 @@ class PromptEncoder:
         self.processor = processor
         self.tokenizer = processor.tokenizer
 
+    @stage("encoding")
     def encode(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
         """Model inputs of one prompt with one image.
 

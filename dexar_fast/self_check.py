@@ -24,8 +24,10 @@ from .errors import SelfCheckError, UnsupportedModelError
 from .logit_lens import LogitLens
 from .models import Decoder
 from .ops import KeySets, attention_columns
+from .stages import stage
 
 
+@stage("self-check")
 def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: LogitLens) -> None:
     """Check the last row of one layer. NaN is let through: it has an error of its own, with a better name.
 
