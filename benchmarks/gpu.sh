@@ -45,7 +45,7 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
         "$PYTHON" -m pytest -q "${files[@]}" --junitxml="$OUT/tests.xml" ${TESTS:-}
     }
     run_ops() {
-        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$OPS_SET" --out "$OUT" ${OPS:-}
+        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$OPS_SET" --budget 3 --out "$OUT" ${OPS:-}
     }
     run_end_to_end() { # the naive method, which the results are compared with, is run at the shortest length
         "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --shape "$SHAPE" --lengths $LENGTHS \

@@ -173,6 +173,15 @@ def test_a_wrong_result_has_no_speed(row_with_failures: dict[str, Any]) -> None:
     assert "no speed: RuntimeError" in lines["triton"]
 
 
+def test_a_slow_one_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_module, "timed", lambda call, device: (12.0, call()))
+    row = measure(LAYER, "cpu", LIMITS, repetitions=1, budget=10)
+    assert row["left_out"]["reference"] == "right, but one call takes 12 s"
+    assert not broken(row)
+    (line,) = table([row]).splitlines()[2:]
+    assert "no speed: right, but one call takes 12 s" in line
+
+
 def test_shares_and_ratios_are_of_medians(row_with_failures: dict[str, Any]) -> None:
     row = row_with_failures
     figures = row["contenders"]["reference"]

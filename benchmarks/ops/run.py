@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--set", choices=SETS, default=None, help="of cases; default: that of the device, cpu or gpu")
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds for each contender of a case")
+    parser.add_argument("--budget", type=float, default=10.0, help="seconds for each contender of a case")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
 

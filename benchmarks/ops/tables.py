@@ -118,7 +118,8 @@ def _lines(row: dict[str, Any]) -> list[str]:
             continue
         figures = contenders.get(name, {})
         if "seconds" not in figures:
-            lines.append(_line([*facts, name, f"no speed: {row['failures'][name]}", "", "", "", "", ""]))
+            reason = row["failures"].get(name) or row["left_out"][name]
+            lines.append(_line([*facts, name, f"no speed: {reason}", *[""] * 5]))
             continue
         median = figures["seconds"]["median"]
         baselines = [_median(contenders.get(baseline, {})) for baseline in BASELINES]
