@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from .answer_pass import prefill, run_rows
 from .atomic import write_atomically
 from .errors import InputError
-from .images import ImageInput, load_image
+from .images import ImageInput, load_images
 from .logit_lens import token_lens
 from .model_state import evaluating
 from .prompts import PromptEncoder
+from .request import lay_out
 from .stages import OTHER, Recorder, recording
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ STAGES = {
     "generation": "the model writes its answer",
     "vision": "the prompt up to the language model: image features, embeddings",
     "prefill": "the prompt through the language model",
-    "answer pass": "the answer rows through the language model",
+    "answer pass": "the answer rows (in some families the prompt too) through the language model",
     "tail gradients": "each layer's gradient with respect to its attention output",
     "self-check": "once per model: is each layer what the method takes it for?",
     "ops": "head scores and maps of all layers",
@@ -130,7 +131,7 @@ class Profile:
 
 def profile(
     explainer: Explainer,
-    image: ImageInput,
+    image: ImageInput | Sequence[ImageInput],
     prompt: str,
     answer: str | None,
     *,
@@ -138,7 +139,7 @@ def profile(
     **options: Any,
 ) -> Profile:
     """See `Explainer.profile`."""
-    picture = load_image(image)
+    pictures = load_images(image)
     if trace is not None and not Path(trace).absolute().parent.is_dir():
         raise InputError(f"trace: expected a file in a folder that exists; got {trace}")
     device = explainer.model.device
@@ -150,7 +151,7 @@ def profile(
                 lambda *_: recorder.go_on("prefill", after="vision")
             )
             try:
-                return explainer.explain(picture, prompt, answer, **options), recorder
+                return explainer.explain(pictures, prompt, answer, **options), recorder
             finally:
                 hook.remove()
 
@@ -158,13 +159,13 @@ def profile(
     explanation, recorder = explain()
     if trace is not None:
         _write_trace(trace, device, explain)
-    encoded = PromptEncoder(explainer.processor).encode(picture, prompt)
+    encoded = PromptEncoder(explainer.processor, explainer.family.prompt_image).encode(pictures, prompt)
     inputs, answer_ids = explainer.tensors(encoded, explanation.token_ids)
     lens = token_lens(explainer.decoder, answer_ids)
     with evaluating(explainer.model), recording(device) as plain:
         run_rows(explainer.decoder, prefill(explainer.decoder, inputs), answer_ids, (), lens, lambda _: None)
     total = sum(recorder.seconds.values())
-    is_image = inputs["input_ids"] == explainer.decoder.image_token_id
+    layout = lay_out(explainer.decoder, explainer.processor, inputs, [picture.size for picture in pictures])
     return Profile(
         stages=tuple(
             Stage(
@@ -179,7 +180,7 @@ def profile(
         seconds=total,
         plain_forward_seconds=sum(plain.seconds.values()),
         prompt_tokens=inputs["input_ids"].shape[1],
-        image_tokens=int(is_image.sum()),
+        image_tokens=layout.n_image_tokens,
         answer_tokens=len(answer_ids),
         device=str(device),
         explanation=explanation,
