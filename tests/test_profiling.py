@@ -15,6 +15,7 @@ from dexar_fast.cli import app
 from dexar_fast.profiling import STAGES
 from dexar_fast.stages import OTHER, Recorder, recording, stage
 
+from .families.case import Case, all_cases
 from .test_devices import DEVICE
 from .test_untouched import assert_same, state
 from .tiny import picture, tiny_llava, tiny_processor
@@ -35,6 +36,21 @@ def profile(explainer: Explainer) -> Profile:
 def test_all_stages_of_a_given_answer(profile: Profile) -> None:
     assert [each.name for each in profile.stages] == [name for name in STAGES if name != "generation"]
     assert all(each.seconds > 0 for each in profile.stages)
+
+
+@pytest.mark.parametrize("case", all_cases().values(), ids=str)
+def test_every_family(case: Case) -> None:
+    prompt, n_images = next(iter(case.prompts.values()))
+    explainer = Explainer(case.model(case.attentions[0]), case.processor())
+    profile = explainer.profile([picture()] * n_images, prompt, " a star")
+    assert {"encoding", "vision", "answer pass", "tail gradients", "self-check", "ops"} <= stages_of(profile)
+    assert ("prefill" in stages_of(profile)) == (explainer.family.rows != "decoder")
+    assert sum(each.seconds for each in profile.stages) == pytest.approx(profile.seconds)
+    assert profile.image_tokens > 0
+
+
+def stages_of(profile: Profile) -> set[str]:
+    return {each.name for each in profile.stages}
 
 
 def test_generation_is_a_stage_where_the_model_writes(explainer: Explainer) -> None:
