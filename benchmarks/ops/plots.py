@@ -37,8 +37,8 @@ def plot(document: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("time / time of the bare product (torch.bmm); further left is faster")
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=7)
     axes.invert_yaxis()
-    axes.set_title(document["environment"]["device"], fontsize=9)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.set_title(document["environment"]["device"], fontsize=9, loc="left")
+    figure.legend(fontsize=7, loc="outside upper right", ncols=len(names))
     image = BytesIO()
     # The same results give the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "dexar_fast", "svg.fonttype": "none"}):
