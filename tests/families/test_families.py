@@ -236,6 +236,19 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
 
 
 @each_family
+def test_self_test_reports_what_runs(case: Case) -> None:
+    explainer = explainer_of(case, dtype=torch.float32)
+    report = explainer.self_test()
+    assert report.family == explainer.family.name
+    assert report.explained_layers == tuple(explainer.decoder.attentions)
+    assert report.layers == len(explainer.decoder.layers)
+    assert (report.heads, report.gradient_path) == (4, explainer.family.gradient_path)
+    inputs, _ = explainer.encode([picture((224, 224))], case.prompts[next(iter(case.prompts))][0], "a")
+    assert report.image_tokens == lay_out(explainer.decoder, explainer.processor, inputs, None).n_image_tokens
+    assert not explainer.checked_layers, "a real prompt is checked again"
+
+
+@each_family
 def test_model_is_left_as_it_was(case: Case) -> None:
     explainer = explainer_of(case, dtype=torch.float32)
     model = explainer.model
