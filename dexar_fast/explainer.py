@@ -13,10 +13,11 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate
+from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
@@ -28,7 +29,7 @@ from .logit_lens import LogitLens, token_lens
 from .model_report import ModelReport, probe_image
 from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
-from .ops import resolve_backend
+from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
 from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
@@ -75,7 +76,7 @@ class Explainer:
         self.model = model
         self.processor = processor
         self.model_name = str(model.config.name_or_path)
-        resolve_backend(backend)  # an unknown name is told now
+        check_backend(backend)  # an unknown name is told now
         self.backend = backend
         self.decoder = Decoder(model, self.family)
         self.checked_layers: set[int] = set()  # passed the self-check
@@ -127,7 +128,7 @@ class Explainer:
             prompt = PromptEncoder(self.processor, self.family.prompt_image).probe()
         inputs, answer_ids = self.encode([image], prompt, "a")
         self.checked_layers.clear()
-        options = self.check_options(None, "paper", "all_non_image", False)
+        options = self.check_options(None, "dexar", "paper", "all_non_image", False)
         request, sums = self.run(inputs, answer_ids[:1], options, image_sizes=[image.size])
         self.checked_layers.clear()  # the first real prompt is longer, and checked too
         grids = request.layout.grids
@@ -154,11 +155,13 @@ class Explainer:
         answer: str | None = None,
         *,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        row_chunk: int | str = "auto",
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
@@ -169,6 +172,8 @@ class Explainer:
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
+            method: what is read off a key: "dexar" as published, the gradient of its attention probability;
+                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
@@ -177,6 +182,9 @@ class Explainer:
             thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
+            row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
+                most. It changes memory and speed, and the result by rounding. Where the rows do not fit after all, half
+                as many run, with a warning.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -188,17 +196,17 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = self.check_options(layers, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids = self.encode(pictures, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
                 encoder = PromptEncoder(self.processor, self.family.prompt_image)
                 of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, pictures, settings, report)
+            return self._explain(inputs, answer_ids, options, template, pictures, settings, report, ran)
 
     def explain_ids(
         self,
@@ -207,10 +215,13 @@ class Explainer:
         *,
         image: ImageInput | Sequence[ImageInput] | None = None,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
+        past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -221,8 +232,11 @@ class Explainer:
             image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
                 and its grid is in model pixels.
-            layers, normalization, text_set, unfiltered, thumbnail, progress: as for `explain`; "content_only" needs
-                `explain`.
+            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, progress: as for `explain`; the
+                text set "content_only" needs `explain`.
+            past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
+                does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
+                sliding window only) is of no use: the prompt runs, with a warning.
 
         Returns:
             `Explanation`.
@@ -230,19 +244,23 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = self.check_options(layers, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            return self._explain(inputs, ids, options, None, pictures, {"prompt": None, "generated": False}, report)
+            ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
+            settings = {"prompt": None, "generated": False}
+            return self._explain(inputs, ids, options, None, pictures, settings, report, ran)
 
     def check_options(
         self,
         layers: LayerSelection,
+        method: str,
         normalization: str,
         text_set: TextSet,
         unfiltered: bool,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
     ) -> Options:
         """The options of one call to this model, checked.
 
@@ -251,12 +269,14 @@ class Explainer:
         """
         return check_options(
             layers,
+            method,
             normalization,
             text_set,
             unfiltered,
             len(self.decoder.layers),
             with_attention=self.decoder.attentions,
             thumbnail=thumbnail,
+            row_chunk=row_chunk,
         )
 
     def run(
@@ -269,6 +289,7 @@ class Explainer:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
+        ran: Prefill | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -279,6 +300,7 @@ class Explainer:
             image_sizes: ``(width, height)`` of the user's images in pixels.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
+            ran: the prompt, if it ran already.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -294,10 +316,13 @@ class Explainer:
                 request,
                 options.layers,
                 lens,
+                method=options.method,
                 unfiltered=options.unfiltered,
                 backend=self.backend,
                 checked=self.checked_layers,
                 report=report,
+                row_chunk=options.row_chunk,
+                prompt=ran,
             )
         return request, sums
 
@@ -342,6 +367,18 @@ class Explainer:
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
+        inputs, ids, _ = self._encode(images, prompt, answer, max_new_tokens, report)
+        return inputs, ids
+
+    def _encode(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer: str | None,
+        max_new_tokens: int,
+        report: ProgressCallback,
+    ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
+        """As `encode`; and the prompt as it ran while the model wrote the answer."""
         if self.processor is None:
             raise InputError(
                 "processor: expected one to encode image and prompt; this Explainer has none. "
@@ -351,9 +388,9 @@ class Explainer:
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
-            return inputs, ids
+            return inputs, ids, None
         with evaluating(self.model):
-            return inputs, generate_answer(self.decoder, inputs, max_new_tokens, report)
+            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
     def _explain(
         self,
@@ -364,6 +401,7 @@ class Explainer:
         images: Sequence[Image.Image] | None,
         settings: dict[str, Any],
         report: ProgressCallback,
+        ran: Prefill | None,
     ) -> Explanation:
         request, sums = self.run(
             inputs,
@@ -372,6 +410,7 @@ class Explainer:
             template=template,
             image_sizes=None if images is None else [image.size for image in images],
             report=report,
+            ran=ran,
         )
         text_set = options.text_set
         return _explanation(
@@ -386,17 +425,19 @@ class Explainer:
                 **settings,
                 **self._provenance(),
                 "layers": list(options.layers),
+                "method": options.method,
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
+                "row_chunk": options.row_chunk,
+                "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused",
                 "prompt_ids": inputs["input_ids"][0].tolist(),
             },
         )
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "method": "dexar",
             "model": self.model_name,
             "revision": getattr(self.model.config, "_commit_hash", None),
             "model_class": type(self.model).__name__,
@@ -405,7 +446,7 @@ class Explainer:
             "device": str(main_device(self.model)),
             "attention": self.decoder.attention_implementation,
             "gradient_path": self.family.gradient_path,
-            "backend": resolve_backend(self.backend),
+            "backend": resolve_backend(self.backend, main_device(self.model), self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,

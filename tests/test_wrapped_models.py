@@ -86,7 +86,7 @@ class TestAdapters:
 
         config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, token_dim=32, num_layers=3)
         model = get_peft_model(tiny_llava(dtype=torch.float32), config)
-        with pytest.raises(UnsupportedModelError, match=r"an adapter inside the layers .*; got .*PROMPT_TUNING"):
+        with pytest.raises(UnsupportedModelError, match=r"adapter inside the layers .*; got .*PROMPT_TUNING"):
             Explainer(model)
 
 

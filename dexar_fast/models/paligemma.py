@@ -30,8 +30,8 @@ def continue_arguments(decoder: Decoder, arguments: Mapping[str, Any], answer_id
             f"{decoder.attention_implementation} attention does not take. Load the model with eager attention."
         )
     embeddings = arguments["inputs_embeds"]
-    row = torch.arange(n_prompt - 1, n_prompt - 1 + len(answer_ids), device=embeddings.device)[:, None]
-    key = torch.arange(n_prompt - 1 + len(answer_ids), device=embeddings.device)
+    row = positions["position_ids"][0, :, None] - 1  # PaliGemma counts from 1
+    key = torch.arange(int(row[-1]) + 1, device=embeddings.device)
     causal = key <= row
     sliding = causal & ((key > row - window) | (row == n_prompt - 1))
     least = torch.finfo(embeddings.dtype).min

@@ -67,7 +67,7 @@ def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_ans
 
 
 def run(explainer: Explainer, inputs: dict[str, Tensor], ids: Tensor) -> tuple[Any, Any]:
-    options = explainer.check_options(None, "paper", "all_non_image", False)
+    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False)
     return explainer.run(inputs, ids, options)
 
 
