@@ -44,7 +44,10 @@ def explain_and_write(
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
-    """The model, with options of `Explainer.from_pretrained`, without transformers' bars for local files; those for downloads and its warnings stay."""
+    """The model, loaded with options of `Explainer.from_pretrained`.
+
+    Without transformers' bars for local files; those for downloads and its warnings stay.
+    """
     # A bar of ours would fight with the bars of a download.
     if model == "demo" or Path(model).is_dir():
         progress("loading", 0, None)
