@@ -37,7 +37,8 @@ class PromptEncoder:
         Raises:
             InputError: an empty prompt, more or fewer image places than images, or neither a place nor a chat template.
         """
-        inputs = self.processor(images=list(images), text=[self.render(prompt, len(images))], return_tensors="pt")
+        # A list of lists: they belong to one prompt, which some processors treat unlike a prompt each.
+        inputs = self.processor(images=[list(images)], text=[self.render(prompt, len(images))], return_tensors="pt")
         return dict(inputs)
 
     def render(self, prompt: str, n_images: int = 1) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedModelError
-from . import florence2, gemma3, idefics3, llava, llava_next, mllama, paligemma, qwen_vl
+from . import florence2, gemma3, idefics3, llava, llava_next, llava_onevision, mllama, paligemma, qwen_vl
 from .decoder import Decoder
 from .family import Family, Prompt
 
@@ -19,7 +19,9 @@ FAMILIES: tuple[Family, ...] = (
     idefics3.FAMILY,
     llava.LLAVA,
     llava.VIPLLAVA,
-    llava_next.FAMILY,
+    llava_next.LLAVA_NEXT,
+    llava_next.LLAVA_NEXT_VIDEO,
+    llava_onevision.FAMILY,
     mllama.FAMILY,
     paligemma.FAMILY,
     qwen_vl.QWEN2_VL,

@@ -46,13 +46,21 @@ class Prompt:
     @property
     def image_processor(self) -> Any:
         """The processor's settings for images, which say what part of an image the model saw."""
+        return self._known_processor.image_processor
+
+    @property
+    def video_processor(self) -> Any:
+        """The same for the frames of a video."""
+        return self._known_processor.video_processor
+
+    @property
+    def _known_processor(self) -> Any:
         if self.processor is None:
             raise InputError(
                 "image: the processor says which part of it the model saw, and this Explainer has none. "
                 "Pass Explainer(model, processor), or leave the image out."
             )
-        processor: Any = self.processor
-        return processor.image_processor
+        return self.processor
 
 
 Continuation = Callable[["Decoder", Mapping[str, Any], Tensor], dict[str, Any]]

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from ..layout import LayoutBuilder
 from .family import Family, Prompt
+from .videos import images_and_videos
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     """`image_grid_thw` and `video_grid_thw` name frames, rows and columns of patches, in the order of the prompt."""
     config = prompt.config
     merge = config.vision_config.spatial_merge_size
-    grids = {
-        config.image_token_id: iter(prompt.inputs.get("image_grid_thw", ())),
-        config.video_token_id: iter(prompt.inputs.get("video_grid_thw", ())),
-    }
-    ids = prompt["input_ids"][0].tolist()
-    position = 0
-    while position < len(ids):
-        grid = next(grids[ids[position]], None) if ids[position] in grids else None
-        if grid is None:  # text; or a placeholder too many, which the count of tokens will tell
-            position += 1
-            continue
+    images, videos = iter(prompt.inputs.get("image_grid_thw", ())), iter(prompt.inputs.get("video_grid_thw", ()))
+    for is_video in images_and_videos(prompt, tokens):
+        grid = next(videos if is_video else images, None)
+        if grid is None:
+            return
         frames, rows, cols = grid.tolist()
         for _ in range(frames):
             tokens.image((cols * config.vision_config.patch_size, rows * config.vision_config.patch_size))
             tokens.grid(rows // merge, cols // merge)
-        position += frames * (rows // merge) * (cols // merge)
 
 
 INPUTS = (

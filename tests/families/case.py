@@ -43,6 +43,8 @@ class Case:
         attentions: implementations of the text model, the one that tests take by default first.
         paths: gradient paths that the family's declaration allows.
         skip: test name to the reason why it cannot be run on this family.
+        video: ``(frames, 3, H, W)`` to model inputs of a prompt with that video, by hand: transformers' video
+            processors need torchvision.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Case:
     attentions: tuple[str, ...] = ("sdpa", "eager")
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
+    video: Callable[[Tensor], dict[str, Tensor]] | None = None
 
     @property
     def prompts(self) -> dict[str, tuple[str, int]]:
@@ -71,6 +74,8 @@ class Case:
             prompts["image last"] = (f"two blue stars{self.image}", 1)
         if self.several_images:
             prompts["two images"] = (f"a {self.image} small {self.image} star", 2)
+        if self.video:
+            prompts["video"] = ("", 0)
         return prompts
 
     def __str__(self) -> str:
@@ -184,12 +189,29 @@ def tokenizer(
     )
 
 
+def without_video(processor_class):
+    """transformers' video processors need torchvision; a prompt with images alone asks nothing of them."""
+    unchecked = {"check_argument_for_proper_class": lambda self, name, argument: type(argument)}
+    return type(processor_class.__name__, (processor_class,), unchecked)
+
+
 def picture(size: tuple[int, int] = (40, 30), seed: int = 0) -> Image.Image:
     """A picture with something different everywhere."""
     width, height = size
     x, y = torch.arange(width).expand(height, -1), torch.arange(height)[:, None].expand(-1, width)
     rgb = torch.stack(((x * 6 + seed * 50) % 256, y * 8 % 256, (x + y + seed) * 5 % 256), dim=-1)
     return Image.fromarray(rgb.to(torch.uint8).numpy())
+
+
+def video_prompt(n_tokens: int, video_id: int, **inputs: Tensor) -> dict[str, Tensor]:
+    """Model inputs of a prompt with ``n_tokens`` placeholders of a video between some text."""
+    ids = torch.cat((answer(4), torch.full((n_tokens,), video_id), answer(3, seed=3)))[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
+
+
+def frames(seed: int = 4) -> Tensor:
+    """Normalised frames ``(4, 3, 24, 24)`` of a random video."""
+    return torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
 
 
 def answer(length: int, vocabulary: int = VOCABULARY, seed: int = 2) -> Tensor:

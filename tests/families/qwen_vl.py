@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from .case import Case, randomised, text_shape, tokenizer
+from .case import Case, randomised, text_shape, tokenizer, without_video
 
 SPECIALS: dict[str, Any] = {
     "image_token": "<|image_pad|>",
@@ -60,12 +60,6 @@ def qwen2_5_vl(attention: str):
 
 def token_ids() -> dict[str, int]:
     return {"image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 5, "vision_end_token_id": 6}
-
-
-def without_video(processor_class):
-    """transformers' video processors need torchvision; a prompt with images alone asks nothing of them."""
-    unchecked = {"check_argument_for_proper_class": lambda self, name, argument: type(argument)}
-    return type(processor_class.__name__, (processor_class,), unchecked)
 
 
 def qwen_processor(processor_class):

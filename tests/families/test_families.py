@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast import Explainer
+from dexar_fast.layout import ImageLayout
 from dexar_fast.models import Decoder
 from dexar_fast.request import lay_out
 
 from ..test_untouched import assert_same, state
-from .case import SIZES, Case, all_cases, answer, picture, without_mixing
+from .case import SIZES, Case, all_cases, answer, frames, picture, without_mixing
 from .oracle import DoubleThroughout, expected, generate
 
 CASES = all_cases()
@@ -45,10 +46,17 @@ def explainer_of(case: Case, attention: str = "", dtype: torch.dtype = torch.flo
 
 
 def encode(explainer: Explainer, case: Case, prompt: str) -> tuple[dict[str, Tensor], list[Image.Image]]:
+    if prompt == "video":
+        return video_inputs(case, explainer, frames()), []
     text, n_images = case.prompts[prompt]
     images = [picture((40, 30)), picture((21, 50), seed=1)][:n_images]
     inputs, _ = explainer.encode(images, text, "a")
     return inputs, images
+
+
+def video_inputs(case: Case, explainer: Explainer, of_frames: Tensor) -> dict[str, Tensor]:
+    assert case.video is not None
+    return explainer.tensors(case.video(of_frames), [0])[0]
 
 
 def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_answer: int) -> tuple[Any, Any]:
@@ -140,7 +148,7 @@ def test_whole_way_from_pictures(case: Case) -> None:
     explainer = explainer_of(case, dtype=torch.float32)
     config = explainer.model.generation_config
     config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
-    text, n_images = case.prompts[list(case.prompts)[-1]]
+    text, n_images = [prompt for prompt in case.prompts.values() if prompt[1]][-1]
     images = [picture((41, 29)), picture((20, 50), seed=1)][:n_images]
     e = explainer.explain(images, text, max_new_tokens=3)
     assert e.settings["gradient_path"] == explainer.family.gradient_path
@@ -171,10 +179,38 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
     lit = dark.copy()
     lit.paste((250, 240, 230), region)
     after, _ = explainer.encode([lit] * n_images, text, "a")
+    assert_found(layout, 0, region, noticed(case, explainer, before, after))
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.video], ids=str)
+def test_lit_region_of_a_frame_lands_where_it_is(case: Case, frame: int) -> None:
+    """The same in one frame of a video; frames that the model merges share a map."""
+    model = without_mixing(case.model(case.attentions[0]).to(torch.float32), case.global_vision)
+    explainer = Explainer(model, processor_of(case.name))
+    dark = torch.zeros_like(frames())
+    before = video_inputs(case, explainer, dark)
+    layout = lay_out(explainer.decoder, explainer.processor, before, None)
+    index = frame * len(layout.grids) // len(dark)
+    left, top, right, bottom = region = _region(layout.grids[index], layout.grids[index].image_size)
+    lit = dark.clone()
+    lit[frame, :, top:bottom, left:right] = 2
+    after = video_inputs(case, explainer, lit)
+    assert_found(layout, index, region, noticed(case, explainer, before, after))
+
+
+def noticed(case: Case, explainer: Explainer, before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:
+    """``(N,)`` 0 or 1: which image tokens tell two prompts apart."""
     change = (image_states(case, explainer, after) - image_states(case, explainer, before)).norm(dim=-1)
-    noticed = (change > 0.05 * change.max()).double()
-    cells = layout.per_image(layout.to_cells(noticed[None])[0].numpy())[0]
-    rows, cols = (cells > 0.25).nonzero()
+    return (change > 0.05 * change.max()).double()
+
+
+def assert_found(layout: ImageLayout, index: int, region: tuple[int, int, int, int], tokens: Tensor) -> None:
+    """The tokens, drawn as maps, cover a region of one image and little else."""
+    maps = layout.per_image(layout.to_cells(tokens[None])[0].numpy())
+    assert all(of_image.max() == 0 for i, of_image in enumerate(maps) if i != index)
+    grid = layout.grids[index]
+    rows, cols = (maps[index] > 0.25).nonzero()
     left, top, right, bottom = grid.box
     cell = (right - left) / grid.cols, (bottom - top) / grid.rows
     found = (
@@ -184,7 +220,7 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
         top + (rows.max() + 1) * cell[1],
     )
     for axis in (0, 1):
-        coarse = max(_token_size(layout, axis), cell[axis])
+        coarse = max(_token_size(layout, index, axis), cell[axis])
         blur = 2.0 * max(1.0, cell[axis] / 4)  # of resizing, in pixels of the image
         low, high = region[axis] - found[axis], found[axis + 2] - region[axis + 2]
         assert -0.5 * cell[axis] - 1 <= low <= coarse + blur, f"{'xy'[axis]}: {found} is not {region}"
@@ -199,10 +235,11 @@ def _region(grid: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return x, y, max(x + 1, int(left + 0.45 * width)), max(y + 1, int(top + 0.9 * height))
 
 
-def _token_size(layout: Any, axis: int) -> float:
-    """Extent of the coarsest token of the first image, in pixels."""
-    grid = layout.grids[0]
-    tokens, weights = layout.tokens[: grid.cells], layout.weights[: grid.cells]
+def _token_size(layout: ImageLayout, index: int, axis: int) -> float:
+    """Extent of the coarsest token of one image, in pixels."""
+    grid = layout.grids[index]
+    cells = slice(sum(before.cells for before in layout.grids[:index]), None)
+    tokens, weights = layout.tokens[cells][: grid.cells], layout.weights[cells][: grid.cells]
     row, col = np.divmod(np.arange(grid.cells), grid.cols)
     place = (col, row)[axis]
     largest = 1
