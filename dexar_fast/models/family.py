@@ -78,9 +78,9 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     if positions is None:
         return {}  # the text model counts the cache itself
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
-    further = (positions.max() + 1 + steps).expand(*positions.shape[:-1], -1)
-    before = positions if decoder.family.rows == "whole" else positions[..., -1:]
-    return {"position_ids": torch.cat((before, further), dim=-1)}
+    last = positions[..., -1:]
+    before = positions if decoder.family.rows == "whole" else last
+    return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
 
 
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:

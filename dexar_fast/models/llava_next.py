@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-NeXT-Video: the image as a whole, then its tiles as one grid without padding, each row ended by a newline token."""
+"""LLaVA-NeXT (Video): the image as a whole, then its tiles as one grid without padding, a newline token per row."""
 
 from __future__ import annotations
 

@@ -121,7 +121,10 @@ def test_sdpa_and_eager_agree(case: Case) -> None:
 
 @each_prompt
 def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
-    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache."""
+    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache.
+
+    Where rounding is larger than usual (recurrent layers): at most twice as far from float64 as generating itself is.
+    """
     explainer = explainer_of(case, dtype=torch.float32)
     decoder = explainer.decoder
     inputs, _ = encode(explainer, case, prompt)
@@ -139,7 +142,13 @@ def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
     with torch.no_grad():
         head = decoder.model.get_submodule(decoder.family.head)
         logits = case.logits(head(decoder.final_norm(rows))[0])
-    assert float((logits - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+    tolerance = 1e-5 * max(1.0, float(wanted.abs().max()))
+    if (logits - wanted).abs().max() > tolerance:
+        with DoubleThroughout(), torch.no_grad():
+            precise = explainer_of(case)
+            true = generate(precise.decoder, encode(precise, case, prompt)[0], ids)
+        tolerance, wanted = 2 * float((wanted - true).abs().max()), true
+    assert float((logits - wanted).abs().max()) <= tolerance
 
 
 @each_family
