@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedModelError
-from . import florence2, gemma3, glm4v, idefics3, llava, llava_next, llava_onevision, mllama, paligemma, qwen_vl
+from . import florence2, gemma3, gemma4, glm4v, idefics3, llava, llava_next, llava_onevision, mllama, paligemma, qwen_vl
 from .decoder import Decoder
 from .family import Family, Prompt
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAMILIES: tuple[Family, ...] = (
     florence2.FAMILY,
     gemma3.FAMILY,
+    gemma4.FAMILY,
     glm4v.FAMILY,
     idefics3.FAMILY,
     llava.LLAVA,
