@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate
 from .errors import InputError, UnsupportedModelError
-from .explanation import Explanation, Floats, Maps, one_or_tuple
+from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
 from .images import ImageInput, load_images
 from .layers import LayerSelection
@@ -29,6 +29,7 @@ from .model_state import evaluating
 from .models import Decoder, family_of
 from .ops import resolve_backend
 from .options import Options, TextSet, check_options
+from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
@@ -394,7 +395,7 @@ def _explanation(
         text_scores=_numpy(scores.text_scores),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
-        grid=one_or_tuple(layout.grids),
+        grid=one_or_tuple(layout.grids) if layout.grids else None,
         settings=settings,
         image=None if images is None else one_or_tuple(images),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),

@@ -83,6 +83,18 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
 
 
+def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
+    """A layout of ``rows x cols`` tokens for every image, which the processor stretches to fit."""
+
+    def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
+        n_placeholders = int((prompt["input_ids"] == prompt.config.image_token_id).sum())
+        for _ in range(max(1, n_placeholders // (rows * cols))):
+            tokens.image((cols, rows))
+            tokens.grid(rows, cols)
+
+    return layout
+
+
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
     """The output projection: what attention does behind ``sum_j P_j V_j``.
 

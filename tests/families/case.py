@@ -40,6 +40,7 @@ class Case:
         logits: what the model does to the head's output (soft-cap, scale).
         global_vision: pattern of the weights of the vision tower that mix patches: zeroed where a test has to know
             which image token sees which pixels.
+        halo: how far, in cells, a token sees beyond its own (overlapping convolutions).
         attentions: implementations of the text model, the one that tests take by default first.
         paths: gradient paths that the family's declaration allows.
         skip: test name to the reason why it cannot be run on this family.
@@ -56,6 +57,7 @@ class Case:
     separators: Callable[[dict[str, Tensor]], Tensor] | None = None
     logits: Callable[[Tensor], Tensor] = _identity
     global_vision: str = r"(vision|visual).*(attn|attention)\.(out_proj|o_proj|proj)\.(weight|bias)$"
+    halo: float = 0.0
     attentions: tuple[str, ...] = ("sdpa", "eager")
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
@@ -114,13 +116,13 @@ def text_shape(**other: Any) -> dict[str, Any]:
 
 
 def vision_shape(**other: Any) -> dict[str, Any]:
-    """Arguments that most vision configurations take: 2 layers, 2 heads, width 32, patches of 8 in 24 pixels."""
+    """Arguments that most vision configurations take: 2 layers, 2 heads, width 32, patches of 8 in 48 pixels."""
     return {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "image_size": 24,
+        "image_size": 48,
         "patch_size": 8,
         **other,
     }
@@ -214,8 +216,8 @@ def video_prompt(n_tokens: int, video_id: int, parts: int = 1, **inputs: Tensor)
 
 
 def frames(seed: int = 4) -> Tensor:
-    """Normalised frames ``(4, 3, 24, 24)`` of a random video."""
-    return torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
+    """Normalised frames ``(4, 3, 48, 48)`` of a random video."""
+    return torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
 
 
 def answer(length: int, vocabulary: int = VOCABULARY, seed: int = 2) -> Tensor:

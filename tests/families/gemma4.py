@@ -77,15 +77,17 @@ def processor() -> Gemma4Processor:
 
 
 def video(frames: Tensor) -> dict[str, Tensor]:
-    """Four frames of 3 x 3 tokens, text between them."""
-    patches = frames.unflatten(2, (6, 4)).unflatten(4, (6, 4)).permute(0, 2, 4, 3, 5, 1)  # [frame, y, x, 4, 4, channel]
-    xy = torch.stack(torch.meshgrid(torch.arange(6), torch.arange(6), indexing="xy"), dim=-1)
+    """Four frames of 6 x 6 tokens, text between them."""
+    patches = (
+        frames.unflatten(2, (12, 4)).unflatten(4, (12, 4)).permute(0, 2, 4, 3, 5, 1)
+    )  # [frame, y, x, 4, 4, channel]
+    xy = torch.stack(torch.meshgrid(torch.arange(12), torch.arange(12), indexing="xy"), dim=-1)
     inputs = video_prompt(
-        9,
+        36,
         9,
         parts=4,
-        pixel_values_videos=patches.reshape(4, 36, 48),
-        video_position_ids=xy.reshape(36, 2).expand(4, -1, -1),
+        pixel_values_videos=patches.reshape(4, 144, 48),
+        video_position_ids=xy.reshape(144, 2).expand(4, -1, -1),
         num_frames_per_video=torch.tensor([4]),
     )
     return {**inputs, "mm_token_type_ids": 2 * (inputs["input_ids"] == 9)}

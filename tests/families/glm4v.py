@@ -81,8 +81,8 @@ def processor(processor_class, image_processor_class):
 
 
 def video(frames: Tensor) -> dict[str, Tensor]:
-    """Two merged pairs of frames, 3 x 3 tokens each, with text between them."""
-    inputs = video_prompt(9, 3, parts=2, **frame_patches(frames))
+    """Two merged pairs of frames, 6 x 6 tokens each, with text between them."""
+    inputs = video_prompt(36, 3, parts=2, **frame_patches(frames))
     return {**inputs, "mm_token_type_ids": 2 * (inputs["input_ids"] == 3)}
 
 

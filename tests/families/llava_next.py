@@ -19,7 +19,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 
 from .case import Case, randomised, text_shape, tokenizer, video_prompt, vision_shape, without_video
 
-PINPOINTS = [[24, 48], [48, 24], [48, 48], [24, 72], [72, 24]]
+PINPOINTS = [[48, 96], [96, 48], [96, 96], [48, 144], [144, 48]]
 
 
 def build(attention: str):
@@ -34,7 +34,7 @@ def build(attention: str):
 
 def build_video(attention: str):
     config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(**vision_shape(projection_dim=32, patch_size=4)),
+        vision_config=CLIPVisionConfig(**vision_shape(projection_dim=32)),
         text_config=LlamaConfig(**text_shape()),
         image_token_index=3,
         video_token_index=4,
@@ -45,7 +45,7 @@ def build_video(attention: str):
 
 def image_processor() -> LlavaNextImageProcessorPil:
     return LlavaNextImageProcessorPil(
-        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, image_grid_pinpoints=PINPOINTS
+        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=PINPOINTS
     )
 
 
@@ -59,21 +59,21 @@ def processor() -> LlavaNextProcessor:
 def video_processor() -> LlavaNextVideoProcessor:
     words = tokenizer(("<image>", "<video>"), image_token="<image>", video_token="<video>")
     no_videos = SimpleNamespace(model_input_names=[])
-    return without_video(LlavaNextVideoProcessor)(no_videos, image_processor(), words, patch_size=4, **ARGUMENTS)
+    return without_video(LlavaNextVideoProcessor)(no_videos, image_processor(), words, patch_size=8, **ARGUMENTS)
 
 
 def video(frames: Tensor) -> dict[str, Tensor]:
     return video_prompt(len(frames) * 9, 4, pixel_values_videos=frames[None])
 
 
-def newlines(builder, patches: int):
+def newlines(builder):
     """The model's own packing, asked with numbered features and a newline that is no number."""
 
     def separators(inputs: dict[str, Tensor]) -> Tensor:
         if "pixel_values" not in inputs:
             return torch.zeros(int((inputs["input_ids"] == 4).sum()), dtype=torch.bool)
         sizes = inputs["image_sizes"]
-        numbered = [torch.ones(image_size_to_num_patches(size, PINPOINTS, 24), patches, 1) for size in sizes]
+        numbered = [torch.ones(image_size_to_num_patches(size, PINPOINTS, 48), 36, 1) for size in sizes]
         packed, _ = builder("sdpa").model.pack_image_features(
             numbered, sizes, "default", image_newline=torch.tensor([torch.nan])
         )
@@ -83,6 +83,6 @@ def newlines(builder, patches: int):
 
 
 CASES = (
-    Case("llava_next", build, processor, separators=newlines(build, 9)),
-    Case("llava_next_video", build_video, video_processor, separators=newlines(build_video, 36), video=video),
+    Case("llava_next", build, processor, separators=newlines(build)),
+    Case("llava_next_video", build_video, video_processor, separators=newlines(build_video), video=video),
 )

@@ -16,7 +16,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import image_s
 
 from .case import Case, randomised, text_shape, tokenizer, video_prompt, vision_shape, without_video
 
-PINPOINTS = [[24, 24], [24, 48], [48, 24], [48, 48], [24, 72], [72, 24]]
+PINPOINTS = [[48, 48], [48, 96], [96, 48], [96, 96], [48, 144], [144, 48]]
 
 
 def build(attention: str):
@@ -33,17 +33,17 @@ def build(attention: str):
 
 def processor() -> LlavaOnevisionProcessor:
     return without_video(LlavaOnevisionProcessor)(
-        LlavaOnevisionImageProcessorPil(size={"height": 24, "width": 24}, image_grid_pinpoints=PINPOINTS),
+        LlavaOnevisionImageProcessorPil(size={"height": 48, "width": 48}, image_grid_pinpoints=PINPOINTS),
         tokenizer(("<image>", "<video>"), image_token="<image>", video_token="<video>"),
         SimpleNamespace(model_input_names=[]),
-        num_image_tokens=9,
+        num_image_tokens=36,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_2",
     )
 
 
 def video(frames: Tensor) -> dict[str, Tensor]:
-    return video_prompt(len(frames) * 4 + 1, 4, pixel_values_videos=frames[None])
+    return video_prompt(len(frames) * 9 + 1, 4, pixel_values_videos=frames[None])
 
 
 def newlines(inputs: dict[str, Tensor]) -> Tensor:
@@ -54,11 +54,14 @@ def newlines(inputs: dict[str, Tensor]) -> Tensor:
         return is_last
     sizes = inputs["image_sizes"]
     alone = len(sizes) == 1
-    numbered = [torch.ones(image_size_to_num_patches(size, PINPOINTS, 24) if alone else 1, 9, 1) for size in sizes]
+    numbered = [torch.ones(image_size_to_num_patches(size, PINPOINTS, 48) if alone else 1, 36, 1) for size in sizes]
     packed, _ = build("sdpa").model.pack_image_features(
         numbered, sizes, image_newline=torch.tensor([torch.nan]), vision_aspect_ratio="anyres_max_2"
     )
     return torch.cat(packed)[:, 0].isnan()
 
 
-CASES = (Case("llava_onevision", build, processor, separators=newlines, video=video),)
+CASES = (
+    # A grid too large is interpolated: a token then sees parts of its neighbours.
+    Case("llava_onevision", build, processor, separators=newlines, video=video, halo=0.75),
+)

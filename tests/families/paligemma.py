@@ -27,14 +27,14 @@ def paligemma(text):
 
 
 def processor() -> PaliGemmaProcessor:
-    images = SiglipImageProcessorPil(size={"height": 24, "width": 24})
-    images.image_seq_length = 9
+    images = SiglipImageProcessorPil(size={"height": 48, "width": 48})
+    images.image_seq_length = 36
     return PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
 
 
 GEMMA2 = Gemma2Config(
     **text_shape(),
-    sliding_window=26,
+    sliding_window=53,
     query_pre_attn_scalar=16,
     attn_logit_softcapping=2.0,
     final_logit_softcapping=None,  # older releases leave it out of PaliGemma's logits, newer ones do not

@@ -84,20 +84,20 @@ def processor(processor_class):
 
 
 def video(frames: Tensor) -> dict[str, Tensor]:
-    """Two merged pairs of frames, 3 x 3 tokens each, in one run."""
-    return _with_types(video_prompt(18, 4, **frame_patches(frames)))
+    """Two merged pairs of frames, 6 x 6 tokens each, in one run."""
+    return _with_types(video_prompt(72, 4, **frame_patches(frames)))
 
 
 def video_in_parts(frames: Tensor) -> dict[str, Tensor]:
     """The same with text (a time) in front of each pair."""
-    return _with_types(video_prompt(9, 4, parts=2, **frame_patches(frames)))
+    return _with_types(video_prompt(36, 4, parts=2, **frame_patches(frames)))
 
 
 def frame_patches(frames: Tensor) -> dict[str, Tensor]:
     """Patches of 2 frames, 3 channels, 4 x 4 pixels, in the order in which 2 x 2 of them are merged."""
-    split = frames.reshape(2, 2, 3, 3, 2, 4, 3, 2, 4)  # pair, frame, channel, (row, of merge, pixel), (column, ...)
-    patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(2 * 36, 96)
-    return {"pixel_values_videos": patches, "video_grid_thw": torch.tensor([[2, 6, 6]])}
+    split = frames.reshape(2, 2, 3, 6, 2, 4, 6, 2, 4)  # pair, frame, channel, (row, of merge, pixel), (column, ...)
+    patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(2 * 144, 96)
+    return {"pixel_values_videos": patches, "video_grid_thw": torch.tensor([[2, 12, 12]])}
 
 
 def _with_types(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
