@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UnsupportedModelError
-from . import florence2, gemma3, gemma4, glm4v, idefics3, llava, llava_next, llava_onevision, mllama, paligemma, qwen_vl
+from . import (
+    aya_vision,
+    florence2,
+    gemma3,
+    gemma4,
+    glm4v,
+    idefics3,
+    llava,
+    llava_next,
+    llava_onevision,
+    mllama,
+    paligemma,
+    qwen_vl,
+)
 from .decoder import Decoder
 from .family import Family, Prompt, fixed_grid
 
@@ -14,6 +27,7 @@ if TYPE_CHECKING:
 
 # The built-in ones; one line per entry, alphabetically.
 FAMILIES: tuple[Family, ...] = (
+    aya_vision.FAMILY,
     florence2.FAMILY,
     gemma3.FAMILY,
     gemma4.FAMILY,
