@@ -109,8 +109,9 @@ def _forget_last_position(decoder: Decoder, cache: Cache) -> None:
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Callable[[], Any]:
     """The call that runs all rows; the last T of them predict the answer's tokens."""
     if decoder.family.rows == "decoder":
-        ids = torch.cat((decoder.start_ids(answer_ids.device), answer_ids[:-1]))[None]
-        return lambda: decoder.base(**prompt.inputs, decoder_input_ids=ids, use_cache=False)
+        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[:-1]))[None]
+        inputs = {**prompt.inputs, "decoder_input_ids": ids}
+        return lambda: decoder.base(**inputs, use_cache=False)
     assert prompt.embeddings is not None  # for mypy: prefill sets both
     assert prompt.arguments is not None
     rows = torch.cat((prompt.embeddings, decoder.embed(answer_ids[:-1])), dim=1)

@@ -101,6 +101,12 @@ class Explainer:
         explainer.model_name = str(model)
         return explainer
 
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of the processor, as the family asks for it."""
+        family = self.family
+        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+
     def explain(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -148,8 +154,8 @@ class Explainer:
             inputs, answer_ids = self.encode(pictures, prompt, answer, max_new_tokens=max_new_tokens, report=report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = PromptEncoder(self.processor, self.family.prompt_image)
-                of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
+                encoder = self.prompt_encoder
+                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
             return self._explain(inputs, answer_ids, options, template, pictures, settings, report)
@@ -268,7 +274,7 @@ class Explainer:
             ids = ids[0]
         if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
             raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
-        if "input_ids" not in model_inputs:
+        if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
         device, dtype = self.model.device, self.model.dtype
         inputs = {}
@@ -301,7 +307,7 @@ class Explainer:
                 "processor: expected one to encode image and prompt; this Explainer has none. "
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
-        encoder = PromptEncoder(self.processor, self.family.prompt_image)
+        encoder = self.prompt_encoder
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
@@ -344,7 +350,7 @@ class Explainer:
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
-                "prompt_ids": inputs["input_ids"][0].tolist(),
+                "prompt_ids": self.decoder.prompt_ids(inputs)[0].tolist(),
             },
         )
 

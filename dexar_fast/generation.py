@@ -52,7 +52,7 @@ def generate_answer(
             return_dict_in_generate=False,
             streamer=_CountTokens(progress, max_new_tokens),
         )
-    start = len(decoder.start_ids(ids.device)) if behind_encoder else inputs["input_ids"].shape[1]
+    start = len(decoder.start_ids(inputs)) if behind_encoder else inputs["input_ids"].shape[1]
     answer: Tensor = ids[0, start:]
     ends = generator.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]

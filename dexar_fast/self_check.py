@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .answer_pass import LayerGradient
 from .attention_tap import AttentionCall
@@ -47,7 +47,7 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
 
     leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
     inputs = gradient.inputs.at(last)
-    with torch.enable_grad(), _no_dead_ends(decoder.layers[call.layer], call.layer):
+    with torch.enable_grad(), _no_dead_ends(decoder, call.layer):
         replayed = replay(decoder, call.layer, inputs, leaf)
     _compare(decoder, call.layer, "layer output", replayed.detach(), gradient.residual_out[:, last])
 
@@ -86,8 +86,8 @@ def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
 
 
 @contextmanager
-def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
-    """Refuse modules inside that take a tensor with a gradient and return one without."""
+def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
+    """Refuse modules of a layer that take a tensor with a gradient and return one without; constants do by intent."""
 
     def check(name: str, args: Any, output: Any) -> None:
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
@@ -99,7 +99,9 @@ def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
                 )
 
     with ExitStack() as stack:
-        for name, module in layer.named_modules():
+        for name, module in decoder.layers[index].named_modules():
+            if name in decoder.family.constant:
+                continue
             handle = module.register_forward_hook(lambda _m, args, out, name=name: check(name, args, out))
             stack.callback(handle.remove)
         yield

@@ -18,6 +18,7 @@ from . import (
     mllama,
     paligemma,
     qwen_vl,
+    vision_encoder_decoder,
 )
 from .decoder import Decoder
 from .family import Family, Prompt, fixed_grid
@@ -44,6 +45,9 @@ FAMILIES: tuple[Family, ...] = (
     qwen_vl.QWEN2_5_VL,
     qwen_vl.QWEN3_VL,
     qwen_vl.QWEN3_5,
+    vision_encoder_decoder.GPT2,
+    vision_encoder_decoder.MBART,
+    vision_encoder_decoder.TROCR,
 )
 
 
@@ -79,16 +83,22 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
-    family = _entry(config.model_type)
+    family = _entry(config.model_type) or _entry(f"{config.model_type}/{_decoder_type(config)}")
     if family is not None:
         return family
     if config.model_type in REFUSED:
         raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
+    model_type = config.model_type if _decoder_type(config) is None else f"{config.model_type}/{_decoder_type(config)}"
     supported = ", ".join(t for family in (*FAMILIES, *_registered) for t in family.model_types)
     raise UnsupportedModelError(
-        f"model: expected a model of type {supported}; got {config.model_type!r}. "
+        f"model: expected a model of type {supported}; got {model_type!r}. "
         "Declare its family with dexar_fast.register_family (docs/models.md)."
     )
+
+
+def _decoder_type(config: PretrainedConfig) -> str | None:
+    """The type of the text decoder, for the types that take any."""
+    return getattr(getattr(config, "decoder", None), "model_type", None)
 
 
 def _entry(model_type: str) -> Family | None:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..layout import LayoutBuilder
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import ProcessorMixin
 
     from .decoder import Decoder
@@ -95,6 +96,19 @@ def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
     return layout
 
 
+def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
+    config: Any = decoder.model.generation_config
+    ids = [config.decoder_start_token_id, config.forced_bos_token_id]
+    return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
+
+
+def encoded(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
+    """Model inputs of one prompt with its images."""
+    # A list of lists: they belong to one prompt, which some processors treat unlike a prompt each.
+    return dict(processor(images=[images], text=[prompt], return_tensors="pt"))
+
+
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
     """The output projection: what attention does behind ``sum_j P_j V_j``.
 
@@ -115,7 +129,7 @@ class Family:
 
     Attributes:
         name: short name, shown in results and messages.
-        model_types: values of `config.model_type`.
+        model_types: values of `config.model_type`; "type/decoder", where one type takes decoders of several types.
         layout: ``(prompt, builder)``: describes the image tokens of the prompt, in their order.
         inputs: names of the model inputs that a prompt may have; others are refused.
         base: path of the model without its head, which takes the processor's inputs.
@@ -142,8 +156,11 @@ class Family:
             rows, from those that it was called with for the prompt.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
+        encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
+        prompt_needed: whether a prompt must have text.
     """
 
     name: str
@@ -167,7 +184,10 @@ class Family:
     continue_arguments: Continuation = next_positions
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
+    start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
+    encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
+    prompt_needed: bool = True
 
     def __post_init__(self) -> None:
         if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):

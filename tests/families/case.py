@@ -34,6 +34,7 @@ class Case:
         model: builds it, with the given attention in the text model; weights from `randomised`.
         processor: builds it; a real one of transformers, offline.
         image: text that stands for an image in a prompt; "" if the processor puts the image in front by itself.
+        prompt_needed: a prompt must have text.
         several_images: the family takes more than one image per prompt.
         ends_in_image: a prompt may end in an image.
         separators: ``inputs -> bool`` over the placeholders, which of them are learned separators.
@@ -52,6 +53,7 @@ class Case:
     model: Callable[[str], Any]
     processor: Callable[[], Any]
     image: str = "<image>"
+    prompt_needed: bool = True
     several_images: bool = True
     ends_in_image: bool = True
     separators: Callable[[dict[str, Tensor]], Tensor] | None = None
@@ -67,7 +69,8 @@ class Case:
     def prompts(self) -> dict[str, tuple[str, int]]:
         """Text before, between and after images: name to the prompt and its number of images."""
         if not self.image:
-            return {"image in front": ("two blue stars", 1)}
+            unprompted = {} if self.prompt_needed else {"no prompt": ("", 1)}
+            return {"image in front": ("two blue stars", 1), **unprompted}
         prompts = {
             "image first": (f"{self.image} two blue stars", 1),
             "image between": (f"a red square {self.image} on the left", 1),
@@ -135,6 +138,8 @@ def randomised(model_class: Any, config: Any, attention: str, *, seed: int = 9) 
     """
     torch.manual_seed(seed)
     implementations = {"": "sdpa", "vision_config": "sdpa", "text_config": attention}
+    if not hasattr(config, "text_config"):
+        implementations = {"": "eager", "encoder": "eager", "decoder": attention}
     # Experts one by one: the grouped product of transformers has no float64.
     mixture = any("expert" in name for name in vars(config.get_text_config()))
     experts = {"experts_implementation": "eager"} if mixture else {}
