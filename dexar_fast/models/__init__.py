@@ -17,6 +17,7 @@ from . import (
     llava_onevision,
     mllama,
     paligemma,
+    qformer,
     qwen_vl,
     vision_encoder_decoder,
 )
@@ -41,6 +42,8 @@ FAMILIES: tuple[Family, ...] = (
     llava_onevision.FAMILY,
     mllama.FAMILY,
     paligemma.FAMILY,
+    qformer.BLIP_2_OPT,
+    qformer.INSTRUCTBLIP_LLAMA,
     qwen_vl.QWEN2_VL,
     qwen_vl.QWEN2_5_VL,
     qwen_vl.QWEN3_VL,
@@ -83,22 +86,26 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
-    family = _entry(config.model_type) or _entry(f"{config.model_type}/{_decoder_type(config)}")
+    model_type, with_text = config.model_type, _with_text_type(config)
+    family = _entry(model_type) or _entry(with_text)
     if family is not None:
         return family
     if config.model_type in REFUSED:
         raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
-    model_type = config.model_type if _decoder_type(config) is None else f"{config.model_type}/{_decoder_type(config)}"
-    supported = ", ".join(t for family in (*FAMILIES, *_registered) for t in family.model_types)
+    types = [t for family in (*FAMILIES, *_registered) for t in family.model_types]
+    supported = ", ".join(types)
+    if any(t.startswith(f"{model_type}/") for t in types):
+        model_type = with_text
     raise UnsupportedModelError(
         f"model: expected a model of type {supported}; got {model_type!r}. "
         "Declare its family with dexar_fast.register_family (docs/models.md)."
     )
 
 
-def _decoder_type(config: PretrainedConfig) -> str | None:
-    """The type of the text decoder, for the types that take any."""
-    return getattr(getattr(config, "decoder", None), "model_type", None)
+def _with_text_type(config: PretrainedConfig) -> str:
+    """ "type/text model's type", for the types that take text models of any type."""
+    text = getattr(config, "decoder", None) or getattr(config, "text_config", None)
+    return f"{config.model_type}/{getattr(text, 'model_type', None)}"
 
 
 def _entry(model_type: str) -> Family | None:

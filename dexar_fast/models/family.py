@@ -129,7 +129,7 @@ class Family:
 
     Attributes:
         name: short name, shown in results and messages.
-        model_types: values of `config.model_type`; "type/decoder", where one type takes decoders of several types.
+        model_types: values of `config.model_type`; "type/text model's type", where it takes several.
         layout: ``(prompt, builder)``: describes the image tokens of the prompt, in their order.
         inputs: names of the model inputs that a prompt may have; others are refused.
         base: path of the model without its head, which takes the processor's inputs.
