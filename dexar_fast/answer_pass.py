@@ -30,6 +30,7 @@ from .logit_lens import LogitLens
 from .model_state import keeping
 from .models import Decoder
 from .replay import LayerInputs, layer_inputs, replay, watch_outputs
+from .stages import stage
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class _PromptSeen(Exception):
     """Ends a run of the base model where its text model begins."""
 
 
+@stage("vision")  # up to the language model
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     """Run the prompt once, without gradients: wholly for a cache, else up to the text model."""
     rows = decoder.family.rows
@@ -142,9 +144,14 @@ def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Pre
             stacklevel=3,
         )
         return None
+    return Prefill(inputs, sharing(cache), seen["inputs_embeds"], seen)
+
+
+def sharing(cache: Cache) -> Cache:
+    """A cache of its own on the same tensors: layers replace theirs when they are cut or grow, and never write."""
     mine = copy(cache)
-    mine.layers = [copy(layer) for layer in cache.layers]  # tensors are shared; a layer replaces its own, never writes
-    return Prefill(inputs, mine, seen["inputs_embeds"], seen)
+    mine.layers = [copy(layer) for layer in cache.layers]
+    return mine
 
 
 def new_cache() -> Cache:
@@ -193,6 +200,7 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     )
 
 
+@stage("answer pass")
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
@@ -273,6 +281,7 @@ def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall
     )
 
 
+@stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
     scores = lens(layer, residual)
     d_out = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)[0] if scores.requires_grad else None

@@ -33,9 +33,11 @@ from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
 from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
+from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
 from .request import Request, lay_out, make_request
+from .stream import AnswerStream, ExplainingStreamer, StreamedToken
 from .tokens import token_pieces
 
 
@@ -252,6 +254,70 @@ class Explainer:
             settings = {"prompt": None, "generated": False}
             return self._explain(inputs, ids, options, None, pictures, settings, report, ran)
 
+    def stream(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        *,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+    ) -> AnswerStream:
+        """Each token of the model's own answer with its map, soon after it was written.
+
+        Args:
+            block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
+                cost is about one forward over the block's tokens per block.
+            image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
+                normalisation "paper"; the text set "content_only" needs `explain`.
+
+        Returns:
+            `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        pictures = load_images(image)
+        inputs, _ = self.encode(pictures, prompt, "")
+        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+        streamer = ExplainingStreamer(
+            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+        )
+        return AnswerStream(streamer, max_new_tokens)
+
+    def streamer(
+        self,
+        model_inputs: Mapping[str, Tensor],
+        on_token: Callable[[StreamedToken], None],
+        *,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+    ) -> ExplainingStreamer:
+        """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
+
+        Args:
+            model_inputs: what `generate` is called with for the prompt.
+            on_token: called with each token and its map.
+            image: as for `explain_ids`.
+            block, layers, method, text_set, thumbnail: as for `stream`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        inputs, _ = self.tensors(model_inputs, [])
+        pictures = None if image is None else load_images(image)
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+
     def check_options(
         self,
         layers: LayerSelection,
@@ -279,6 +345,34 @@ class Explainer:
             row_chunk=row_chunk,
         )
 
+    def profile(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        trace: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Profile:
+        """Where the time and memory of `explain` go, for this model and these lengths.
+
+        Explains once to warm up, then once with a clock on every stage, and runs the same tokens once without
+        explaining.
+
+        Args:
+            image, prompt, answer, options: as for `explain`.
+            trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
+                chrome://tracing; explains once more, because recording every operation takes time itself.
+
+        Returns:
+            `Profile`; print it, or take its `stages`.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+            OSError: the trace cannot be written.
+        """
+        return profile(self, image, prompt, answer, trace=trace, **options)
+
     def run(
         self,
         inputs: Mapping[str, Tensor],
@@ -290,6 +384,7 @@ class Explainer:
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
         ran: Prefill | None = None,
+        rows: slice | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -301,6 +396,7 @@ class Explainer:
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
             ran: the prompt, if it ran already.
+            rows: the answer tokens to explain, None for all.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -323,6 +419,7 @@ class Explainer:
                 report=report,
                 row_chunk=options.row_chunk,
                 prompt=ran,
+                rows=rows,
             )
         return request, sums
 
@@ -412,13 +509,33 @@ class Explainer:
             report=report,
             ran=ran,
         )
-        text_set = options.text_set
+        settings = {**settings, "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused"}
+        return self.result(request, sums, options, images, settings)
+
+    def result(
+        self,
+        request: Request,
+        sums: Accumulator,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
+        """The explanation of the rows that were summed up.
+
+        Args:
+            request, sums: as `run` returns them.
+            options: those of the run.
+            images: the user's, or None.
+            settings: what else the result is to record.
+        """
+        text_set, ids = options.text_set, request.answer_ids
+        pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
         return _explanation(
             aggregate(sums, request.layout, options.normalization),
             sums,
             request.layout,
-            tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
-            token_ids=answer_ids,
+            tokens=pieces[sums.rows],
+            token_ids=ids[sums.rows],
             layers=options.layers,
             images=images,
             settings={
@@ -431,8 +548,7 @@ class Explainer:
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
                 "row_chunk": options.row_chunk,
-                "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused",
-                "prompt_ids": inputs["input_ids"][0].tolist(),
+                "prompt_ids": request.inputs["input_ids"][0].tolist(),
             },
         )
 
