@@ -156,6 +156,7 @@ class Family:
             rows, from those that it was called with for the prompt.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
@@ -184,6 +185,7 @@ class Family:
     continue_arguments: Continuation = next_positions
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
+    placeholder_mask: str | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
