@@ -55,7 +55,7 @@ def continue_with_deepstack(decoder: Decoder, arguments: Mapping[str, Any], answ
 
 def gated(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
     """The output projection behind a gate: per head, the second half of what `q_proj` gives."""
-    width = attention.head_dim
+    width: Any = attention.head_dim
     gate = attention.get_submodule("q_proj")(hidden_states).unflatten(-1, (-1, 2 * width))[..., width:]
     return projected(attention, family, out * gate.flatten(-2).sigmoid(), hidden_states)
 

@@ -1,7 +1,10 @@
 """Kosmos-2: a norm between heads and output projection, latent queries that a mask marks."""
 
+from inspect import signature
+
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.kosmos2.modeling_kosmos2 import KosmosTextAttention
 
 from .case import Case, randomised, tokenizer, vision_shape
 
@@ -32,12 +35,16 @@ def processor() -> Kosmos2Processor:
     return Kosmos2Processor(images, words, num_patch_index_tokens=16)
 
 
+SKIP = {"test_lit_region_lands_where_it_is": "queries have no place"}
+if "is_causal" not in signature(KosmosTextAttention).parameters:
+    SKIP["test_sdpa_and_eager_agree"] = "this release's sdpa hides image queries from each other, its eager does not"
+
 CASES = (
     Case(
         "kosmos2",
         build,
         processor,
         image="",
-        skip={"test_lit_region_lands_where_it_is": "queries have no place"},
+        skip=SKIP,
     ),
 )

@@ -93,7 +93,7 @@ def video_in_parts(frames: Tensor) -> dict[str, Tensor]:
     return _with_types(video_prompt(36, 4, parts=2, **frame_patches(frames)))
 
 
-def frame_patches(frames: Tensor) -> dict[str, Tensor]:
+def frame_patches(frames: Tensor) -> dict[str, Any]:
     """Patches of 2 frames, 3 channels, 4 x 4 pixels, in the order in which 2 x 2 of them are merged."""
     split = frames.reshape(2, 2, 3, 6, 2, 4, 6, 2, 4)  # pair, frame, channel, (row, of merge, pixel), (column, ...)
     patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(2 * 144, 96)
