@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .explainer import Explainer
     from .explanation import Explanation
     from .models import Family, register_family
+    from .profiling import Profile
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "Family",
     "InputError",
     "NotFiniteError",
+    "Profile",
     "SelfCheckError",
     "UnsupportedModelError",
     "__version__",
@@ -34,6 +36,7 @@ _HOMES = {
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Family": ".models",
+    "Profile": ".profiling",
     "info": ".environment",
     "register_family": ".models",
 }

@@ -13,10 +13,11 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate
+from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
@@ -25,15 +26,18 @@ from .layers import LayerSelection
 from .layout import ImageLayout
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
-from .model_state import evaluating
+from .model_report import ModelReport, probe_image
+from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
-from .ops import resolve_backend
+from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
 from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
+from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
 from .request import Request, lay_out, make_request
+from .stream import AnswerStream, ExplainingStreamer, StreamedToken
 from .tokens import token_pieces
 
 
@@ -45,7 +49,8 @@ class Explainer:
     answer passes take turns); one model must not be used by another thread meanwhile.
 
     Args:
-        model: a transformers model of a supported family, on its device.
+        model: a transformers model of a supported family, on its device or devices; it may be compiled, hold LoRA
+            adapters of peft, or be offloaded by accelerate.
         processor: its processor; without one only `explain_ids` works and tokens are shown as ids.
         backend: implementation of the ops, "auto" or a name of `dexar_fast.ops.available_backends`.
 
@@ -57,8 +62,14 @@ class Explainer:
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
     ) -> None:
+        model = unwrapped(model)
         self.family = family_of(model.config)
-        on_meta = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        on_meta = [
+            f"{path}.{name}"
+            for path, module in model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.is_meta and name not in offloaded_weights(module)
+        ]
         if on_meta:
             raise UnsupportedModelError(
                 f"model: {len(on_meta)} weights are on the meta device (first: {on_meta[0]}), they have no values. "
@@ -67,7 +78,7 @@ class Explainer:
         self.model = model
         self.processor = processor
         self.model_name = str(model.config.name_or_path)
-        resolve_backend(backend)  # an unknown name is told now
+        check_backend(backend)  # an unknown name is told now
         self.backend = backend
         self.decoder = Decoder(model, self.family)
         self.checked_layers: set[int] = set()  # passed the self-check
@@ -81,6 +92,7 @@ class Explainer:
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
         backend: str = "auto",
+        self_test: bool = True,
     ) -> Explainer:
         """Load a model and its processor.
 
@@ -91,14 +103,18 @@ class Explainer:
                 float16 arithmetic; or a torch dtype or its name.
             attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None leaves it to transformers.
             backend: as for the constructor.
+            self_test: run `self_test` on the loaded model: one forward pass over a small picture.
 
         Raises:
             UnsupportedModelError: the model's family is not supported.
             InputError: unknown dtype, or no such model.
+            SelfCheckError, NotFiniteError: the self-test failed.
         """
         loaded = load_model(model, device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)
+        if self_test:
+            explainer.self_test()
         return explainer
 
     @property
@@ -107,6 +123,39 @@ class Explainer:
         family = self.family
         return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
 
+    def self_test(self) -> ModelReport:
+        """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).
+
+        Raises:
+            InputError: no processor.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        image = probe_image()
+        prompt = "a"
+        if self.processor is not None:
+            prompt = self.prompt_encoder.probe()
+        inputs, answer_ids = self.encode([image], prompt, "a")
+        self.checked_layers.clear()
+        options = self.check_options(None, "dexar", "paper", "all_non_image", False)
+        request, sums = self.run(inputs, answer_ids[:1], options, image_sizes=[image.size])
+        self.checked_layers.clear()  # the first real prompt is longer, and checked too
+        grids = request.layout.grids
+        return ModelReport(
+            model=self.model_name,
+            model_class=type(self.model).__name__,
+            family=self.family.name,
+            layers=len(self.decoder.layers),
+            explained_layers=options.layers,
+            heads=sums.image_scores.shape[2],
+            keys=self.family.keys,
+            image_tokens=len(request.image_keys),
+            grid=(grids[0].rows, grids[0].cols) if grids else None,
+            gradient_path=self.family.gradient_path,
+            attention=self.decoder.attention_implementation,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            device=str(main_device(self.model)),
+        )
+
     def explain(
         self,
         image: ImageInput | Sequence[ImageInput],
@@ -114,11 +163,13 @@ class Explainer:
         answer: str | None = None,
         *,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        row_chunk: int | str = "auto",
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
@@ -129,6 +180,8 @@ class Explainer:
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
+            method: what is read off a key: "dexar" as published, the gradient of its attention probability;
+                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
@@ -137,6 +190,9 @@ class Explainer:
             thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
+            row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
+                most. It changes memory and speed, and the result by rounding. Where the rows do not fit after all, half
+                as many run, with a warning.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -148,17 +204,17 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = self.check_options(layers, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids = self.encode(pictures, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
                 encoder = self.prompt_encoder
                 of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, pictures, settings, report)
+            return self._explain(inputs, answer_ids, options, template, pictures, settings, report, ran)
 
     def explain_ids(
         self,
@@ -167,10 +223,13 @@ class Explainer:
         *,
         image: ImageInput | Sequence[ImageInput] | None = None,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
+        past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -181,8 +240,11 @@ class Explainer:
             image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
                 and its grid is in model pixels.
-            layers, normalization, text_set, unfiltered, thumbnail, progress: as for `explain`; "content_only" needs
-                `explain`.
+            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, progress: as for `explain`; the
+                text set "content_only" needs `explain`.
+            past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
+                does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
+                sliding window only) is of no use: the prompt runs, with a warning.
 
         Returns:
             `Explanation`.
@@ -190,19 +252,87 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = self.check_options(layers, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            return self._explain(inputs, ids, options, None, pictures, {"prompt": None, "generated": False}, report)
+            ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
+            settings = {"prompt": None, "generated": False}
+            return self._explain(inputs, ids, options, None, pictures, settings, report, ran)
+
+    def stream(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        *,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+    ) -> AnswerStream:
+        """Each token of the model's own answer with its map, soon after it was written.
+
+        Args:
+            block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
+                cost is about one forward over the block's tokens per block.
+            image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
+                normalisation "paper"; the text set "content_only" needs `explain`.
+
+        Returns:
+            `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        pictures = load_images(image)
+        inputs, _ = self.encode(pictures, prompt, "")
+        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+        streamer = ExplainingStreamer(
+            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+        )
+        return AnswerStream(streamer, max_new_tokens)
+
+    def streamer(
+        self,
+        model_inputs: Mapping[str, Tensor],
+        on_token: Callable[[StreamedToken], None],
+        *,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+    ) -> ExplainingStreamer:
+        """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
+
+        Args:
+            model_inputs: what `generate` is called with for the prompt.
+            on_token: called with each token and its map.
+            image: as for `explain_ids`.
+            block, layers, method, text_set, thumbnail: as for `stream`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        inputs, _ = self.tensors(model_inputs, [])
+        pictures = None if image is None else load_images(image)
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
 
     def check_options(
         self,
         layers: LayerSelection,
+        method: str,
         normalization: str,
         text_set: TextSet,
         unfiltered: bool,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
     ) -> Options:
         """The options of one call to this model, checked.
 
@@ -211,13 +341,43 @@ class Explainer:
         """
         return check_options(
             layers,
+            method,
             normalization,
             text_set,
             unfiltered,
             len(self.decoder.layers),
             with_attention=self.decoder.attentions,
             thumbnail=thumbnail,
+            row_chunk=row_chunk,
         )
+
+    def profile(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        trace: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Profile:
+        """Where the time and memory of `explain` go, for this model and these lengths.
+
+        Explains once to warm up, then once with a clock on every stage, and runs the same tokens once without
+        explaining.
+
+        Args:
+            image, prompt, answer, options: as for `explain`.
+            trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
+                chrome://tracing; explains once more, because recording every operation takes time itself.
+
+        Returns:
+            `Profile`; print it, or take its `stages`.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+            OSError: the trace cannot be written.
+        """
+        return profile(self, image, prompt, answer, trace=trace, **options)
 
     def run(
         self,
@@ -229,6 +389,8 @@ class Explainer:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
+        ran: Prefill | None = None,
+        rows: slice | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -239,6 +401,8 @@ class Explainer:
             image_sizes: ``(width, height)`` of the user's images in pixels.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
+            ran: the prompt, if it ran already.
+            rows: the answer tokens to explain, None for all.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -254,10 +418,14 @@ class Explainer:
                 request,
                 options.layers,
                 lens,
+                method=options.method,
                 unfiltered=options.unfiltered,
                 backend=self.backend,
                 checked=self.checked_layers,
                 report=report,
+                row_chunk=options.row_chunk,
+                prompt=ran,
+                rows=rows,
             )
         return request, sums
 
@@ -276,7 +444,7 @@ class Explainer:
             raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
         if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
-        device, dtype = self.model.device, self.model.dtype
+        device, dtype = main_device(self.model), self.model.dtype
         inputs = {}
         for name, value in model_inputs.items():
             if name == "labels":  # some processors add them; they only serve training
@@ -302,6 +470,18 @@ class Explainer:
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
+        inputs, ids, _ = self._encode(images, prompt, answer, max_new_tokens, report)
+        return inputs, ids
+
+    def _encode(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer: str | None,
+        max_new_tokens: int,
+        report: ProgressCallback,
+    ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
+        """As `encode`; and the prompt as it ran while the model wrote the answer."""
         if self.processor is None:
             raise InputError(
                 "processor: expected one to encode image and prompt; this Explainer has none. "
@@ -311,9 +491,9 @@ class Explainer:
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
-            return inputs, ids
+            return inputs, ids, None
         with evaluating(self.model):
-            return inputs, generate_answer(self.decoder, inputs, max_new_tokens, report)
+            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
     def _explain(
         self,
@@ -324,6 +504,7 @@ class Explainer:
         images: Sequence[Image.Image] | None,
         settings: dict[str, Any],
         report: ProgressCallback,
+        ran: Prefill | None,
     ) -> Explanation:
         request, sums = self.run(
             inputs,
@@ -332,40 +513,62 @@ class Explainer:
             template=template,
             image_sizes=None if images is None else [image.size for image in images],
             report=report,
+            ran=ran,
         )
-        text_set = options.text_set
+        settings = {**settings, "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused"}
+        return self.result(request, sums, options, images, settings)
+
+    def result(
+        self,
+        request: Request,
+        sums: Accumulator,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
+        """The explanation of the rows that were summed up.
+
+        Args:
+            request, sums: as `run` returns them.
+            options: those of the run.
+            images: the user's, or None.
+            settings: what else the result is to record.
+        """
+        text_set, ids = options.text_set, request.answer_ids
+        pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
         return _explanation(
             aggregate(sums, request.layout, options.normalization),
             sums,
             request.layout,
-            tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
-            token_ids=answer_ids,
+            tokens=pieces[sums.rows],
+            token_ids=ids[sums.rows],
             layers=options.layers,
             images=images,
             settings={
                 **settings,
                 **self._provenance(),
                 "layers": list(options.layers),
+                "method": options.method,
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
-                "prompt_ids": self.decoder.prompt_ids(inputs)[0].tolist(),
+                "row_chunk": options.row_chunk,
+                "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
         )
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "method": "dexar",
             "model": self.model_name,
             "revision": getattr(self.model.config, "_commit_hash", None),
             "model_class": type(self.model).__name__,
             "family": self.family.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(self.model.device),
+            "device": str(main_device(self.model)),
             "attention": self.decoder.attention_implementation,
             "gradient_path": self.family.gradient_path,
-            "backend": resolve_backend(self.backend),
+            "backend": resolve_backend(self.backend, main_device(self.model), self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.floating[Any]]
-# What there is one of for each image: the thing itself for one image, a tuple of them for several.
+# One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
 Maps = Any
 PerImage = Any
 
@@ -84,8 +84,8 @@ class Explanation:
     grid: PerImage
     settings: dict[str, Any] = field(default_factory=dict)
     image: PerImage = None
-    unfiltered_token_maps: Maps | None = None
-    unfiltered_answer_map: Maps | None = None
+    unfiltered_token_maps: Maps = None
+    unfiltered_answer_map: Maps = None
 
     @property
     def answer(self) -> str:

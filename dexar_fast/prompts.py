@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .models.family import encoded
+from .stages import stage
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
 _PROBES = ("a", "?")
@@ -40,6 +41,7 @@ class PromptEncoder:
         self.tokenizer = processor.tokenizer
         self.image_token: str | None = None if prompt_image is None else getattr(processor, prompt_image)
 
+    @stage("encoding")
     def encode(self, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         """Model inputs of one prompt with its images.
 
@@ -70,6 +72,12 @@ class PromptEncoder:
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         return text
+
+    def probe(self) -> str:
+        """A short prompt that `render` takes, with one image."""
+        if self.image_token is None or self.processor.chat_template:
+            return _PROBES[0]
+        return f"{self.image_token} {_PROBES[0]}"
 
     def encode_answer(self, answer: str) -> Tensor:
         """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts)."""

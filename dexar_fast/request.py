@@ -32,6 +32,7 @@ class Request:
         text_keys: ``(keys,)`` bool, the keys that count as text.
         layout: how the image tokens form maps.
         cross: the keys are those of a cross-attention, every row sees all of them.
+        first_sees_prompt: the first row, the prompt's last position, sees all of it even under a sliding window.
     """
 
     inputs: Mapping[str, Tensor]
@@ -40,32 +41,34 @@ class Request:
     text_keys: Tensor
     layout: ImageLayout
     cross: bool = False
+    first_sees_prompt: bool = False
 
     @property
     def prompt_length(self) -> int:
         """P, the number of prompt tokens, image tokens included."""
         return self.inputs["input_ids"].shape[1]
 
-    @property
-    def row_positions(self) -> Tensor:
-        """``(T,)``: position ``p_t`` that predicts answer token t; the first is the last position of the prompt."""
-        first = self.prompt_length - 1
-        return torch.arange(first, first + len(self.answer_ids), device=self.answer_ids.device)
+    def keys(self, rows: slice, n_keys: int, window: int | None = None) -> KeySets:
+        """The sets of keys of some answer rows over the first ``n_keys`` keys, under a sliding window if given.
 
-    def keys(self, n_keys: int, window: int | None = None) -> KeySets:
-        """The sets of keys of the answer rows over the first ``n_keys`` keys, under a sliding window if given.
+        Row t runs at position ``p_t``, which predicts answer token t; the first is the last position of the prompt.
 
         Raises:
             InputError: a cross-attention has another number of keys than the layout.
         """
         if not self.cross:
-            return KeySets(self.image_keys, self.text_keys[:n_keys], causal_rows(self.row_positions, window))
+            first = self.prompt_length - 1
+            positions = torch.arange(first + rows.start, first + rows.stop, device=self.answer_ids.device)
+            visible = causal_rows(positions, window)
+            if self.first_sees_prompt and rows.start == 0:
+                visible[0, 0] = 0
+            return KeySets(self.image_keys, self.text_keys[:n_keys], visible)
         if n_keys != len(self.text_keys):
             raise InputError(
                 f"model_inputs: cross-attention reads {n_keys} states, but the layout of the images gives "
                 f"{len(self.text_keys)}. Use the processor that belongs to the model."
             )
-        every = torch.tensor([0, n_keys], device=self.answer_ids.device).expand(len(self.answer_ids), -1)
+        every = torch.tensor([0, n_keys], device=self.answer_ids.device).expand(rows.stop - rows.start, -1)
         return KeySets(self.image_keys, self.text_keys, every)
 
 
@@ -156,7 +159,8 @@ def make_request(
             'text_set: "content_only" needs the prompt as text, to know what of it is template; pass a bool mask.'
         )
     cross = family.keys == "encoder"  # answer tokens are not among an encoder's keys
-    return Request(inputs, answer_ids, image_keys, text[:n_prompt] if cross else text, layout, cross)
+    text = text[:n_prompt] if cross else text
+    return Request(inputs, answer_ids, image_keys, text, layout, cross, family.prompt_sees_itself)
 
 
 def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:

@@ -24,10 +24,12 @@ from .attention_tap import AttentionCall
 from .errors import SelfCheckError, UnsupportedModelError
 from .logit_lens import LogitLens
 from .models import Decoder
-from .ops import KeySets, accumulator
+from .ops import KeySets, attention_columns
 from .replay import replay
+from .stages import stage
 
 
+@stage("self-check")
 def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: LogitLens) -> None:
     """Check the last row of one layer. NaN is let through: it has an error of its own, with a better name.
 
@@ -73,16 +75,13 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
 
 def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
     """Attention's output for the last row, ``(H, D)``, from query, key, value and the visible keys."""
-    dtype = accumulator(call.query)
-    n_heads, group = call.query.shape[1], call.query.shape[1] // call.key.shape[0]
-    key, value = (x.to(dtype).repeat_interleave(group, dim=0) for x in (call.key, call.value))  # [H, K, D]
-    logits = call.scale * (key @ call.query[-1].to(dtype)[..., None])[..., 0]  # [H, K]
-    if call.softcap is not None:
-        logits = call.softcap * (logits / call.softcap).tanh()
-    every_key = torch.arange(key.shape[1], device=key.device)
-    hidden = ~keys.is_visible(slice(-1, None), every_key).expand(n_heads, -1)
-    probabilities = logits.masked_fill(hidden, -torch.inf).softmax(dim=-1)
-    return (probabilities[:, None] @ value)[:, 0]
+    last = slice(-1, None)
+    every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
+    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale, softcap=call.softcap)[
+        0
+    ]  # [H, K]
+    value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
+    return torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
 
 
 @contextmanager

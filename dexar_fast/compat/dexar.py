@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..aggregate import aggregate
+from ..errors import InputError
 from ..explainer import Explainer
 from ..geometry import whole_image
 from ..images import ImageInput, load_image
@@ -114,10 +115,12 @@ class DexarWrapper:
         """The same from tensors: the processor's output for the prompt, and ids ``(T,)`` of the target."""
         n_layers = len(self.explainer.decoder.layers)
         layers = max(self.layer_index, -n_layers) if isinstance(self.layer_index, int) else self.layer_index
-        options = self.explainer.check_options(layers, "reference", "all_non_image", True)
+        options = self.explainer.check_options(layers, "dexar", "reference", "all_non_image", True)
         inputs, ids = self.explainer.tensors(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
         request, sums = self.explainer.run(inputs, ids, options, adapt=adapt)
+        if len(request.layout.grids) != 1:
+            raise InputError(f"image: expected one, as the released code does; got {len(request.layout.grids)}")
         (grid,) = request.layout.grids
         maps = aggregate(sums, request.layout, "reference")
         flat = maps.token_maps, maps.unfiltered_token_maps, maps.answer_map, maps.unfiltered_answer_map

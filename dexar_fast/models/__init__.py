@@ -58,7 +58,11 @@ FAMILIES: tuple[Family, ...] = (
 
 # Types that an entry cannot help, and why.
 REFUSED: dict[str, str] = {
+    "diffusion_gemma": "it writes by denoising, not token after token",
+    "evolla": "it reads proteins, not images",
     "gemma3n": "its residual stream is four (AltUp), and what a single layer says about a token is not defined",
+    "pi0": "it gives a robot's actions by denoising, not text",
+    "shieldgemma2": "it classifies, it writes no answer",
 }
 
 

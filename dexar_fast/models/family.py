@@ -78,6 +78,8 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     positions = arguments.get("position_ids")
     if positions is None:
         return {}  # the text model counts the cache itself
+    if positions.ndim == 3 and len(positions) == 4:
+        positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
     last = positions[..., -1:]
     before = positions if decoder.family.rows == "whole" else last
@@ -154,6 +156,7 @@ class Family:
         project: what the attention module does behind attention proper, in a replay.
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
+        prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
         placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
@@ -183,6 +186,7 @@ class Family:
     constant: tuple[str, ...] = ()
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
     continue_arguments: Continuation = next_positions
+    prompt_sees_itself: bool = False
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
     placeholder_mask: str | None = None

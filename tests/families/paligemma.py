@@ -34,7 +34,7 @@ def processor() -> PaliGemmaProcessor:
 
 GEMMA2 = Gemma2Config(
     **text_shape(),
-    sliding_window=53,
+    sliding_window=26,
     query_pre_attn_scalar=16,
     attn_logit_softcapping=2.0,
     final_logit_softcapping=None,  # older releases leave it out of PaliGemma's logits, newer ones do not

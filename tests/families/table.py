@@ -18,6 +18,7 @@ COLUMNS = {
     "test_logits_are_those_of_generating": "logits",
     "test_lit_region_lands_where_it_is": "lit region",
     "test_whole_way_from_pictures": "whole way",
+    "test_self_test_reports_what_runs": "self-test",
     "test_model_is_left_as_it_was": "untouched",
 }
 

@@ -74,7 +74,7 @@ def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_ans
 
 
 def run(explainer: Explainer, inputs: dict[str, Tensor], ids: Tensor) -> tuple[Any, Any]:
-    options = explainer.check_options(None, "paper", "all_non_image", False)
+    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False)
     return explainer.run(inputs, ids, options)
 
 
@@ -278,6 +278,19 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
         return seen["encoder_hidden_states"][0]
     states = seen["inputs_embeds"][0, decoder.is_placeholder(inputs["input_ids"][0])]
     return states if case.separators is None else states[~case.separators(inputs)]
+
+
+@each_family
+def test_self_test_reports_what_runs(case: Case) -> None:
+    explainer = explainer_of(case, dtype=torch.float32)
+    report = explainer.self_test()
+    assert report.family == explainer.family.name
+    assert report.explained_layers == tuple(explainer.decoder.attentions)
+    assert report.layers == len(explainer.decoder.layers)
+    assert (report.heads, report.gradient_path) == (4, explainer.family.gradient_path)
+    inputs, _ = explainer.encode([picture((224, 224))], case.prompts[next(iter(case.prompts))][0], "a")
+    assert report.image_tokens == lay_out(explainer.decoder, explainer.processor, inputs, None).n_image_tokens
+    assert not explainer.checked_layers, "a real prompt is checked again"
 
 
 @each_family
