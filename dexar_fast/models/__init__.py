@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedModelError
-from . import florence2, gemma3, idefics3, llava, llava_next, mllama, paligemma, qwen_vl
+from . import (
+    florence2,
+    gemma3,
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    mllama,
+    ovis2,
+    paligemma,
+    pixtral,
+    qwen_vl,
+)
 from .decoder import Decoder
 from .family import Family, Prompt
 
@@ -17,11 +29,16 @@ FAMILIES: tuple[Family, ...] = (
     florence2.FAMILY,
     gemma3.FAMILY,
     idefics3.FAMILY,
+    internvl.INTERNVL,
+    internvl.QIANFAN_OCR,
     llava.LLAVA,
     llava.VIPLLAVA,
     llava_next.FAMILY,
     mllama.FAMILY,
+    ovis2.FAMILY,
     paligemma.FAMILY,
+    pixtral.LIGHTON_OCR,
+    pixtral.MISTRAL3,
     qwen_vl.QWEN2_VL,
     qwen_vl.QWEN2_5_VL,
 )

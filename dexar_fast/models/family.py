@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -42,6 +43,10 @@ class Prompt:
                 "Pass everything that the processor returns."
             )
         return self.inputs[name]
+
+    def runs(self, token_id: int) -> list[int]:
+        """Lengths of the unbroken runs of one token in the prompt, in their order."""
+        return [len(list(run)) for found, run in groupby(self["input_ids"][0].tolist(), token_id.__eq__) if found]
 
     @property
     def image_processor(self) -> Any:
