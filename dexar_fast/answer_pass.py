@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
-from .errors import UnsupportedModelError
+from .errors import InputError, UnsupportedModelError
 from .logit_lens import LogitLens
 from .model_state import keeping
 from .models import Decoder
@@ -80,7 +80,7 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
         seen.update(kwargs)
         if seen.get("inputs_embeds") is None:
-            seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
+            seen["inputs_embeds"] = _embed_text(decoder, kwargs["input_ids"][0])
         if rows == "whole":
             raise _PromptSeen
 
@@ -97,6 +97,17 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
         embeddings = embeddings[:, -1:]
         _forget_last_position(decoder, cache)
     return Prefill(inputs, cache, embeddings, seen)
+
+
+def _embed_text(decoder: Decoder, ids: Tensor) -> Tensor:
+    """What a text model that embeds its prompt ``(P,)`` itself begins with, on the positions that run again."""
+    again = ids if decoder.family.rows == "whole" else ids[-1:]
+    if decoder.family.keys == "sequence" and bool(decoder.is_placeholder(again).any()):
+        raise InputError(
+            f"prompt: ends in an image, and a {decoder.family.name} model does not show what it makes of one. "
+            "Put text behind the image."
+        )
+    return decoder.embed(ids)
 
 
 def _forget_last_position(decoder: Decoder, cache: Cache) -> None:

@@ -44,9 +44,24 @@ class Prompt:
             )
         return self.inputs[name]
 
-    def runs(self, token_id: int) -> list[int]:
-        """Lengths of the unbroken runs of one token in the prompt, in their order."""
-        return [len(list(run)) for found, run in groupby(self["input_ids"][0].tolist(), token_id.__eq__) if found]
+    def runs(self, token_id: int, joined_over: int = 0) -> list[int]:
+        """How often a token stands in each of its runs in the prompt, in their order.
+
+        Args:
+            token_id: of the token.
+            joined_over: runs with at most so many other tokens between them are one.
+        """
+        lengths: list[int] = []
+        gap = 0
+        for found, group in groupby(self["input_ids"][0].tolist(), token_id.__eq__):
+            n = len(list(group))
+            if not found:
+                gap = n
+            elif lengths and gap <= joined_over:
+                lengths[-1] += n
+            else:
+                lengths.append(n)
+        return lengths
 
     @property
     def image_processor(self) -> Any:
@@ -126,7 +141,8 @@ class Family:
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
-        placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
+            placeholders.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
     """

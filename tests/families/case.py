@@ -40,6 +40,7 @@ class Case:
         logits: what the model does to the head's output (soft-cap, scale).
         global_vision: pattern of the weights of the vision tower that mix patches: zeroed where a test has to know
             which image token sees which pixels.
+        reach: how many image tokens on each side of its own still see a pixel then (convolutions behind the tower).
         attentions: implementations of the text model, the one that tests take by default first.
         paths: gradient paths that the family's declaration allows.
         skip: test name to the reason why it cannot be run on this family.
@@ -54,6 +55,7 @@ class Case:
     separators: Callable[[dict[str, Tensor]], Tensor] | None = None
     logits: Callable[[Tensor], Tensor] = _identity
     global_vision: str = r"(vision|visual).*(attn|attention)\.(out_proj|o_proj|proj)\.(weight|bias)$"
+    reach: int = 0
     attentions: tuple[str, ...] = ("sdpa", "eager")
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
@@ -121,13 +123,14 @@ def vision_shape(**other: Any) -> dict[str, Any]:
     }
 
 
-def randomised(model_class: Any, config: Any, attention: str, *, seed: int = 9) -> Any:
+def randomised(model_class: Any, config: Any, attention: str, *, rest: str = "sdpa", seed: int = 9) -> Any:
     """A model whose weights are large enough that heads differ, with norms and gates that are not uniform.
 
-    ``attention`` is the text model's; the vision tower has sdpa.
+    ``attention`` is the text model's, ``rest`` that of the vision tower and of the whole.
     """
     torch.manual_seed(seed)
-    implementations = {"": "sdpa", "vision_config": "sdpa", "text_config": attention}
+    whole_is_text = not hasattr(config, "text_config")
+    implementations = {"": attention if whole_is_text else rest, "vision_config": rest, "text_config": attention}
     model = model_class._from_config(config, attn_implementation=implementations).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -184,7 +184,7 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
         top + (rows.max() + 1) * cell[1],
     )
     for axis in (0, 1):
-        coarse = max(_token_size(layout, axis), cell[axis])
+        coarse = (1 + case.reach) * max(_token_size(layout, axis), cell[axis])
         blur = 2.0 * max(1.0, cell[axis] / 4)  # of resizing, in pixels of the image
         low, high = region[axis] - found[axis], found[axis + 2] - region[axis + 2]
         assert -0.5 * cell[axis] - 1 <= low <= coarse + blur, f"{'xy'[axis]}: {found} is not {region}"
@@ -216,13 +216,14 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
     """``(N, d)``: what the text model gets of the images."""
     decoder, seen = explainer.decoder, {}
     keys = decoder.family.keys
-    module = decoder.text_model if keys != "encoder" else decoder.model.get_encoder()
+    module = {"sequence": decoder.layers[0], "encoder": decoder.model.get_encoder(), "vision": decoder.text_model}[keys]
 
     class Stop(Exception):
         pass
 
-    def remember(_m: Any, _a: Any, kwargs: Any) -> None:
+    def remember(_m: Any, args: Any, kwargs: Any) -> None:
         seen.update(kwargs)
+        seen.setdefault("states", args[0] if args else kwargs.get("hidden_states", kwargs.get("inputs_embeds")))
         raise Stop
 
     hook = module.register_forward_pre_hook(remember, with_kwargs=True)
@@ -232,7 +233,7 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
     if keys == "vision":
         visible = seen["cross_attention_mask"][0, 0, -1] == 0
         return seen["cross_attention_states"].flatten(0, -2)[visible]
-    states = seen["inputs_embeds"][0, decoder.is_placeholder(inputs["input_ids"][0])]
+    states = seen["states"][0, decoder.is_placeholder(inputs["input_ids"][0])]
     return states if case.separators is None else states[~case.separators(inputs)]
 
 
