@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .environment import info
     from .explainer import Explainer
     from .explanation import Explanation
+    from .models import Family, register_family
 
 __version__ = "0.1.0"
 
@@ -18,16 +19,24 @@ __all__ = [
     "DexarFastError",
     "Explainer",
     "Explanation",
+    "Family",
     "InputError",
     "NotFiniteError",
     "SelfCheckError",
     "UnsupportedModelError",
     "__version__",
     "info",
+    "register_family",
 ]
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
-_HOMES = {"Explainer": ".explainer", "Explanation": ".explanation", "info": ".environment"}
+_HOMES = {
+    "Explainer": ".explainer",
+    "Explanation": ".explanation",
+    "Family": ".models",
+    "info": ".environment",
+    "register_family": ".models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,14 @@ class LayerGradient:
     attention: AttentionCall
     inputs: LayerInputs
     residual_out: Tensor
+
+    def to(self, device: torch.device) -> LayerGradient:
+        """What scores and maps are made of, on the device that adds up the layers of a model on several devices."""
+        if self.d_out.device == device:
+            return self
+        call = self.attention
+        moved = {name: getattr(call, name).to(device) for name in ("query", "key", "value", "out")}
+        return replace(self, d_out=self.d_out.to(device), attention=replace(call, **moved))
 
 
 class _PromptSeen(Exception):

@@ -45,8 +45,8 @@ def accumulate_layers(
         call = gradient.attention
         keys = request.keys(call.key.shape[1], call.window)
         if call.layer not in checked:
-            check_layer(decoder, gradient, keys, lens)
-        accumulator.add(gradient, keys)
+            check_layer(decoder, gradient, keys.to(gradient.d_out.device), lens)
+        accumulator.add(gradient.to(request.answer_ids.device), keys)
         report("explaining", accumulator.n_layers, len(layers))
 
     report("explaining", 0, len(layers))

@@ -63,6 +63,12 @@ class PromptEncoder:
         )
         return text
 
+    def probe(self) -> str:
+        """A short prompt that `render` takes, with one image."""
+        if self.image_token is None or self.processor.chat_template:
+            return _PROBES[0]
+        return f"{self.image_token} {_PROBES[0]}"
+
     def encode_answer(self, answer: str) -> Tensor:
         """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts)."""
         ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]

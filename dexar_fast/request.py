@@ -32,6 +32,7 @@ class Request:
         text_keys: ``(keys,)`` bool, the keys that count as text.
         layout: how the image tokens form maps.
         cross: the keys are those of a cross-attention, every row sees all of them.
+        first_sees_prompt: the first row, the prompt's last position, sees all of it even under a sliding window.
     """
 
     inputs: Mapping[str, Tensor]
@@ -40,6 +41,7 @@ class Request:
     text_keys: Tensor
     layout: ImageLayout
     cross: bool = False
+    first_sees_prompt: bool = False
 
     @property
     def prompt_length(self) -> int:
@@ -59,7 +61,10 @@ class Request:
             InputError: a cross-attention has another number of keys than the layout.
         """
         if not self.cross:
-            return KeySets(self.image_keys, self.text_keys[:n_keys], causal_rows(self.row_positions, window))
+            visible = causal_rows(self.row_positions, window)
+            if self.first_sees_prompt:
+                visible[0, 0] = 0
+            return KeySets(self.image_keys, self.text_keys[:n_keys], visible)
         if n_keys != len(self.text_keys):
             raise InputError(
                 f"model_inputs: cross-attention reads {n_keys} states, but the layout of the images gives "
@@ -156,7 +161,8 @@ def make_request(
             'text_set: "content_only" needs the prompt as text, to know what of it is template; pass a bool mask.'
         )
     cross = family.keys == "encoder"  # answer tokens are not among an encoder's keys
-    return Request(inputs, answer_ids, image_keys, text[:n_prompt] if cross else text, layout, cross)
+    text = text[:n_prompt] if cross else text
+    return Request(inputs, answer_ids, image_keys, text, layout, cross, family.prompt_sees_itself)
 
 
 def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:

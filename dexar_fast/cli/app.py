@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,8 @@ import typer
 
 from .. import __version__
 from .failures import failures_as_exit_codes
-from .options import DEFAULT_OUT, Debug, Normalization, Out, Quiet, TextSet, parse_layers
+from .options import DEFAULT_OUT, Debug, Device, Dtype, Normalization, Out, Quiet, TextSet, parse_layers
+from .progress import shown_progress
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -109,10 +111,8 @@ def explain(
     ] = TextSet.all_non_image,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer that the model may write.", min=1)] = 256,
     out: Out = DEFAULT_OUT,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -152,24 +152,40 @@ def explain(
 
 @app.command()
 def info(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also load this model, test it, and say how it is explained.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, devices and backends.
+    """Show versions, devices and backends, and what a model is to dexar-fast.
 
     \b
     Examples:
       dexar-fast info
+      dexar-fast info --model llava-hf/llava-1.5-7b-hf
       dexar-fast info --json > environment.json
     """
     with failures_as_exit_codes(debug):
         from rich.console import Console
 
         from ..environment import info as collect
-        from .tables import info_table
+        from .tables import info_table, model_table
 
         facts = collect()
+        if model is not None:
+            from .run import load
+
+            with shown_progress(quiet=as_json) as progress:
+                report = load(model, device, dtype, progress, self_test=False).self_test()
+            facts["model"] = dataclasses.asdict(report)
         if as_json:
             print(json.dumps(facts, indent=2))
-        else:
-            Console().print(info_table(facts))
+            return
+        console = Console()
+        console.print(info_table(facts))
+        if model is not None:
+            console.print()
+            console.print(model_table(facts["model"]))

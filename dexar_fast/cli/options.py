@@ -30,6 +30,8 @@ class TextSet(StrEnum):
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the report, the overlays and the saved explanation.")
 ]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the report and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

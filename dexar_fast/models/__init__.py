@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import UnsupportedModelError
+from ..errors import InputError, UnsupportedModelError
 from . import (
     cohere2_vision,
     deepseek,
@@ -27,12 +27,12 @@ from . import (
     qwen_vl,
 )
 from .decoder import Decoder
-from .family import Family, Prompt
+from .family import Family, Prompt, fixed_grid
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# One line per entry, alphabetically.
+# The built-in ones; one line per entry, alphabetically.
 FAMILIES: tuple[Family, ...] = (
     cohere2_vision.FAMILY,
     deepseek.DEEPSEEK_VL,
@@ -68,22 +68,46 @@ REFUSED: dict[str, str] = {
 }
 
 
+_registered: list[Family] = []
+
+
+def register_family(family: Family) -> None:
+    """Declare a family of your own, for this process; see docs/models.md.
+
+    The self-check guards it as it guards the built-in ones: a model that is not what the declaration says is refused.
+
+    Raises:
+        InputError: one of its model types has an entry already.
+    """
+    for model_type in family.model_types:
+        taken = _entry(model_type)
+        if taken is not None:
+            raise InputError(
+                f"family: expected model types without an entry; {model_type!r} belongs to family {taken.name!r}"
+            )
+    _registered.append(family)
+
+
 def family_of(config: PretrainedConfig) -> Family:
     """The family of a model's configuration.
 
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
-    for family in FAMILIES:
-        if config.model_type in family.model_types:
-            return family
+    family = _entry(config.model_type)
+    if family is not None:
+        return family
     if config.model_type in REFUSED:
         raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
-    supported = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
+    supported = ", ".join(t for family in (*FAMILIES, *_registered) for t in family.model_types)
     raise UnsupportedModelError(
         f"model: expected a model of type {supported}; got {config.model_type!r}. "
-        "A new family is one entry in dexar_fast/models/."
+        "Declare its family with dexar_fast.register_family (docs/models.md)."
     )
 
 
-__all__ = ["FAMILIES", "REFUSED", "Decoder", "Family", "Prompt", "family_of"]
+def _entry(model_type: str) -> Family | None:
+    return next((f for f in (*FAMILIES, *_registered) if model_type in f.model_types), None)
+
+
+__all__ = ["FAMILIES", "REFUSED", "Decoder", "Family", "Prompt", "family_of", "fixed_grid", "register_family"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
+from ..model_state import offloaded_weights
 from .family import Family
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Decoder:
     @property
     def vocabulary_size(self) -> int:
         """Number of rows of the output embedding."""
-        weight: Any = self._part(self.family.head).weight
-        return int(weight.shape[0])
+        head: Any = self._part(self.family.head)
+        return int(head.weight.shape[0])
 
     @cached_property
     def placeholder_ids(self) -> list[int]:
@@ -98,8 +99,11 @@ class Decoder:
 
     def output_rows(self, ids: Tensor) -> Tensor:
         """Rows ``W_lm[y]`` ``(T, d)`` of the output embedding."""
-        weight: Any = self._part(self.family.head).weight
-        return torch.nn.functional.embedding(ids, weight)
+        head: Any = self._part(self.family.head)
+        weight: Tensor = head.weight
+        if weight.is_meta:
+            weight = offloaded_weights(head)["weight"]
+        return torch.nn.functional.embedding(ids.to(weight.device), weight).to(ids.device)
 
     def project(self, layer: int, attention_output: Tensor, hidden_states: Tensor) -> Tensor:
         """What one layer's attention does behind attention proper, ``(1, T, H * D) -> (1, T, d)``."""

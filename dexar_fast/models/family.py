@@ -95,6 +95,18 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     return {"position_ids": torch.cat((before, further), dim=-1)}
 
 
+def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
+    """A layout of ``rows x cols`` tokens for every image, which the processor stretches to fit."""
+
+    def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
+        n_placeholders = int((prompt["input_ids"] == prompt.config.image_token_id).sum())
+        for _ in range(max(1, n_placeholders // (rows * cols))):
+            tokens.image((cols, rows))
+            tokens.grid(rows, cols)
+
+    return layout
+
+
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
     """The output projection: what attention does behind ``sum_j P_j V_j``.
 
@@ -140,6 +152,7 @@ class Family:
         project: what the attention module does behind attention proper, in a replay.
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
+        prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
             placeholders.
@@ -166,6 +179,7 @@ class Family:
     constant: tuple[str, ...] = ()
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
     continue_arguments: Continuation = next_positions
+    prompt_sees_itself: bool = False
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
     prompt_image: str | None = "image_token"

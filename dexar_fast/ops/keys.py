@@ -23,6 +23,10 @@ class KeySets:
     text: Tensor
     visible: Tensor
 
+    def to(self, device: torch.device) -> KeySets:
+        """The same on another device."""
+        return KeySets(self.image.to(device), self.text.to(device), self.visible.to(device))
+
     def is_visible(self, rows: slice, keys: Tensor) -> Tensor:
         """``(rows, len(keys))`` bool: may each of these rows attend to each of these key positions?"""
         start, stop = self.visible[rows, :1], self.visible[rows, 1:]

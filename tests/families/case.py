@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -40,10 +41,11 @@ class Case:
         logits: what the model does to the head's output (soft-cap, scale).
         global_vision: pattern of the weights of the vision tower that mix patches: zeroed where a test has to know
             which image token sees which pixels.
-        reach: how many image tokens on each side of its own still see a pixel then (convolutions behind the tower).
+        halo: how far, in cells, a token sees beyond its own (overlapping convolutions).
         attentions: implementations of the text model, the one that tests take by default first.
         paths: gradient paths that the family's declaration allows.
         skip: test name to the reason why it cannot be run on this family.
+        needs: a class of transformers that older releases lack, "" if none does.
     """
 
     name: str
@@ -55,10 +57,16 @@ class Case:
     separators: Callable[[dict[str, Tensor]], Tensor] | None = None
     logits: Callable[[Tensor], Tensor] = _identity
     global_vision: str = r"(vision|visual).*(attn|attention)\.(out_proj|o_proj|proj)\.(weight|bias)$"
-    reach: int = 0
+    halo: float = 0.0
     attentions: tuple[str, ...] = ("sdpa", "eager")
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
+    needs: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether this release of transformers has the model."""
+        return not self.needs or hasattr(transformers, self.needs)
 
     @property
     def prompts(self) -> dict[str, tuple[str, int]]:
@@ -111,13 +119,13 @@ def text_shape(**other: Any) -> dict[str, Any]:
 
 
 def vision_shape(**other: Any) -> dict[str, Any]:
-    """Arguments that most vision configurations take: 2 layers, 2 heads, width 32, patches of 8 in 24 pixels."""
+    """Arguments that most vision configurations take: 2 layers, 2 heads, width 32, patches of 8 in 48 pixels."""
     return {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "image_size": 24,
+        "image_size": 48,
         "patch_size": 8,
         **other,
     }

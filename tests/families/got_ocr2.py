@@ -52,7 +52,7 @@ CASES = tuple(
         processor(processor_class),
         image="<img><imgpad></img>",
         global_vision=r"vision_tower.*attn\.proj\.(weight|bias)$",
-        reach=1,
+        halo=1,
     )
     for name, processor_class in (("got_ocr2", Small), ("got_ocr2 tiles", Tiled))
 )

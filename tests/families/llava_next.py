@@ -13,7 +13,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 
 from .case import Case, randomised, text_shape, tokenizer, vision_shape
 
-PINPOINTS = [[24, 48], [48, 24], [48, 48], [24, 72], [72, 24]]
+PINPOINTS = [[48, 96], [96, 48], [96, 96], [48, 144], [144, 48]]
 
 
 def build(attention: str):
@@ -28,7 +28,7 @@ def build(attention: str):
 
 def processor() -> LlavaNextProcessor:
     images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, image_grid_pinpoints=PINPOINTS
+        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=PINPOINTS
     )
     return LlavaNextProcessor(
         images,
@@ -42,7 +42,7 @@ def processor() -> LlavaNextProcessor:
 def newlines(inputs: dict[str, Tensor]) -> Tensor:
     """The model's own packing, asked with numbered features and a newline that is no number."""
     model = build("sdpa").model
-    numbered = [torch.ones(len(p), 9, 1) for p in _patches(inputs)]
+    numbered = [torch.ones(len(p), 36, 1) for p in _patches(inputs)]
     packed, _ = model.pack_image_features(
         numbered, inputs["image_sizes"], "default", image_newline=torch.tensor([torch.nan])
     )
@@ -52,7 +52,7 @@ def newlines(inputs: dict[str, Tensor]) -> Tensor:
 def _patches(inputs: dict[str, Tensor]) -> list[range]:
     from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-    return [range(image_size_to_num_patches(size, PINPOINTS, 24)) for size in inputs["image_sizes"]]
+    return [range(image_size_to_num_patches(size, PINPOINTS, 48)) for size in inputs["image_sizes"]]
 
 
 CASES = (Case("llava_next", build, processor, separators=newlines),)

@@ -20,12 +20,15 @@ from .case import Case, randomised, text_shape, tokenizer, vision_shape
 from .torchvision_free import torchvision_free
 
 SPECIALS: dict[str, Any] = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
-VISION = PixtralVisionConfig(**vision_shape(image_size=64, patch_size=2, model_type="pixtral"))
+
+
+def vision(patch: int) -> PixtralVisionConfig:
+    return PixtralVisionConfig(**vision_shape(image_size=60, patch_size=patch, model_type="pixtral"))
 
 
 def mistral3(attention: str):
     config = Mistral3Config(
-        vision_config=VISION,
+        vision_config=vision(3),
         text_config=MistralConfig(**text_shape(sliding_window=None)),
         image_token_index=3,
         spatial_merge_size=2,
@@ -35,7 +38,7 @@ def mistral3(attention: str):
 
 def pixtral(attention: str):
     config = LlavaConfig(
-        vision_config=VISION,
+        vision_config=vision(6),
         text_config=MistralConfig(**text_shape(sliding_window=None)),
         image_token_index=3,
         vision_feature_layer=-1,
@@ -46,17 +49,16 @@ def pixtral(attention: str):
 
 def lighton_ocr(attention: str):
     config = LightOnOcrConfig(
-        vision_config=VISION, text_config=Qwen3Config(**text_shape()), image_token_id=3, spatial_merge_size=2
+        vision_config=vision(3), text_config=Qwen3Config(**text_shape()), image_token_id=3, spatial_merge_size=2
     )
     return randomised(LightOnOcrForConditionalGeneration, config, attention)
 
 
 def processor(processor_class, merge: int):
     def build():
-        cell = 2 * merge
-        images = PixtralImageProcessorPil(size={"longest_edge": 36}, patch_size={"height": cell, "width": cell})
+        images = PixtralImageProcessorPil(size={"longest_edge": 60}, patch_size={"height": 6, "width": 6})
         words = tokenizer(tuple(SPECIALS.values()), **SPECIALS)
-        return processor_class(images, words, patch_size=2, spatial_merge_size=merge)
+        return processor_class(images, words, patch_size=6 // merge, spatial_merge_size=merge)
 
     return build
 

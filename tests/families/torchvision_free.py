@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import image_processing_backends
 from transformers.image_utils import PILImageResampling
@@ -22,16 +24,15 @@ from transformers.utils import is_torchvision_available
 class InterpolationMode(Enum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
+    LANCZOS = "lanczos"  # only named, never asked for here
 
 
 def resize(
     image: Tensor, size: Any, interpolation: InterpolationMode = InterpolationMode.BILINEAR, antialias: bool = True
 ) -> Tensor:
-    batch = image.reshape(-1, *image.shape[-3:]).float()
+    batch = image.reshape(-1, *image.shape[-3:])
     out = torch.nn.functional.interpolate(batch, tuple(size), mode=interpolation.value, antialias=antialias)
-    out = out.reshape(*image.shape[:-2], *size)
-    return out if image.is_floating_point() else out.round().clamp(0, 255).to(image.dtype)
+    return out.reshape(*image.shape[:-2], *size)
 
 
 def pad(image: Tensor, padding: list[int], fill: Any = 0, padding_mode: str = "constant") -> Tensor:
@@ -45,12 +46,17 @@ def normalize(image: Tensor, mean: Any, std: Any, inplace: bool = False) -> Tens
     return (image - mean) / std
 
 
+def pil_to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 def torchvision_free(module: str, name: str) -> Any:
     """A class of a module of transformers that imports torchvision."""
     if is_torchvision_available():
         return getattr(importlib.import_module(module), name)
     functional: Any = ModuleType("torchvision.transforms.v2.functional")
-    functional.resize, functional.pad, functional.normalize = resize, pad, normalize
+    for function in (resize, pad, normalize, pil_to_tensor):
+        setattr(functional, function.__name__, function)
     functional.grayscale_to_rgb = lambda image: image
     functional.InterpolationMode = InterpolationMode
     v2: Any = ModuleType("torchvision.transforms.v2")
