@@ -26,7 +26,7 @@ SPECIALS: dict[str, Any] = {
 
 def build(attention: str):
     config = Cohere2VisionConfig(
-        vision_config=SiglipVisionConfig(**vision_shape(image_size=32, vision_use_head=False)),
+        vision_config=SiglipVisionConfig(**vision_shape(image_size=48, vision_use_head=False)),
         text_config=Cohere2Config(**text_shape(sliding_window=16, sliding_window_pattern=3)),
         image_token_id=3,
         alignment_intermediate_size=48,
@@ -35,7 +35,7 @@ def build(attention: str):
 
 
 def processor() -> Cohere2VisionProcessor:
-    images = Cohere2VisionImageProcessor(size={"height": 32, "width": 32}, max_patches=6, patch_size=2)
+    images = Cohere2VisionImageProcessor(size={"height": 48, "width": 48}, max_patches=6, patch_size=3)
     return Cohere2VisionProcessor(images, tokenizer(tuple(SPECIALS.values()), **SPECIALS))
 
 

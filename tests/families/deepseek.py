@@ -22,8 +22,8 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 
 from .case import Case, randomised, text_shape, tokenizer, vision_shape
 
-VISION = vision_shape(image_size=32)
-SQUARE = {"size": {"height": 32, "width": 32}, "min_size": 6}
+VISION = vision_shape(image_size=48)
+SQUARE = {"size": {"height": 48, "width": 48}, "min_size": 9}
 
 
 def deepseek_vl(attention: str):
@@ -44,7 +44,7 @@ def deepseek_vl_hybrid(attention: str):
             "output_channels": 16,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
-            "image_size": 64,
+            "image_size": 96,
             "patch_size": 8,
             "window_size": 4,
             "global_attn_indexes": [1],
@@ -66,7 +66,7 @@ class Janus(JanusForConditionalGeneration):
 
 
 def janus(attention: str):
-    vision = {**VISION, "mlp_ratio": 1.5, "projection_dim": 32, "num_image_tokens": 16}
+    vision = {**VISION, "mlp_ratio": 1.5, "projection_dim": 32, "num_image_tokens": 36}
     del vision["intermediate_size"]
     config = JanusConfig(
         vision_config=vision,
@@ -78,7 +78,7 @@ def janus(attention: str):
             "base_channels": 32,
             "channel_multiplier": [1, 1],
             "num_res_blocks": 1,
-            "num_patches": 4,
+            "num_patches": 6,
             "projection_dim": 32,
             "image_token_embed_dim": 32,
         },
@@ -90,7 +90,7 @@ def janus(attention: str):
 def processor(processor_class, images):
     def build():
         words = tokenizer(("<image>", "<boi>", "<eoi>"), image_token="<image>", boi_token="<boi>", eoi_token="<eoi>")
-        return processor_class(images(), words, num_image_tokens=16)
+        return processor_class(images(), words, num_image_tokens=36)
 
     return build
 
@@ -102,7 +102,7 @@ CASES = (
         deepseek_vl_hybrid,
         processor(
             DeepseekVLHybridProcessor,
-            lambda: DeepseekVLHybridImageProcessorPil(**SQUARE, high_res_size={"height": 64, "width": 64}),
+            lambda: DeepseekVLHybridImageProcessorPil(**SQUARE, high_res_size={"height": 96, "width": 96}),
         ),
         # The second tower is silenced: its convolutions see the neighbours of a cell.
         global_vision=r"(vision_model.*attn\.out_proj|aligner\.high_res_vision_proj)\.(weight|bias)$",

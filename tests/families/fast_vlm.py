@@ -18,7 +18,7 @@ def build(attention: str):
 
 
 def processor() -> LlavaProcessor:
-    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    images = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
     words = tokenizer(image_token="<image>")
     return LlavaProcessor(
         images, words, patch_size=8, vision_feature_select_strategy="full", num_additional_image_tokens=0

@@ -30,10 +30,10 @@ SPECIALS: dict[str, Any] = {
 def build(model_class, config_class, text):
     def of_attention(attention: str):
         config = config_class(
-            vision_config=vision_shape(image_size=[32, 32], patch_size=[8, 8], drop_path_rate=0.0),
+            vision_config=vision_shape(image_size=[48, 48], patch_size=[8, 8], drop_path_rate=0.0),
             text_config=text,
             image_token_id=3,
-            image_seq_length=4,
+            image_seq_length=9,
         )
         return randomised(model_class, config, attention)
 
@@ -42,9 +42,9 @@ def build(model_class, config_class, text):
 
 def processor(processor_class, **further):
     def of_name():
-        images = GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, max_patches=6)
+        images = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, max_patches=6)
         words = tokenizer(tuple(SPECIALS.values()), **SPECIALS)
-        return processor_class(images, words, image_seq_length=4, **further)
+        return processor_class(images, words, image_seq_length=9, **further)
 
     return of_name
 

@@ -14,7 +14,7 @@ def build(attention: str):
     del text["head_dim"]
     config = Ovis2Config(
         vision_config=Ovis2VisionConfig(
-            **vision_shape(image_size=32, vocab_size=40, hidden_stride=2, num_visual_indicator_tokens=5)
+            **vision_shape(image_size=48, vocab_size=40, hidden_stride=2, num_visual_indicator_tokens=5)
         ),
         text_config=Qwen2Config(**text),
         image_token_id=3,
@@ -26,8 +26,8 @@ def build(attention: str):
 
 
 def processor() -> Ovis2Processor:
-    images = Ovis2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=6)
-    return Ovis2Processor(images, tokenizer(SPECIALS), image_seq_length=4)
+    images = Ovis2ImageProcessorPil(size={"height": 48, "width": 48}, crop_to_patches=True, max_patches=6)
+    return Ovis2Processor(images, tokenizer(SPECIALS), image_seq_length=9)
 
 
 CASES = (Case("ovis2", build, processor),)

@@ -19,7 +19,7 @@ PerceptionLMImageProcessor = torchvision_free(
 
 def build(attention: str):
     config = PerceptionLMConfig(
-        vision_config=ViTConfig(**vision_shape(image_size=32), model_args={"embed_dim": 32}),
+        vision_config=ViTConfig(**vision_shape(image_size=48), model_args={"embed_dim": 32}),
         text_config=LlamaConfig(**text_shape()),
         vision_use_cls_token=True,
         projector_pooling_ratio=2,
@@ -33,7 +33,7 @@ def processor(max_num_tiles: int):
     def with_tiles() -> PerceptionLMProcessor:
         return without_video(PerceptionLMProcessor)(
             None,
-            PerceptionLMImageProcessor(tile_size=32, max_num_tiles=max_num_tiles),
+            PerceptionLMImageProcessor(tile_size=48, max_num_tiles=max_num_tiles),
             tokenizer(("<image>", "<video>"), image_token="<image>", video_token="<video>"),
             patch_size=8,
             pooling_ratio=2,
