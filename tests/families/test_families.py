@@ -12,6 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from dexar_fast import Explainer
 from dexar_fast.geometry import Grid
@@ -268,9 +269,10 @@ def test_model_is_left_as_it_was(case: Case) -> None:
 
 
 def test_decoder_finds_every_part() -> None:
-    """Each case's model is of the family that its configuration names."""
+    """Each case's model is of the family that its configuration names, and of a type that `from_pretrained` loads."""
     for case in filter(lambda case: case.available, CASES.values()):
         model = case.model(case.attentions[0])
         explainer = Explainer(model)
         assert isinstance(explainer.decoder, Decoder)
         assert model.config.model_type in explainer.family.model_types
+        assert model.config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
