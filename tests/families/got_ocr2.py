@@ -1,7 +1,5 @@
 """GOT-OCR 2: a SAM-like tower and two strided convolutions; one view, or tiles where the processor is told to."""
 
-from typing import ClassVar
-
 from transformers import GotOcr2Config, GotOcr2ForConditionalGeneration, GotOcr2Processor, Qwen2Config
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -30,11 +28,17 @@ def build(attention: str):
 
 
 class Small(GotOcr2Processor):
-    num_image_tokens = 16
+    """transformers' processor counts on 256 tokens per view unless the call says otherwise."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs, num_image_tokens=16)
 
 
 class Tiled(Small):
-    images_kwargs: ClassVar = {"crop_to_patches": True, "min_patches": 1, "max_patches": 4}
+    """It cuts tiles only when it is told to in the call."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs, crop_to_patches=True, min_patches=1, max_patches=4)
 
 
 def processor(processor_class):

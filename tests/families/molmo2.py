@@ -57,5 +57,12 @@ def processor() -> Any:
 
 
 CASES = (
-    Case("molmo2", build, processor, image="<|image|>", global_vision=r"vision_tower.*attn\.o_proj\.(weight|bias)$"),
+    Case(
+        "molmo2",
+        build,
+        processor,
+        image="<|image|>",
+        global_vision=r"vision_tower.*attn\.o_proj\.(weight|bias)$",
+        needs="Molmo2Config",
+    ),
 )
