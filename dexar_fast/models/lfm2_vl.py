@@ -1,8 +1,9 @@
-"""LFM2-VL: convolutions between attention layers; tiles between markers, then the image as a whole, of any shape."""
+"""LFM2-VL: convolutions between attention layers; tiles behind markers, then the image as a whole, of any shape."""
 
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 
 from ..layout import LayoutBuilder, tile_boxes
 from .family import Family, Prompt
@@ -12,21 +13,27 @@ _TILE = re.compile(r"<\|img_row_(\d+)_col_(\d+)\|>")
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """`spatial_shapes` holds rows and columns of patches of each view. The view without a marker is an image's last."""
-    factor = prompt.config.downsample_factor
-    cell = prompt.config.vision_config.patch_size * factor
-    tiles: list[tuple[tuple[int, int], int]] = []  # row and column of each tile, and its cells to a side
-    for marker, (rows, cols) in zip(marked_runs(prompt, _TILE), (prompt["spatial_shapes"] // factor).tolist()):
-        if marker is not None:
-            tiles.append((marker, rows))
-            continue
-        size = tokens.image((cols * cell, rows * cell))
-        if tiles:
-            last, side = tiles[-1]
-            for box in tile_boxes((0, 0, *size), *last):
-                tokens.grid(side, side, box)
-        tokens.grid(rows, cols, thumbnail=bool(tiles))
-        tiles = []
+    """`spatial_shapes` holds rows and columns of patches of each view: tiles, and the whole if there is a thumbnail.
+
+    Between two views of an image stands one token, its marker; between two images stand several.
+    """
+    config = prompt.config
+    factor = config.downsample_factor
+    cell = config.vision_config.patch_size * factor
+    views = list(zip(marked_runs(prompt, _TILE), (prompt["spatial_shapes"] // factor).tolist()))
+    for length in prompt.runs(config.image_token_id, joined_over=1):
+        of_image: list[tuple[tuple[int, int] | None, list[int]]] = []
+        while views and length > 0:
+            of_image.append(views.pop(0))
+            rows, cols = of_image[-1][1]
+            length -= rows * cols
+        tiles = [marker for marker, _ in of_image if marker is not None]
+        down, across = tiles[-1] if tiles else (1, 1)
+        rows, cols = of_image[0][1]
+        size = tokens.image((across * cols * cell, down * rows * cell))
+        boxes = tile_boxes((0, 0, *size), down, across) if tiles else []
+        for (_, (rows, cols)), box in zip_longest(of_image, boxes):
+            tokens.grid(rows, cols, box, thumbnail=bool(tiles) and box is None)
 
 
 FAMILY = Family(

@@ -32,16 +32,23 @@ def build(attention: str):
     return randomised(Lfm2VlForConditionalGeneration, config, attention)
 
 
-def processor() -> Lfm2VlProcessor:
-    images = Lfm2VlImageProcessor(
-        tile_size=32,
-        max_tiles=4,
-        min_image_tokens=2,
-        max_image_tokens=6,
-        encoder_patch_size=8,
-        max_pixels_tolerance=1.5,
-    )
-    return Lfm2VlProcessor(images, tokenizer((*SPECIALS.values(), *MARKERS), vocabulary=320, **SPECIALS))
+def processor(use_thumbnail: bool):
+    def build() -> Lfm2VlProcessor:
+        images = Lfm2VlImageProcessor(
+            tile_size=32,
+            max_tiles=4,
+            min_image_tokens=2,
+            max_image_tokens=6,
+            encoder_patch_size=8,
+            max_pixels_tolerance=1.5,
+            use_thumbnail=use_thumbnail,
+        )
+        return Lfm2VlProcessor(images, tokenizer((*SPECIALS.values(), *MARKERS), vocabulary=320, **SPECIALS))
+
+    return build
 
 
-CASES = (Case("lfm2_vl", build, processor, paths=("replay",)),)
+CASES = (
+    Case("lfm2_vl", build, processor(True), paths=("replay",)),
+    Case("lfm2_vl, no thumbnail", build, processor(False), paths=("replay",)),
+)
