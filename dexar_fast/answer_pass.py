@@ -147,6 +147,20 @@ def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Pre
     return Prefill(inputs, sharing(cache), seen["inputs_embeds"], seen)
 
 
+def _embed_text(decoder: Decoder, ids: Tensor) -> Tensor:
+    """What a text model that embeds its prompt ``(P,)`` itself begins with; of use on the positions that run again."""
+    if decoder.family.keys != "sequence":
+        return decoder.embed(ids)  # the image is not in the sequence
+    is_image = decoder.is_placeholder(ids)
+    again = is_image if decoder.family.rows == "whole" else is_image[-1:]
+    if bool(again.any()):
+        raise InputError(
+            f"prompt: ends in an image, and a {decoder.family.name} model does not show what it makes of one. "
+            "Put text behind the image."
+        )
+    return decoder.embed(ids.masked_fill(is_image, 0))
+
+
 def sharing(cache: Cache) -> Cache:
     """A cache of its own on the same tensors: layers replace theirs when they are cut or grow, and never write."""
     mine = copy(cache)
@@ -168,7 +182,7 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
         if not seen:
             seen.update(kwargs)
             if seen.get("inputs_embeds") is None and decoder.family.rows != "decoder":
-                seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
+                seen["inputs_embeds"] = _embed_text(decoder, kwargs["input_ids"][0])
         if stop:
             raise _PromptSeen
 

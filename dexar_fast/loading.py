@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from .demo import CHECKPOINT
 from .errors import InputError, UnsupportedModelError
@@ -40,7 +40,7 @@ def load_model(
     try:
         # The small files first: a folder without them is refused before the weights are read.
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-        loaded, info = AutoModelForImageTextToText.from_pretrained(
+        loaded, info = AutoModelForMultimodalLM.from_pretrained(
             source,
             config=config,
             dtype=values,

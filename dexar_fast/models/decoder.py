@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,7 +70,10 @@ class Decoder:
     @cached_property
     def placeholder_ids(self) -> list[int]:
         """Token ids that stand for images in a prompt."""
-        ids = [getattr(self.model.config, name, None) for name in self.family.placeholders]
+        ids = [
+            reduce(lambda part, name: getattr(part, name, None), path.split("."), self.model.config)
+            for path in self.family.placeholders
+        ]
         return [int(i) for i in ids if i is not None]
 
     def is_placeholder(self, ids: Tensor) -> Tensor:

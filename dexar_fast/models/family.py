@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -43,6 +44,25 @@ class Prompt:
                 "Pass everything that the processor returns."
             )
         return self.inputs[name]
+
+    def runs(self, token_id: int, joined_over: int = 0) -> list[int]:
+        """How often a token stands in each of its runs in the prompt, in their order.
+
+        Args:
+            token_id: of the token.
+            joined_over: runs with at most so many other tokens between them are one.
+        """
+        lengths: list[int] = []
+        gap = 0
+        for found, group in groupby(self["input_ids"][0].tolist(), token_id.__eq__):
+            n = len(list(group))
+            if not found:
+                gap = n
+            elif lengths and gap <= joined_over:
+                lengths[-1] += n
+            else:
+                lengths.append(n)
+        return lengths
 
     @property
     def image_processor(self) -> Any:
@@ -158,7 +178,8 @@ class Family:
             rows, from those that it was called with for the prompt.
         prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
         run_state: attributes that the base model sets on itself while it runs; they are put back.
-        placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
+            placeholders.
         placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.

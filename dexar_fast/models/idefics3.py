@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import groupby
 from math import isqrt
 from typing import Any
@@ -17,22 +18,31 @@ _TILE = re.compile(r"<row_(\d+)_col_(\d+)>")
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     """Runs of image tokens; a run behind a marker is a tile, one without is the whole image and its last run."""
     config = prompt.config
-    ids = prompt["input_ids"][0].tolist()
     side = isqrt((config.vision_config.image_size // config.vision_config.patch_size) ** 2 // config.scale_factor**2)
     height, width = prompt["pixel_values"].shape[-2:]
-    markers = _markers(prompt)
     tiles: list[tuple[int, int]] = []
+    for marker in marked_runs(prompt, _TILE):
+        if marker is not None:
+            tiles.append(marker)
+        else:
+            _one_image(tokens, tiles, side, (width, height))
+            tiles = []
+
+
+def marked_runs(prompt: Prompt, pattern: re.Pattern[str]) -> Iterator[tuple[int, int] | None]:
+    """Of each run of placeholders, the row and column, from 1, that the token before it names; None if it names none.
+
+    Args:
+        prompt: with a processor, whose tokenizer knows the markers.
+        pattern: of a marker, with groups for row and column.
+    """
+    ids = prompt["input_ids"][0].tolist()
+    markers = _markers(prompt, pattern)
     position = 0
-    for is_image, run in groupby(ids, lambda i: i == config.image_token_id):
-        n = len(list(run))
+    for is_image, run in groupby(ids, lambda i: i == prompt.config.image_token_id):
         if is_image:
-            marker = markers.get(ids[position - 1])
-            if marker is not None:
-                tiles.append(marker)
-            else:
-                _one_image(tokens, tiles, side, (width, height))
-                tiles = []
-        position += n
+            yield markers.get(ids[position - 1]) if position else None
+        position += len(list(run))
 
 
 def _one_image(tokens: LayoutBuilder, tiles: list[tuple[int, int]], side: int, tile: tuple[int, int]) -> None:
@@ -44,7 +54,7 @@ def _one_image(tokens: LayoutBuilder, tiles: list[tuple[int, int]], side: int, t
     tokens.grid(side, side, thumbnail=bool(tiles))
 
 
-def _markers(prompt: Prompt) -> dict[int, tuple[int, int]]:
+def _markers(prompt: Prompt, pattern: re.Pattern[str]) -> dict[int, tuple[int, int]]:
     """Row and column, from 1, by the id of the marker token."""
     processor: Any = prompt.processor
     if processor is None:
@@ -52,7 +62,7 @@ def _markers(prompt: Prompt) -> dict[int, tuple[int, int]]:
             "processor: its tokenizer says which tokens mark rows and columns of tiles, and this Explainer has none. "
             "Pass Explainer(model, processor)."
         )
-    found = {index: _TILE.fullmatch(text) for text, index in processor.tokenizer.get_added_vocab().items()}
+    found = {index: pattern.fullmatch(text) for text, index in processor.tokenizer.get_added_vocab().items()}
     return {index: (int(match[1]), int(match[2])) for index, match in found.items() if match}
 
 

@@ -1,15 +1,22 @@
-"""LLaVA 1.5 and its kin (BakLLaVA, VipLLaVA): a fixed grid of patches, row by row, in place of one `<image>` each."""
+"""LLaVA 1.5 and its kin (BakLLaVA, VipLLaVA): a fixed grid of patches, row by row, in place of one `<image>` each.
+
+Pixtral 12B is a LLaVA by its type, with a vision tower that takes images of any shape.
+"""
 
 from __future__ import annotations
 
 from ..errors import InputError
 from ..geometry import Box, resized_and_cropped
 from ..layout import LayoutBuilder
+from . import pixtral
 from .family import Family, Prompt
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     """``H // patch x W // patch`` cells of each image, a class token first if the strategy is "full"."""
+    if prompt.config.vision_config.model_type == "pixtral":
+        pixtral.layout(prompt, tokens)
+        return
     pixel_values = prompt["pixel_values"]
     if pixel_values.ndim != 4:
         raise InputError(f"image: expected pixel_values (images, 3, H, W); got {tuple(pixel_values.shape)}")
@@ -40,5 +47,5 @@ def cropped_box(prompt: Prompt, size: tuple[int, int], *, video: bool = False) -
     return resized_and_cropped(1, 1, size, resize, crop).box
 
 
-LLAVA = Family(name="llava", model_types=("llava",), layout=layout)
+LLAVA = Family(name="llava", model_types=("llava",), layout=layout, inputs=pixtral.INPUTS)
 VIPLLAVA = Family(name="vipllava", model_types=("vipllava",), layout=layout)

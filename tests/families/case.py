@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
+import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -47,6 +48,7 @@ class Case:
         skip: test name to the reason why it cannot be run on this family.
         video: ``(frames, 3, H, W)`` to model inputs of a prompt with that video, by hand: transformers' video
             processors need torchvision.
+        needs: a class of transformers that older releases lack, "" if none does.
     """
 
     name: str
@@ -64,6 +66,12 @@ class Case:
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
     video: Callable[[Tensor], dict[str, Tensor]] | None = None
+    needs: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether this release of transformers has the model."""
+        return not self.needs or hasattr(transformers, self.needs)
 
     @property
     def prompts(self) -> dict[str, tuple[str, int]]:
@@ -131,15 +139,17 @@ def vision_shape(**other: Any) -> dict[str, Any]:
     }
 
 
-def randomised(model_class: Any, config: Any, attention: str, *, seed: int = 9) -> Any:
+def randomised(model_class: Any, config: Any, attention: str, *, rest: str = "sdpa", seed: int = 9) -> Any:
     """A model whose weights are large enough that heads differ, with norms and gates that are not uniform.
 
-    ``attention`` is the text model's; the vision tower has sdpa.
+    ``attention`` is the text model's, ``rest`` that of the vision tower and of the whole.
     """
     torch.manual_seed(seed)
-    implementations = {"": "sdpa", "vision_config": "sdpa", "text_config": attention}
-    if not hasattr(config, "text_config"):
+    if hasattr(config, "decoder") and hasattr(config, "encoder"):
         implementations = {"": "eager", "encoder": "eager", "decoder": attention}
+    else:
+        whole_is_text = not hasattr(config, "text_config")
+        implementations = {"": attention if whole_is_text else rest, "vision_config": rest, "text_config": attention}
     # Experts one by one: the grouped product of transformers has no float64.
     mixture = any("expert" in name for name in vars(config.get_text_config()))
     experts = {"experts_implementation": "eager"} if mixture else {}

@@ -26,7 +26,7 @@ COLUMNS = {
 def results_table(outcomes: dict[str, dict[str, list[str]]]) -> str:
     """One row per case: how many of its tests passed, by column."""
     rows = [["model", "family", "gradient path", "keys", *COLUMNS.values()], ["---"] * (4 + len(COLUMNS))]
-    for case in sorted(all_cases().values(), key=lambda case: case.name):
+    for case in sorted(filter(lambda case: case.available, all_cases().values()), key=lambda case: case.name):
         family = _family(case)
         cells = [_cell(outcomes.get(case.name, {}).get(test, ())) for test in COLUMNS]
         rows.append([case.name, family.name, family.gradient_path, family.keys, *cells])

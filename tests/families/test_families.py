@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.geometry import Grid
@@ -32,9 +34,11 @@ each_prompt = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def _skip_with_reason(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
-    reasons = callspec.params["case"].skip if callspec else None
-    if reasons and request.node.originalname in reasons:
-        pytest.skip(reasons[request.node.originalname])
+    case = callspec.params["case"] if callspec else None
+    if case and not case.available:
+        pytest.skip(f"transformers {transformers.__version__} has no {case.needs}")
+    if case and case.skip and request.node.originalname in case.skip:
+        pytest.skip(case.skip[request.node.originalname])
 
 
 @cache
@@ -258,13 +262,14 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
     """``(N, d)``: what the text model gets of the images."""
     decoder, seen = explainer.decoder, {}
     keys = decoder.family.keys
-    module = decoder.text_model if keys != "encoder" else decoder.model.get_encoder()
+    module = {"sequence": decoder.layers[0], "encoder": decoder.model.get_encoder(), "vision": decoder.text_model}[keys]
 
     class Stop(Exception):
         pass
 
-    def remember(_m: Any, _a: Any, kwargs: Any) -> None:
+    def remember(_m: Any, args: Any, kwargs: Any) -> None:
         seen.update(kwargs)
+        seen.setdefault("states", args[0] if args else kwargs.get("hidden_states", kwargs.get("inputs_embeds")))
         raise Stop
 
     hook = module.register_forward_pre_hook(remember, with_kwargs=True)
@@ -276,7 +281,7 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
         return seen["cross_attention_states"].flatten(0, -2)[visible]
     if keys == "vision":
         return seen["encoder_hidden_states"][0]
-    states = seen["inputs_embeds"][0, decoder.is_placeholder(inputs["input_ids"][0])]
+    states = seen["states"][0, decoder.is_placeholder(inputs["input_ids"][0])]
     return states if case.separators is None else states[~case.separators(inputs)]
 
 
@@ -309,9 +314,10 @@ def test_model_is_left_as_it_was(case: Case) -> None:
 
 
 def test_decoder_finds_every_part() -> None:
-    """Each case's model is of the family that its configuration names."""
-    for case in CASES.values():
+    """Each case's model is of the family that its configuration names, and of a type that `from_pretrained` loads."""
+    for case in filter(lambda case: case.available, CASES.values()):
         model = case.model(case.attentions[0])
         explainer = Explainer(model)
         assert isinstance(explainer.decoder, Decoder)
         assert model.config.model_type in {t.split("/")[0] for t in explainer.family.model_types}
+        assert model.config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES

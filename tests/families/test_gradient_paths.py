@@ -10,7 +10,7 @@ import torch
 
 from dexar_fast.models import Decoder, Family
 
-from .case import all_cases, answer
+from .case import all_cases, answer, picture
 from .oracle import DoubleThroughout
 from .test_families import assert_close, encode, explainer_of, run
 
@@ -58,3 +58,12 @@ def test_model_of_another_build_is_named() -> None:
         Decoder(model, family)
     with pytest.raises(UnsupportedModelError, match=r"no layer of .* has an attention 'cross'"):
         Decoder(model, replace(family, final_norm=None, attention="cross"))
+
+
+def test_image_at_the_end_is_refused_where_the_text_model_embeds_it() -> None:
+    from dexar_fast import InputError
+
+    explainer = explainer_of(all_cases()["phi4_multimodal"])
+    inputs, _ = explainer.encode([picture()], "two blue stars<|image|>", "a")
+    with pytest.raises(InputError, match=r"prompt: ends in an image, and a phi4_multimodal model .* Put text behind"):
+        run(explainer, inputs, answer(3))
