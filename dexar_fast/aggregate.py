@@ -124,8 +124,8 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
         maps = (maps - low * weight_sums) * scale
         if unfiltered is not None:
             unfiltered = (unfiltered - low * (image.shape[1] * image.shape[2])) * scale
-    maps = _on_grid(maps, cells)
-    unfiltered = _on_grid(unfiltered, cells) if unfiltered is not None else None
+    maps = on_grid(maps, cells)
+    unfiltered = on_grid(unfiltered, cells) if unfiltered is not None else None
     delta = token_weights(image, text)
     return Aggregate(
         token_maps=minmax(maps),
@@ -139,7 +139,7 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
     )
 
 
-def _on_grid(maps: Tensor, cells: Tensor) -> Tensor:
+def on_grid(maps: Tensor, cells: Tensor) -> Tensor:
     """``(T, N)`` over image tokens to ``(T, cells)`` over the grid; tokens without a place are left out."""
     placed = cells >= 0
     on_grid = maps.new_zeros(len(maps), int(cells.max()) + 1)

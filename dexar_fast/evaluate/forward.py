@@ -1,0 +1,123 @@
+"""Plain forward passes over prompt and answer: what the model says of an answer when its image is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..model_state import evaluating
+from ..prompts import PromptEncoder
+
+if TYPE_CHECKING:
+    from ..explainer import Explainer
+
+Inputs = dict[str, Tensor]
+
+
+class Case(NamedTuple):
+    """Pictures of one size (made when they are needed), the prompt, and the answer whose probability each is asked."""
+
+    images: Iterable[Image.Image]
+    prompt: str
+    answer_ids: Tensor
+
+
+def with_answer(inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Inputs:
+    """Model inputs of prompt and answer together, from those of ``(n, P)`` prompts and ids ``(T,)``."""
+    n, P = inputs["input_ids"].shape
+    joined: Inputs = {}
+    for name, value in inputs.items():
+        joined[name] = value
+        if value.shape == (n, P) and not value.is_floating_point():
+            if name == "input_ids":
+                tail = answer_ids.expand(n, -1)
+            else:
+                # The answer is attended to, and of no special type.
+                tail = value.new_full((n, len(answer_ids)), 1 if name == "attention_mask" else 0)
+            joined[name] = torch.cat((value, tail), dim=1)
+    return joined
+
+
+def answer_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, batch_size: int = 64) -> list[Tensor]:
+    """Teacher-forced log-probability of every answer token, for every picture of every case.
+
+    Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
+    Only the rows that predict the answer go through the output embedding.
+
+    Args:
+        explainer: a model with its processor.
+        cases: pictures, prompt and answer.
+        batch_size: pictures per forward pass.
+
+    Returns:
+        One ``(pictures, T)`` float64 tensor per case, on the CPU.
+
+    Raises:
+        InputError: no processor.
+    """
+    if explainer.processor is None:
+        raise InputError("processor: expected one to encode changed images; this Explainer has none.")
+    encoder = PromptEncoder(explainer.processor)
+    results: list[list[Tensor]] = [[] for _ in cases]
+    waiting: list[tuple[int, Inputs, Tensor]] = []
+    n_waiting = 0
+
+    def run_waiting() -> None:
+        nonlocal n_waiting
+        for (index, _, _), rows in zip(waiting, _run(explainer, waiting), strict=True):
+            results[index].append(rows)
+        waiting.clear()
+        n_waiting = 0
+
+    for index, case in enumerate(cases):
+        text = encoder.render(case.prompt)
+        images = iter(case.images)
+        while taken := list(islice(images, batch_size - n_waiting)):
+            encoded = explainer.processor(images=taken, text=[text] * len(taken), return_tensors="pt")
+            inputs, answer_ids = explainer.tensors(dict(encoded), case.answer_ids)
+            waiting.append((index, with_answer(inputs, answer_ids), answer_ids))
+            n_waiting += len(taken)
+            if n_waiting == batch_size:
+                run_waiting()
+    if waiting:
+        run_waiting()
+    return [torch.cat(rows) for rows in results]
+
+
+def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) -> list[Tensor]:
+    """One forward pass over all that waits, and each part's ``(n, T)`` log-probabilities."""
+    decoder = explainer.decoder
+    with evaluating(explainer.model):
+        hidden = decoder.base(**_side_by_side([inputs for _, inputs, _ in waiting]), use_cache=False)[0]
+        head: Any = explainer.model.get_output_embeddings()
+        found, start = [], 0
+        for _, inputs, answer_ids in waiting:
+            n, length = inputs["input_ids"].shape
+            T = len(answer_ids)
+            rows = hidden[start : start + n, length - T - 1 : length - 1]  # [n, T, d]
+            log_p = head(rows).float().log_softmax(dim=-1)
+            found.append(log_p.gather(2, answer_ids.expand(n, -1)[..., None])[..., 0].double().cpu())
+            start += n
+    return found
+
+
+def _side_by_side(parts: Sequence[Inputs]) -> Inputs:
+    """One batch of several: sequences padded at their end to the longest, everything else as it is."""
+    longest = max(part["input_ids"].shape[1] for part in parts)
+    batch: Inputs = {}
+    for name in parts[0]:
+        values = []
+        for part in parts:
+            n, length = part["input_ids"].shape
+            value = part[name]
+            if value.shape == (n, length):
+                value = torch.nn.functional.pad(value, (0, longest - length))
+            values.append(value)
+        batch[name] = torch.cat(values)
+    return batch
