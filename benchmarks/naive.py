@@ -31,8 +31,23 @@ class NaiveResult:
     unfiltered_answer_map: Tensor  # (N,)
 
 
+# What head scores and maps are made of; of the two in `token_signals`, "dexar-attention" takes one each.
+SIGNALS = {
+    "dexar": ("gradient", "gradient"),
+    "dexar-scores": ("score_gradient", "score_gradient"),
+    "dexar-contribution": ("contribution", "contribution"),
+    "dexar-attention": ("score_gradient", "attention"),
+}
+
+
 def explain(
-    model: Any, inputs: dict[str, Tensor], answer: Tensor, layers: list[int], normalization: str, text_mask: Tensor
+    model: Any,
+    inputs: dict[str, Tensor],
+    answer: Tensor,
+    layers: list[int],
+    normalization: str,
+    text_mask: Tensor,
+    method: str = "dexar",
 ) -> NaiveResult:
     """All of Eq. 4-6 on ``layers``.
 
@@ -43,18 +58,19 @@ def explain(
         layers: indices of the layers to sum.
         normalization: "paper" or "reference".
         text_mask: ``(P + T,)`` bool, which positions are text.
+        method: a name of `SIGNALS`.
     """
-    gradients = [
-        token_gradients(model, inputs, answer[:t], int(answer[t]), layers) for t in range(len(answer))
-    ]  # T of (L, H, keys so far)
+    of_scores, of_maps = SIGNALS[method]
     prompt = inputs["input_ids"][0]
     image = (prompt == model.config.image_token_id).nonzero().flatten()
     image_scores, text_scores, on_image = [], [], []
-    for g in gradients:
+    for t in range(len(answer)):
+        signals = token_signals(model, inputs, answer[:t], int(answer[t]), layers)
+        g = signals[of_scores]  # (L, H, keys so far)
         text = text_mask[: g.shape[-1]].nonzero().flatten()
-        image_scores.append(g[..., image].relu().amax(-1))
-        text_scores.append(g[..., text].relu().amax(-1) if len(text) else torch.zeros_like(image_scores[-1]))
-        on_image.append(g[..., image].relu())
+        image_scores.append(g[..., image].amax(-1))
+        text_scores.append(g[..., text].amax(-1) if len(text) else torch.zeros_like(image_scores[-1]))
+        on_image.append(signals[of_maps][..., image])
     s_img, s_text = torch.stack(image_scores), torch.stack(text_scores)
     g = torch.stack(on_image)  # (T, L, H, N)
     if normalization == "reference":
@@ -76,32 +92,39 @@ def explain(
     )
 
 
-def token_gradients(model: Any, inputs: dict[str, Tensor], so_far: Tensor, token: int, layers: list[int]) -> Tensor:
-    """``G`` at the last position, ``(L, H, keys)``: from each layer's logit to its probabilities."""
+def token_signals(
+    model: Any, inputs: dict[str, Tensor], so_far: Tensor, token: int, layers: list[int]
+) -> dict[str, Tensor]:
+    """relu of every signal at the last position, each ``(L, H, keys)``: from each layer's logit to its attention."""
     ids = torch.cat((inputs["input_ids"][0], so_far))[None]
     decoder = model.model.language_model
     residuals: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        probabilities = stack.enter_context(_keep_probabilities(decoder))
+        kept = stack.enter_context(_keep_attention(decoder))
         for index, layer in enumerate(decoder.layers):
             handle = layer.register_forward_hook(lambda _m, _a, out, index=index: residuals.update({index: out}))
             stack.callback(handle.remove)
         model.model(input_ids=ids, pixel_values=inputs["pixel_values"], use_cache=False)
-    rows = []
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("gradient", "score_gradient", "contribution", "attention")}
     for layer in layers:
+        scores, probabilities = kept[layer]
         logit = decoder.norm(residuals[layer])[0, -1] @ model.lm_head.weight[token]
-        (gradient,) = torch.autograd.grad(logit, probabilities[layer], retain_graph=True)
-        row = gradient[0, :, -1]
+        of_probabilities, of_scores = torch.autograd.grad(logit, (probabilities, scores), retain_graph=True)
+        P, G = probabilities[0, :, -1], of_probabilities[0, :, -1]
         # A masked key has probability zero but a gradient; it is not visible.
-        rows.append(row.masked_fill(probabilities[layer][0, :, -1] == 0, -math.inf).relu())
-    return torch.stack(rows).detach()
+        rows["gradient"].append(G.masked_fill(P == 0, -math.inf).relu())
+        rows["score_gradient"].append(of_scores[0, :, -1].relu())
+        rows["contribution"].append((P * G).relu())
+        rows["attention"].append(P)
+    return {name: torch.stack(of_layers).detach() for name, of_layers in rows.items()}
 
 
 @contextmanager
-def _keep_probabilities(decoder: Any) -> Iterator[dict[int, Tensor]]:
+def _keep_attention(decoder: Any) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """Scores before, and probabilities behind the softmax of every layer."""
     module: Any = sys.modules[type(decoder.layers[0].self_attn).__module__]
     original = module.eager_attention_forward
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def attention(
         self: Any,
@@ -118,8 +141,10 @@ def _keep_probabilities(decoder: Any) -> Iterator[dict[int, Tensor]]:
         logits = query @ key.transpose(2, 3) * scaling
         if attention_mask is not None:
             logits = logits + attention_mask
-        kept[self.layer_idx] = logits.softmax(-1).requires_grad_()
-        return (kept[self.layer_idx] @ value).transpose(1, 2), None
+        logits.requires_grad_()
+        probabilities = logits.softmax(-1)
+        kept[self.layer_idx] = logits, probabilities
+        return (probabilities @ value).transpose(1, 2), None
 
     module.eager_attention_forward = attention
     try:

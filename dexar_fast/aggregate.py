@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .answer_pass import LayerGradient
-from .ops import KeySets, accumulate_maps, accumulator, head_scores
+from .methods import Method
+from .ops import Attention, KeySets, accumulator, score_and_accumulate
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Aggregate:
 class Accumulator:
     """Takes one layer after the other; holds ``(T, N)`` sums and ``(T, L, H)`` scores, never a gradient."""
 
-    def __init__(self, n_tokens: int, n_image_keys: int, *, unfiltered: bool, backend: str) -> None:
+    def __init__(self, n_tokens: int, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
         self.shape = n_tokens, n_image_keys
+        self.method = method
         self.wants_unfiltered = unfiltered
         self.backend = backend
         self._maps: Tensor | None = None
@@ -45,13 +47,21 @@ class Accumulator:
 
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
-        d_out, value = gradient.d_out, gradient.attention.value
+        d_out, call = gradient.d_out, gradient.attention
         if self._maps is None:
             self._maps = d_out.new_zeros(self.shape, dtype=accumulator(d_out))
             self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
-        scores = head_scores(d_out, value, keys, backend=self.backend)
-        weights = head_weights(scores.image, scores.text)
-        accumulate_maps(d_out, value, weights, keys, self._maps, unfiltered=self.unfiltered, backend=self.backend)
+        scores = score_and_accumulate(
+            d_out,
+            call.value,
+            keys,
+            self._maps,
+            unfiltered=self.unfiltered,
+            score_signal=self.method.score_signal,
+            map_signal=self.method.map_signal,
+            attention=Attention(call.query, call.key, call.out[0].detach(), call.scale, call.softcap),
+            backend=self.backend,
+        )
         self._image.append(scores.image)
         self._text.append(scores.text)
         self._image_min.append(scores.image_min)

@@ -34,6 +34,7 @@ class AttentionCall:
         query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, the cache included.
         out: ``(T, H, D)``, the attention output as a leaf that requires grad.
         scale: factor on the attention logits.
+        softcap: cap on the attention logits, or None.
         window: number of keys that a row sees under a sliding window, or None.
     """
 
@@ -43,6 +44,7 @@ class AttentionCall:
     value: Tensor
     out: Tensor
     scale: float
+    softcap: float | None
     window: int | None
 
 
@@ -96,6 +98,7 @@ def _tapped(
                 value=value[0],
                 out=out,
                 scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                softcap=kwargs.get("softcap"),
                 window=kwargs.get("sliding_window"),
             )
         )

@@ -27,7 +27,7 @@ from .loading import load_model
 from .logit_lens import LogitLens, token_lens
 from .model_state import evaluating
 from .models import Decoder, family_of
-from .ops import resolve_backend
+from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
 from .pipeline import accumulate_layers
 from .progress import ProgressCallback, report_progress, silent
@@ -66,7 +66,7 @@ class Explainer:
         self.model = model
         self.processor = processor
         self.model_name = str(model.config.name_or_path)
-        resolve_backend(backend)  # an unknown name is told now
+        check_backend(backend)  # an unknown name is told now
         self.backend = backend
         self.decoder = Decoder(model, self.family)
         self.checked_layers: set[int] = set()  # passed the self-check
@@ -107,6 +107,7 @@ class Explainer:
         answer: str | None = None,
         *,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
@@ -121,6 +122,8 @@ class Explainer:
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
+            method: what is read off a key: "dexar" as published, the gradient of its attention probability;
+                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
@@ -138,7 +141,7 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = check_options(layers, normalization, text_set, unfiltered, len(self.decoder.layers))
+        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
         picture = load_image(image)
         with evaluating(self.model), report_progress(progress) as report:
             inputs, answer_ids = self.encode(picture, prompt, answer, max_new_tokens=max_new_tokens, report=report)
@@ -157,6 +160,7 @@ class Explainer:
         *,
         image: ImageInput | None = None,
         layers: LayerSelection = None,
+        method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
@@ -169,7 +173,8 @@ class Explainer:
             answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
             image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
                 Without it the result has none, and its grid is in model pixels.
-            layers, normalization, text_set, unfiltered, progress: as for `explain`; "content_only" needs `explain`.
+            layers, method, normalization, text_set, unfiltered, progress: as for `explain`; the text set
+                "content_only" needs `explain`.
 
         Returns:
             `Explanation`.
@@ -177,7 +182,7 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = check_options(layers, normalization, text_set, unfiltered, len(self.decoder.layers))
+        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
         inputs, ids = self.tensors(model_inputs, answer_ids)
         picture = None if image is None else load_image(image)
         with evaluating(self.model), report_progress(progress) as report:
@@ -218,6 +223,7 @@ class Explainer:
                 request,
                 options.layers,
                 lens,
+                method=options.method,
                 unfiltered=options.unfiltered,
                 backend=self.backend,
                 checked=self.checked_layers,
@@ -308,6 +314,7 @@ class Explainer:
                 **settings,
                 **self._provenance(),
                 "layers": list(options.layers),
+                "method": options.method,
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
@@ -317,7 +324,6 @@ class Explainer:
 
     def _provenance(self) -> dict[str, Any]:
         return {
-            "method": "dexar",
             "model": self.model_name,
             "revision": getattr(self.model.config, "_commit_hash", None),
             "model_class": type(self.model).__name__,
@@ -326,7 +332,7 @@ class Explainer:
             "device": str(self.model.device),
             "attention": self.decoder.attention_implementation,
             "gradient_path": "leaf",
-            "backend": resolve_backend(self.backend),
+            "backend": resolve_backend(self.backend, self.model.device, self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,

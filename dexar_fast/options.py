@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .layers import LayerSelection, select_layers
+from .methods import METHODS
 
 NORMALIZATIONS = ("paper", "reference")
 TEXT_SETS = ("all_non_image", "content_only", "generated_only")
@@ -23,23 +24,26 @@ class Options:
     """Attributes are those of `Explainer.explain`; `layers` are indices from 0, `text_set` a name or a bool tensor."""
 
     layers: tuple[int, ...]
+    method: str
     normalization: str
     text_set: str | Tensor
     unfiltered: bool
 
 
 def check_options(
-    layers: LayerSelection, normalization: str, text_set: TextSet, unfiltered: bool, n_layers: int
+    layers: LayerSelection, method: str, normalization: str, text_set: TextSet, unfiltered: bool, n_layers: int
 ) -> Options:
     """The options of one call.
 
     Raises:
         InputError: layers that a model of ``n_layers`` does not have, or an unknown name.
     """
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
     if normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
     if isinstance(text_set, str) and text_set not in TEXT_SETS:
         raise InputError(f"text_set: expected one of {', '.join(TEXT_SETS)} or a bool mask; got {text_set!r}")
     if not isinstance(text_set, str):
         text_set = torch.as_tensor(text_set)
-    return Options(select_layers(layers, n_layers), normalization, text_set, unfiltered)
+    return Options(select_layers(layers, n_layers), method, normalization, text_set, unfiltered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from .aggregate import Accumulator
 from .answer_pass import LayerGradient, prefill, run_rows
 from .errors import NotFiniteError
 from .logit_lens import LogitLens
+from .methods import METHODS
 from .models import Decoder
 from .progress import ProgressCallback
 from .request import Request
@@ -22,6 +24,7 @@ def accumulate_layers(
     layers: Sequence[int],
     lens: LogitLens,
     *,
+    method: str,
     unfiltered: bool,
     backend: str,
     checked: set[int],
@@ -31,6 +34,7 @@ def accumulate_layers(
 
     Args:
         decoder, request, layers, lens: as for `run_rows`.
+        method: a name of `METHODS`.
         unfiltered: also sum the maps with ``w = 1``.
         backend: of the ops.
         checked: layers that passed the self-check; others are checked now, and added if all went well.
@@ -39,11 +43,18 @@ def accumulate_layers(
     Raises:
         SelfCheckError, NotFiniteError, UnsupportedModelError: see `Explainer.explain`.
     """
-    accumulator = Accumulator(len(request.answer_ids), len(request.image_keys), unfiltered=unfiltered, backend=backend)
+    accumulator = Accumulator(
+        len(request.answer_ids),
+        len(request.image_keys),
+        method=METHODS[method],
+        unfiltered=unfiltered,
+        backend=backend,
+    )
+    keys_of = cache(request.keys)  # the layers of one kind share them
 
     def visit(gradient: LayerGradient) -> None:
         call = gradient.attention
-        keys = request.keys(call.key.shape[1], call.window)
+        keys = keys_of(call.key.shape[1], call.window)
         if call.layer not in checked:
             check_layer(decoder, gradient, keys, lens)
         accumulator.add(gradient, keys)

@@ -42,7 +42,9 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
     call = gradient.attention
     last = slice(-1, None)
     every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
-    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale)[0]  # [H, K]
+    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale, softcap=call.softcap)[
+        0
+    ]  # [H, K]
     value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
     out = torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
     _compare(decoder, call.layer, "attention output", out, call.out[0, -1])

@@ -17,7 +17,7 @@ import dexar_fast
 from dexar_fast import Explanation, InputError, NotFiniteError, SelfCheckError, UnsupportedModelError
 from dexar_fast.cli import app
 from dexar_fast.cli.failures import BAD_INPUT, RUN_FAILED
-from dexar_fast.cli.options import Normalization, TextSet, parse_layers
+from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers
 from dexar_fast.cli.output import WORD_PIXELS, overlay_name
 from dexar_fast.cli.progress import shown_progress
 from dexar_fast.cli.tables import printable
@@ -106,7 +106,7 @@ def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_pa
 
 def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
-    more = "--max-new-tokens 7 --device cpu --dtype bfloat16"
+    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16"
     result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
@@ -116,6 +116,7 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "prompt": "what?",
         "answer": "yes",
         "layers": -10,
+        "method": "dexar-scores",
         "normalization": "reference",
         "text_set": "content_only",
         "max_new_tokens": 7,
@@ -229,8 +230,10 @@ def test_layers_refused(text: str) -> None:
 
 
 def test_choices_are_the_engines() -> None:
+    from dexar_fast.methods import METHODS
     from dexar_fast.options import NORMALIZATIONS, TEXT_SETS
 
+    assert [str(choice) for choice in Method] == list(METHODS)
     assert [str(choice) for choice in Normalization] == list(NORMALIZATIONS)
     assert [str(choice) for choice in TextSet] == list(TEXT_SETS)
 

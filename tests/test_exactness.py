@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from benchmarks.naive import NaiveResult
 from benchmarks.naive import explain as explain_naively
 from dexar_fast import Explainer, Explanation
+from dexar_fast.methods import METHODS
 
 from .tiny import tiny_answer, tiny_inputs, tiny_llava, with_float64_norms
 
@@ -24,6 +25,7 @@ def both(
     before=3,
     after=4,
     layers=None,
+    method="dexar",
     normalization="paper",
     text_set=None,
     pure=True,
@@ -38,9 +40,9 @@ def both(
     if text_set is not None:
         mask &= text_set(mask)
     explanation = Explainer(ours).explain_ids(
-        inputs, answer, layers=layers, normalization=normalization, text_set=mask, unfiltered=True
+        inputs, answer, layers=layers, method=method, normalization=normalization, text_set=mask, unfiltered=True
     )
-    oracle = explain_naively(theirs, inputs, answer, list(explanation.layers), normalization, mask)
+    oracle = explain_naively(theirs, inputs, answer, list(explanation.layers), normalization, mask, method)
     return explanation, oracle
 
 
@@ -58,6 +60,15 @@ def assert_equal(explanation: Explanation, oracle: NaiveResult, tolerance: float
 def test_equals_oracle(text: str, normalization: str) -> None:
     explanation, oracle = both(text=text, normalization=normalization)
     assert oracle.token_weights.max() > 0
+    assert_equal(explanation, oracle, EXACT)
+
+
+@pytest.mark.parametrize("method", list(METHODS)[1:])
+@pytest.mark.parametrize("text", ["llama", "mistral"])
+def test_methods_with_probabilities_equal_oracle(text: str, method: str) -> None:
+    explanation, oracle = both(text=text, method=method)
+    assert oracle.image_scores.max() > 0
+    assert explanation.settings["method"] == method
     assert_equal(explanation, oracle, EXACT)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from .failures import failures_as_exit_codes
-from .options import DEFAULT_OUT, Debug, Normalization, Out, Quiet, TextSet, parse_layers
+from .options import DEFAULT_OUT, Debug, Method, Normalization, Out, Quiet, TextSet, parse_layers
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -101,6 +101,9 @@ def explain(
             metavar="LAYERS",
         ),
     ] = None,
+    method: Annotated[
+        Method, typer.Option(help="What is read off a key: its gradient, or that weighted by its attention.")
+    ] = Method.dexar,
     normalization: Annotated[
         Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")
     ] = Normalization.paper,
@@ -144,6 +147,7 @@ def explain(
             dtype=dtype,
             answer=answer,
             layers=chosen_layers,
+            method=method.value,
             normalization=normalization.value,
             text_set=text_set.value,
             max_new_tokens=max_new_tokens,

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 
 # The engine's names, repeated because it can only be asked after torch has been imported.
+class Method(StrEnum):
+    dexar = "dexar"
+    dexar_scores = "dexar-scores"
+    dexar_contribution = "dexar-contribution"
+    dexar_attention = "dexar-attention"
+
+
 class Normalization(StrEnum):
     paper = "paper"
     reference = "reference"

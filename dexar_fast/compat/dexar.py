@@ -115,7 +115,7 @@ class DexarWrapper:
         """The same from tensors: the processor's output for the prompt, and ids ``(T,)`` of the target."""
         n_layers = len(self.explainer.decoder.layers)
         layers = max(self.layer_index, -n_layers) if isinstance(self.layer_index, int) else self.layer_index
-        options = check_options(layers, "reference", "all_non_image", True, n_layers)
+        options = check_options(layers, "dexar", "reference", "all_non_image", True, n_layers)
         inputs, ids = self.explainer.tensors(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
         request, sums = self.explainer.run(inputs, ids, options, adapt=adapt)

@@ -1,7 +1,8 @@
 """The definition of every op in plain torch. Other backends are tested against this file in float64.
 
 Symbols: T rows (answer tokens), H query heads, H_kv key/value heads, ``H = G * H_kv``, D head width, K keys, N image
-keys. Query head i reads key/value head ``i // G``. All sums run in float32, or in float64 if the inputs are float64.
+keys, B samples. Query head i reads key/value head ``i // G``. All sums run in float32, or in float64 if the inputs are
+float64.
 
 No tensor of size (T, H, K) exists: rows are taken in blocks of at most ``BLOCK_ELEMENTS`` gradients.
 """
@@ -10,74 +11,101 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .keys import KeySets
+from .keys import TEXT, PackedKeys, Sample
+from .signals import Attention, HeadScores
 
 BLOCK_ELEMENTS = 1 << 18  # 1 MiB of float32: a block's gradients stay in a core's cache
 
 
-class HeadScores(NamedTuple):
-    """Extremes of ``relu(G)`` over the visible keys of one row and head, each ``(T, H)``.
-
-    ``image`` and ``text`` are S_img and S_text of Eq. 4; ``image_min`` is the smallest value on the image keys, which
-    the "reference" normalisation needs. A row that sees no key of a set has zero there.
-    """
-
-    image: Tensor
-    text: Tensor
-    image_min: Tensor
-
-
-def head_scores(d_out: Tensor, value: Tensor, keys: KeySets) -> HeadScores:
-    """Eq. 4 from ``G = dO V^T``: see `dexar_fast.ops.head_scores`."""
+def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
+    """Eq. 4: see `dexar_fast.ops.head_scores`."""
     T, H, _ = d_out.shape
-    scores = HeadScores(*(d_out.new_zeros((T, H), dtype=accumulator(d_out)) for _ in range(3)))
-    if T == 0:
-        return scores
-    text_keys = keys.text.nonzero().squeeze(-1)
-    for heads, rows, d_out_block, v in _blocks(d_out, value):  # [rows, G, D], [K, D]
-        if len(keys.image):
-            g = d_out_block @ v[keys.image].T  # [rows, G, N]
-            hidden = ~keys.is_visible(rows, keys.image)[:, None]  # [rows, 1, N]
-            sees_image = ~hidden.all(dim=-1)  # [rows, 1]
-            scores.image[rows, heads] = _hide(g, hidden, -math.inf).amax(dim=-1).clamp(min=0)
-            lowest = _hide(g, hidden, math.inf).amin(dim=-1).clamp(min=0)
-            scores.image_min[rows, heads] = lowest.where(sees_image, 0)
-        if len(text_keys):
-            g = d_out_block @ v[text_keys].T  # [rows, G, M]
-            hidden = ~keys.is_visible(rows, text_keys)[:, None]
-            scores.text[rows, heads] = _hide(g, hidden, -math.inf).amax(dim=-1).clamp(min=0)
-    return scores
+    image, text, image_min = (d_out.new_zeros((T, H), dtype=accumulator(d_out)) for _ in range(3))
+    lse = None if attention is None else attention_lse(attention, keys)
+    if attention is not None:
+        attention = attention._replace(lse=lse)
+    for block in _blocks(d_out, value, keys, attention):
+        rows, heads = block.rows, block.heads
+        x, hidden = block.relu_signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
+        if x.shape[-1]:
+            image[rows, heads] = x.masked_fill(hidden, 0).amax(dim=-1)
+            sees_any = ~hidden.all(dim=-1)  # [rows, 1]
+            image_min[rows, heads] = x.masked_fill(hidden, math.inf).amin(dim=-1).where(sees_any, 0)
+        x, hidden = block.relu_signal(signal, (block.sample.kinds == TEXT).nonzero().squeeze(-1))  # [rows, G, M]
+        if x.shape[-1]:
+            text[rows, heads] = x.masked_fill(hidden, 0).amax(dim=-1)
+    return HeadScores(image, text, image_min, lse)
 
 
 def accumulate_maps(
-    d_out: Tensor, value: Tensor, weights: Tensor, keys: KeySets, maps: Tensor, unfiltered: Tensor | None
+    d_out: Tensor,
+    value: Tensor,
+    weights: Tensor,
+    keys: PackedKeys,
+    signal: str,
+    attention: Attention | None,
+    maps: Tensor,
+    unfiltered: Tensor | None,
 ) -> None:
     """Eq. 5, one layer's share, added in place: see `dexar_fast.ops.accumulate_maps`."""
-    for heads, rows, d_out_block, v in _blocks(d_out, value):  # [rows, G, D], [K, D]
-        g = d_out_block @ v[keys.image].T  # [rows, G, N]
-        g = _hide(g, ~keys.is_visible(rows, keys.image)[:, None], 0).clamp(min=0)
-        w = weights[rows, heads].to(g.dtype)  # [rows, G]
-        maps[rows] += (w[:, None] @ g).squeeze(1)  # [rows, 1, G] @ [rows, G, N]
+    if attention is not None and attention.lse is None:
+        attention = attention._replace(lse=attention_lse(attention, keys))
+    for block in _blocks(d_out, value, keys, attention):
+        rows, columns = block.rows, slice(len(block.sample.image))
+        x, hidden = block.relu_signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
+        x = x.masked_fill(hidden, 0)
+        w = weights[rows, block.heads].to(x.dtype)  # [rows, G]
+        maps[rows, columns] += (w[:, None] @ x).squeeze(1)  # [rows, 1, G] @ [rows, G, N]
         if unfiltered is not None:
-            unfiltered[rows] += g.sum(dim=1)
+            unfiltered[rows, columns] += x.sum(dim=1)
 
 
-def attention_columns(query: Tensor, key: Tensor, keys: KeySets, scale: float) -> Tensor:
+def score_and_accumulate(
+    d_out: Tensor,
+    value: Tensor,
+    keys: PackedKeys,
+    score_signal: str,
+    map_signal: str,
+    attention: Attention | None,
+    maps: Tensor,
+    unfiltered: Tensor | None,
+) -> HeadScores:
+    """Eq. 4, ``w = relu(S_img - S_text)``, Eq. 5: see `dexar_fast.ops.score_and_accumulate`."""
+    scores = head_scores(d_out, value, keys, score_signal, attention)
+    if attention is not None:
+        attention = attention._replace(lse=scores.lse)
+    weights = (scores.image - scores.text).clamp(min=0)
+    accumulate_maps(d_out, value, weights, keys, map_signal, attention, maps, unfiltered)
+    return scores
+
+
+def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
+    """Log-sum-exp of the logits of all visible keys ``(T, H)``: see `dexar_fast.ops.attention_lse`."""
+    query = attention.query
+    lse = query.new_empty(query.shape[:2], dtype=accumulator(query))
+    for block in _blocks(query, attention.key, keys, attention):
+        every_key = torch.arange(len(block.sample.kinds), device=query.device)
+        logits = block.logits(every_key).masked_fill(block.is_hidden(every_key), -math.inf)  # [rows, G, K]
+        lse[block.rows, block.heads] = logits.logsumexp(dim=-1)
+    return lse
+
+
+def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
     """Softmax probabilities of the image keys: see `dexar_fast.ops.attention_columns`."""
+    query = attention.query
     T, H, _ = query.shape
-    columns = query.new_zeros((T, H, len(keys.image)), dtype=accumulator(query))
-    every_key = torch.arange(key.shape[1], device=key.device)
-    for heads, rows, q, k in _blocks(query, key):  # [rows, G, D], [K, D]
-        logits = scale * (q @ k.T)  # [rows, G, K]
-        logits = logits.masked_fill(~keys.is_visible(rows, every_key)[:, None], -math.inf)
-        lse = logits.logsumexp(dim=-1, keepdim=True)  # [rows, G, 1]
-        sees_nothing = lse.isneginf()
-        columns[rows, heads] = (logits[..., keys.image] - lse).exp().masked_fill(sees_nothing, 0)
+    columns = query.new_zeros((T, H, keys.image.shape[1]), dtype=accumulator(query))
+    if attention.lse is None:
+        attention = attention._replace(lse=attention_lse(attention, keys))
+    for block in _blocks(query, attention.key, keys, attention):
+        image = block.sample.image
+        probabilities = block.probabilities(image).masked_fill(block.is_hidden(image), 0)
+        columns[block.rows, block.heads, : len(image)] = probabilities
     return columns
 
 
@@ -86,21 +114,74 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _blocks(per_query: Tensor, per_key: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows of one GQA group: ``(heads, rows, per_query [rows, G, D], per_key [K, D])`` in the accumulator's dtype."""
-    T, H, _ = per_query.shape
-    H_kv, K, _ = per_key.shape
-    G = H // H_kv
-    dtype = accumulator(per_query)
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of one sample and the G heads of one key/value head; tensors in the accumulator's dtype.
+
+    Attributes:
+        sample: its keys; within: the rows, counted in the sample; rows, heads: the same in the whole call.
+        d_out: ``[rows, G, D]``; value: ``[K, D]``; attention: of the whole call, or None.
+        query: ``[rows, G, D]``; key: ``[K, D]``; both None without attention.
+    """
+
+    sample: Sample
+    within: slice
+    rows: slice
+    heads: slice
+    d_out: Tensor
+    value: Tensor
+    attention: Attention | None
+    query: Tensor | None
+    key: Tensor | None
+
+    def relu_signal(self, signal: str, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """relu of some keys' signal ``[rows, G, columns]``, and which of them are hidden ``[rows, 1, columns]``."""
+        hidden = self.is_hidden(columns)
+        if signal == "attention":
+            return self.probabilities(columns), hidden
+        g = self.d_out @ self.value[columns].T
+        if signal == "gradient":
+            return g.clamp(min=0), hidden
+        if signal == "score_gradient":
+            assert self.attention is not None
+            out = self.attention.out[self.rows, self.heads].to(g.dtype)
+            g = g - (self.d_out * out).sum(dim=-1, keepdim=True)  # G - D
+        return (self.probabilities(columns) * g).clamp(min=0), hidden
+
+    def probabilities(self, columns: Tensor) -> Tensor:
+        """P ``[rows, G, columns]``; of no meaning where hidden."""
+        assert self.attention is not None
+        assert self.attention.lse is not None
+        return (self.logits(columns) - self.attention.lse[self.rows, self.heads, None]).exp()
+
+    def logits(self, columns: Tensor) -> Tensor:
+        """``scale * q.k``, soft-capped ``[rows, G, columns]``."""
+        assert self.attention is not None
+        assert self.query is not None
+        assert self.key is not None
+        logits = self.attention.scale * (self.query @ self.key[columns].T)
+        cap = self.attention.softcap
+        return logits if cap is None else cap * (logits / cap).tanh()
+
+    def is_hidden(self, columns: Tensor) -> Tensor:
+        """``[rows, 1, columns]`` bool."""
+        return self.sample.is_hidden(self.within, columns)[:, None]
+
+
+def _blocks(d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention | None) -> Iterator[_Block]:
+    """Rows of one GQA group of one sample at a time, in blocks that stay in cache."""
+    H_kv, K = value.shape[1:3]
+    G = d_out.shape[1] // H_kv
+    dtype = accumulator(d_out)
     step = max(1, BLOCK_ELEMENTS // max(1, G * K))
-    for group in range(H_kv):
-        heads = slice(group * G, (group + 1) * G)
-        of_group = per_key[group].to(dtype)
-        for start in range(0, T, step):
-            rows = slice(start, min(start + step, T))
-            yield heads, rows, per_query[rows, heads].to(dtype), of_group
-
-
-def _hide(g: Tensor, hidden: Tensor, value: float) -> Tensor:
-    """Put ``value`` where a row does not see a key; most often it sees every one, and nothing is written."""
-    return g.masked_fill(hidden, value) if bool(hidden.any()) else g
+    for b, (of_sample, sample) in enumerate(keys.samples()):
+        count = of_sample.stop - of_sample.start
+        for group in range(H_kv):
+            heads = slice(group * G, (group + 1) * G)
+            v = value[b, group].to(dtype)
+            k = None if attention is None else attention.key[b, group].to(dtype)
+            for start in range(0, count, step):
+                within = slice(start, min(start + step, count))
+                rows = slice(of_sample.start + within.start, of_sample.start + within.stop)
+                q = None if attention is None else attention.query[rows, heads].to(dtype)
+                yield _Block(sample, within, rows, heads, d_out[rows, heads].to(dtype), v, attention, q, k)

@@ -1,0 +1,260 @@
+"""The ops as people call them: arguments are checked here, once, for all backends.
+
+Shapes: T rows, H query heads, H_kv key/value heads with ``H`` a multiple of ``H_kv``, D head width, K keys, N image
+keys. B samples of a batch have ``(B, H_kv, K, D)`` keys and values, and `KeySets.rows`. Tensors may have any strides.
+Dtypes are float16, bfloat16, float32 or float64; results are float32, of float64 inputs float64.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import InputError
+from . import library
+from .backends import check_backend
+from .keys import KeySets, PackedKeys
+from .reference import accumulator
+from .signals import SIGNALS, Attention, HeadScores
+
+
+def head_scores(
+    d_out: Tensor,
+    value: Tensor,
+    keys: KeySets,
+    *,
+    signal: str = "gradient",
+    attention: Attention | None = None,
+    backend: str = "auto",
+) -> HeadScores:
+    """Largest relu-gradient of the attention probabilities on image keys and on text keys (Eq. 4).
+
+    ``G[t, i, j] = < d_out[t, i], value[i // (H / H_kv), j] >`` is the exact gradient of row t's logit with respect to
+    the attention probability of head i on key j. It is never stored as a whole.
+
+    Args:
+        d_out: ``(T, H, D)``, gradient of the row's score with respect to the attention output.
+        value: ``(H_kv, K, D)`` or ``(B, H_kv, K, D)``, same dtype and device.
+        keys: image and text keys and what each row sees.
+        signal: what is read off a key, one of `SIGNALS`.
+        attention: what every signal but "gradient" needs besides.
+        backend: "auto", or a name of `available_backends`.
+
+    Returns:
+        `HeadScores`. NaN in the inputs gives NaN.
+
+    Raises:
+        InputError: shapes, dtypes, the signal or the backend do not fit.
+    """
+    value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
+    image, text, image_min, lse = library.head_scores(d_out, value, signal, backend, *library.pack(packed, attention))
+    return HeadScores(image, text, image_min, None if attention is None else lse)
+
+
+def accumulate_maps(
+    d_out: Tensor,
+    value: Tensor,
+    weights: Tensor,
+    keys: KeySets,
+    maps: Tensor,
+    *,
+    unfiltered: Tensor | None = None,
+    signal: str = "gradient",
+    attention: Attention | None = None,
+    backend: str = "auto",
+) -> None:
+    """Add ``sum_i weights[t, i] * relu(G[t, i, j])`` of one layer to ``maps`` on the image keys (Eq. 5), in place.
+
+    Args:
+        d_out, value, keys, signal, attention, backend: as for `head_scores`.
+        weights: ``(T, H)`` head weights ``w``.
+        maps: ``(T, N)``, float32 (float64 for float64 inputs). Keys that a row does not see get nothing.
+        unfiltered: ``(T, N)`` or None; the same sum with every weight 1 is added to it, at no further product.
+
+    Raises:
+        InputError: shapes, dtypes, the signal or the backend do not fit.
+    """
+    value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
+    _expect_shape("weights", weights, tuple(d_out.shape[:2]))
+    _check_maps(d_out, packed, maps, unfiltered)
+    library.accumulate_maps(d_out, value, weights, maps, unfiltered, signal, backend, *library.pack(packed, attention))
+
+
+def score_and_accumulate(
+    d_out: Tensor,
+    value: Tensor,
+    keys: KeySets,
+    maps: Tensor,
+    *,
+    unfiltered: Tensor | None = None,
+    score_signal: str = "gradient",
+    map_signal: str = "gradient",
+    attention: Attention | None = None,
+    backend: str = "auto",
+) -> HeadScores:
+    """One layer, whole: `head_scores`, the head filter ``w = relu(S_img - S_text)``, and `accumulate_maps` with it.
+
+    A backend may do it in one pass over the gradients.
+
+    Args:
+        d_out, value, keys, attention, backend: as for `head_scores`.
+        maps, unfiltered: as for `accumulate_maps`.
+        score_signal, map_signal: signal of the scores and of the maps.
+
+    Raises:
+        InputError: shapes, dtypes, a signal or the backend do not fit.
+    """
+    value, packed, attention = _check(d_out, value, keys, (score_signal, map_signal), attention, backend)
+    _check_maps(d_out, packed, maps, unfiltered)
+    image, text, image_min, lse = library.score_and_accumulate(
+        d_out, value, maps, unfiltered, score_signal, map_signal, backend, *library.pack(packed, attention)
+    )
+    return HeadScores(image, text, image_min, None if attention is None else lse)
+
+
+def attention_lse(
+    query: Tensor,
+    key: Tensor,
+    keys: KeySets,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Log-sum-exp of the attention logits over all keys that a row sees, ``(T, H)``; -inf where it sees none.
+
+    Args:
+        query, key, keys, scale, softcap, backend: as for `attention_columns`.
+
+    Raises:
+        InputError: shapes, dtypes or the backend do not fit.
+    """
+    packed, attention = _check_attention_alone(query, key, keys, scale, softcap, None, backend)
+    lse: Tensor = library.attention_lse(backend, *library.pack(packed, attention))
+    return lse
+
+
+def attention_columns(
+    query: Tensor,
+    key: Tensor,
+    keys: KeySets,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    lse: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Softmax attention probabilities of the image keys alone, ``P[t, i, j] = exp(scale * <q, k_j> - lse)``.
+
+    Args:
+        query: ``(T, H, D)``, with any rotary embedding applied.
+        key: ``(H_kv, K, D)`` or ``(B, H_kv, K, D)``, same dtype and device.
+        keys: image keys and what each row sees; the text set is not used.
+        scale: factor on the logits, often ``D ** -0.5``.
+        softcap: the logits go through ``softcap * tanh(logits / softcap)``; None for no cap.
+        lse: ``(T, H)`` of `attention_lse`, if it is known already.
+        backend: "auto", or a name of `available_backends`.
+
+    Returns:
+        ``(T, H, N)`` float32 (float64 for float64 inputs) in [0, 1]; zero on keys that a row does not see.
+
+    Raises:
+        InputError: shapes, dtypes or the backend do not fit.
+    """
+    packed, attention = _check_attention_alone(query, key, keys, scale, softcap, lse, backend)
+    columns: Tensor = library.attention_columns(backend, *library.pack(packed, attention))
+    return columns
+
+
+def _check(
+    d_out: Tensor,
+    value: Tensor,
+    keys: KeySets,
+    signals: tuple[str, ...],
+    attention: Attention | None,
+    backend: str,
+) -> tuple[Tensor, PackedKeys, Attention | None]:
+    check_backend(backend)
+    for signal in signals:
+        if signal not in SIGNALS:
+            raise InputError(f"signal: expected one of {', '.join(SIGNALS)}; got {signal!r}")
+    packed = keys.packed
+    value = _check_product(("d_out", d_out), ("value", value), packed)
+    needs_attention = [signal for signal in signals if signal != "gradient"]
+    if not needs_attention:
+        return value, packed, None
+    if attention is None:
+        raise InputError(f"attention: expected the layer's Attention for the signal {needs_attention[0]!r}; got None")
+    key = _check_product(("attention.query", attention.query), ("attention.key", attention.key), packed)
+    if attention.query.shape[:2] != d_out.shape[:2] or key.shape[1] != value.shape[1]:
+        raise InputError(
+            f"attention: expected the heads and rows of d_out {tuple(d_out.shape)} and value {tuple(value.shape)}; "
+            f"got query {tuple(attention.query.shape)} and key {tuple(key.shape)}"
+        )
+    _expect_like("attention.query", attention.query, "d_out", d_out)
+    _expect_shape("attention.out", attention.out, tuple(d_out.shape))
+    _expect_like("attention.out", attention.out, "d_out", d_out)
+    _check_lse(attention.query, attention.lse)
+    return value, packed, attention._replace(key=key)
+
+
+def _check_attention_alone(
+    query: Tensor,
+    key: Tensor,
+    keys: KeySets,
+    scale: float,
+    softcap: float | None,
+    lse: Tensor | None,
+    backend: str,
+) -> tuple[PackedKeys, Attention]:
+    check_backend(backend)
+    packed = keys.packed
+    key = _check_product(("query", query), ("key", key), packed)
+    _check_lse(query, lse)
+    return packed, Attention(query, key, query, scale, softcap, lse)
+
+
+def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], keys: PackedKeys) -> Tensor:
+    """The per-key tensor as ``(B, H_kv, K, D)``."""
+    (query_name, query), (key_name, key) = per_query, per_key
+    if query.ndim != 3 or not query.is_floating_point():
+        raise InputError(f"{query_name}: expected floating point (T, H, D); got {query.dtype} {tuple(query.shape)}")
+    T, H, D = query.shape
+    shape = tuple(key.shape)
+    key = key[None] if key.ndim == 3 else key
+    if key.ndim != 4 or key.shape[3] != D or key.shape[1] < 1 or H % key.shape[1]:
+        raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {shape}")
+    _expect_like(key_name, key, query_name, query)
+    B, K = len(key), key.shape[2]
+    if keys.image.ndim != 2 or len(keys.image) != B:
+        raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
+    _expect_shape("keys.text", keys.kinds, (B, K))
+    _expect_shape("keys.visible", keys.visible, (T, 2))
+    if len(keys.rows) != B or sum(keys.rows) != T:
+        raise InputError(f"keys.rows: expected {B} counts that sum to T = {T}; got {tuple(keys.rows)}")
+    return key
+
+
+def _check_maps(d_out: Tensor, keys: PackedKeys, maps: Tensor, unfiltered: Tensor | None) -> None:
+    for name, out in (("maps", maps), ("unfiltered", unfiltered)):
+        if out is None:
+            continue
+        _expect_shape(name, out, (len(d_out), keys.image.shape[1]))
+        if out.dtype != accumulator(d_out):
+            raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {out.dtype}")
+
+
+def _check_lse(query: Tensor, lse: Tensor | None) -> None:
+    if lse is not None:
+        _expect_shape("lse", lse, tuple(query.shape[:2]))
+
+
+def _expect_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if (tensor.dtype, tensor.device) != (other.dtype, other.device):
+        raise InputError(
+            f"{name}: expected {other.dtype} on {other.device} like {other_name}; got {tensor.dtype} on {tensor.device}"
+        )
+
+
+def _expect_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"{name}: expected shape {shape}; got {tuple(tensor.shape)}")

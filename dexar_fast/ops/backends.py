@@ -1,0 +1,123 @@
+"""Which implementations of the ops this machine has, and which one a call takes."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .keys import PackedKeys
+from .signals import Attention, HeadScores
+
+
+class Backend(Protocol):
+    """What an implementation provides. `reference` is the definition; `api` has checked the arguments."""
+
+    def head_scores(
+        self, d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
+    ) -> HeadScores: ...
+
+    def accumulate_maps(
+        self,
+        d_out: Tensor,
+        value: Tensor,
+        weights: Tensor,
+        keys: PackedKeys,
+        signal: str,
+        attention: Attention | None,
+        maps: Tensor,
+        unfiltered: Tensor | None,
+    ) -> None: ...
+
+    def score_and_accumulate(
+        self,
+        d_out: Tensor,
+        value: Tensor,
+        keys: PackedKeys,
+        score_signal: str,
+        map_signal: str,
+        attention: Attention | None,
+        maps: Tensor,
+        unfiltered: Tensor | None,
+    ) -> HeadScores: ...
+
+    def attention_lse(self, attention: Attention, keys: PackedKeys) -> Tensor: ...
+
+    def attention_columns(self, attention: Attention, keys: PackedKeys) -> Tensor: ...
+
+
+FAST_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+_MODULES = {
+    "reference": "dexar_fast.ops.reference",
+    "cpp": "dexar_fast.ops.cpp",
+    "triton": "dexar_fast.ops.triton",
+}
+
+
+@cache
+def load_backend(name: str) -> Backend | str:
+    """The implementation, or the reason why this machine does not have it."""
+    try:
+        backend: Backend = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        return str(error)
+    return backend
+
+
+def available_backends() -> list[str]:
+    """Names that ``backend=`` takes on this machine, besides "auto"."""
+    return [name for name in _MODULES if not isinstance(load_backend(name), str)]
+
+
+def missing_backends() -> dict[str, str]:
+    """Names that ``backend=`` would take elsewhere, and why this machine does not have them."""
+    reasons = {name: load_backend(name) for name in _MODULES}
+    return {name: reason for name, reason in reasons.items() if isinstance(reason, str)}
+
+
+def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that ``"auto"`` or an explicit name stands for, for tensors of this device and dtype.
+
+    Raises:
+        InputError: the name is unknown or this machine, device or dtype has no such backend. An explicit request never
+            falls back to another one.
+    """
+    if backend == "auto":
+        suitable = {"cpu": "cpp", "cuda": "triton"}.get(device.type)
+        fast = suitable in available_backends() and dtype in FAST_DTYPES
+        return suitable if suitable is not None and fast else "reference"
+    check_backend(backend)
+    wanted = {"cpp": ("cpu",), "triton": _triton_devices()}.get(backend)
+    if wanted is not None and (device.type not in wanted or dtype not in FAST_DTYPES):
+        raise InputError(
+            f"backend: {backend!r} expects float16, bfloat16 or float32 on {' or '.join(wanted)}; got {dtype} on "
+            f"{device.type}. Use 'reference' or 'auto'."
+        )
+    return backend
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a name that is unknown or that this machine does not have.
+
+    Raises:
+        InputError: says which names there are, or why this one is missing.
+    """
+    if backend == "auto":
+        return
+    if backend not in _MODULES:
+        raise InputError(f"backend: expected one of {', '.join(['auto', *available_backends()])}; got {backend!r}")
+    reason = load_backend(backend)
+    if isinstance(reason, str):
+        raise InputError(f"backend: {backend!r} is not available here: {reason}")
+
+
+def _triton_devices() -> tuple[str, ...]:
+    """Triton's interpreter also takes CPU tensors."""
+    from triton import knobs
+
+    return ("cuda", "cpu") if knobs.runtime.interpret else ("cuda",)
