@@ -149,6 +149,19 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
     )
 
 
+def aggregate_plain(maps: Tensor, cells: Tensor, normalization: str) -> Aggregate:
+    """Combine the maps ``(T, N)`` of a method that scores no heads: every token weighs 1.
+
+    Args:
+        maps: not negative, in any unit.
+        cells, normalization: as for `aggregate`.
+    """
+    maps = on_grid(maps, cells)
+    weights = maps.new_ones(len(maps))
+    ranges = torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1)
+    return Aggregate(minmax(maps), _answer_map(maps, weights, normalization), ranges, weights, None, None)
+
+
 def on_grid(maps: Tensor, cells: Tensor) -> Tensor:
     """``(T, N)`` over image tokens to ``(T, cells)`` over the grid; tokens without a place are left out."""
     placed = cells >= 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from . import __version__
-from .aggregate import Accumulator, Aggregate, aggregate
+from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats
 from .generation import generate_answer
@@ -25,6 +25,7 @@ from .images import ImageInput, load_image
 from .layers import LayerSelection
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
+from .methods import METHODS
 from .model_state import evaluating
 from .models import Decoder, family_of
 from .ops import check_backend, resolve_backend
@@ -123,7 +124,9 @@ class Explainer:
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
             method: what is read off a key: "dexar" as published, the gradient of its attention probability;
-                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself.
+                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself. Or a
+                method to compare with, one of `dexar_fast.evaluate.methods.COMPARISONS`; these score no heads, so
+                every token weighs 1 and the scores of the result are zero.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
@@ -159,6 +162,7 @@ class Explainer:
         answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int],
         *,
         image: ImageInput | None = None,
+        prompt: str | None = None,
         layers: LayerSelection = None,
         method: str = "dexar",
         normalization: str = "paper",
@@ -173,6 +177,7 @@ class Explainer:
             answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
             image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
                 Without it the result has none, and its grid is in model pixels.
+            prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
             layers, method, normalization, text_set, unfiltered, progress: as for `explain`; the text set
                 "content_only" needs `explain`.
 
@@ -186,7 +191,7 @@ class Explainer:
         inputs, ids = self.tensors(model_inputs, answer_ids)
         picture = None if image is None else load_image(image)
         with evaluating(self.model), report_progress(progress) as report:
-            return self._explain(inputs, ids, options, None, picture, {"prompt": None, "generated": False}, report)
+            return self._explain(inputs, ids, options, None, picture, {"prompt": prompt, "generated": False}, report)
 
     def run(
         self,
@@ -213,8 +218,7 @@ class Explainer:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
         with evaluating(self.model):
-            layout = self.family.layout(self.model, self.processor, inputs, image_size)
-            request = make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
+            request = self._request(inputs, answer_ids, options, template, image_size)
             lens = token_lens(self.decoder, answer_ids)
             if adapt is not None:
                 request, lens = adapt(request, lens)
@@ -230,6 +234,17 @@ class Explainer:
                 report=report,
             )
         return request, sums
+
+    def _request(
+        self,
+        inputs: Mapping[str, Tensor],
+        answer_ids: Tensor,
+        options: Options,
+        template: Tensor | None,
+        image_size: tuple[int, int] | None,
+    ) -> Request:
+        layout = self.family.layout(self.model, self.processor, inputs, image_size)
+        return make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
 
     def tensors(
         self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
@@ -293,18 +308,25 @@ class Explainer:
         settings: dict[str, Any],
         report: ProgressCallback,
     ) -> Explanation:
-        request, sums = self.run(
-            inputs,
-            answer_ids,
-            options,
-            template=template,
-            image_size=None if image is None else image.size,
-            report=report,
-        )
+        image_size = None if image is None else image.size
+        if options.method in METHODS:
+            request, sums = self.run(
+                inputs, answer_ids, options, template=template, image_size=image_size, report=report
+            )
+            maps = aggregate(sums, request.layout.cells.to(answer_ids.device), options.normalization)
+            scores = sums.image_scores, sums.text_scores
+        else:
+            from .evaluate.methods import Subject, relevance  # imported by those who compare
+
+            request = self._request(inputs, answer_ids, options, template, image_size)
+            found = relevance(options.method, Subject(self, request, options.layers, image, settings["prompt"]))
+            maps = aggregate_plain(found, request.layout.cells.to(answer_ids.device), options.normalization)
+            none = found.new_zeros(len(answer_ids), len(options.layers), 1)
+            scores = none, none
         text_set = options.text_set
         return _explanation(
-            aggregate(sums, request.layout.cells.to(answer_ids.device), options.normalization),
-            sums,
+            maps,
+            scores,
             request.layout.grid,
             tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
             token_ids=answer_ids,
@@ -344,7 +366,7 @@ class Explainer:
 
 def _explanation(
     maps: Aggregate,
-    scores: Accumulator,
+    scores: tuple[Tensor, Tensor],
     grid: Grid,
     *,
     tokens: list[str],
@@ -364,8 +386,8 @@ def _explanation(
         token_maps=_numpy(maps.token_maps).reshape(-1, grid.rows, grid.cols),
         answer_map=_numpy(maps.answer_map).reshape(grid.rows, grid.cols),
         token_weights=_numpy(maps.token_weights),
-        image_scores=_numpy(scores.image_scores),
-        text_scores=_numpy(scores.text_scores),
+        image_scores=_numpy(scores[0]),
+        text_scores=_numpy(scores[1]),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
         grid=grid,

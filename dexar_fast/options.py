@@ -39,7 +39,7 @@ def check_options(
         InputError: layers that a model of ``n_layers`` does not have, or an unknown name.
     """
     if method not in METHODS:
-        raise InputError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+        _check_comparison(method, unfiltered)
     if normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
     if isinstance(text_set, str) and text_set not in TEXT_SETS:
@@ -47,3 +47,12 @@ def check_options(
     if not isinstance(text_set, str):
         text_set = torch.as_tensor(text_set)
     return Options(select_layers(layers, n_layers), method, normalization, text_set, unfiltered)
+
+
+def _check_comparison(method: str, unfiltered: bool) -> None:
+    from .evaluate.methods import COMPARISONS  # imported by those who compare
+
+    if method not in COMPARISONS:
+        raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {method!r}")
+    if unfiltered:
+        raise InputError(f"unfiltered: method {method!r} filters no heads; leave it out, or use a dexar method")

@@ -55,10 +55,11 @@ def matrices(subject: Subject) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
             )
             for index, layer in enumerate(decoder.layers)
         ]
-        with naive._keep_probabilities(decoder) as probabilities:
+        with naive._keep_attention(decoder) as kept:
             model.model(input_ids=ids, pixel_values=request.inputs["pixel_values"], use_cache=False)
         for handle in handles:
             handle.remove()
+        probabilities = {layer: kept[layer][1] for layer in subject.layers}
         gradients = []
         for layer in subject.layers:
             logit = decoder.norm(residuals[layer])[0, -1] @ model.lm_head.weight[request.answer_ids[t]]

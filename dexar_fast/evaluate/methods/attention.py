@@ -47,6 +47,7 @@ def dexar_unfiltered(subject: Subject) -> Tensor:
         request,
         subject.layers,
         token_lens(explainer.decoder, request.answer_ids),
+        method="dexar",
         unfiltered=True,
         backend=explainer.backend,
         checked=explainer.checked_layers,
@@ -58,7 +59,9 @@ def dexar_unfiltered(subject: Subject) -> Tensor:
 
 def _columns(subject: Subject, gradient: LayerGradient, keys: KeySets) -> Tensor:
     call = gradient.attention
-    return attention_columns(call.query, call.key, keys, scale=call.scale, backend=subject.explainer.backend)
+    return attention_columns(
+        call.query, call.key, keys, scale=call.scale, softcap=call.softcap, backend=subject.explainer.backend
+    )
 
 
 def _sum_layers(subject: Subject, layer: Callable[[LayerGradient, KeySets], Tensor]) -> Tensor:
