@@ -21,6 +21,7 @@ from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats
 from .generation import generate_answer
 from .geometry import Grid
+from .grounding import log_probabilities
 from .images import ImageInput, load_image
 from .layers import LayerSelection
 from .loading import load_model
@@ -112,6 +113,7 @@ class Explainer:
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        grounding: bool = False,
         max_new_tokens: int = 256,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
@@ -132,6 +134,8 @@ class Explainer:
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
                 "generated_only", or ``(P + T,)`` bool over prompt and answer.
             unfiltered: also compute the maps with every head weight 1.
+            grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of two
+                plain forward passes.
             max_new_tokens: limit of the model's own answer.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
@@ -154,7 +158,7 @@ class Explainer:
                 of_prompt = encoder.template(picture, prompt, inputs["input_ids"][0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, picture, settings, report)
+            return self._explain(inputs, answer_ids, options, template, picture, grounding, settings, report)
 
     def explain_ids(
         self,
@@ -168,6 +172,7 @@ class Explainer:
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        grounding: bool = False,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -178,7 +183,7 @@ class Explainer:
             image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
                 Without it the result has none, and its grid is in model pixels.
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
-            layers, method, normalization, text_set, unfiltered, progress: as for `explain`; the text set
+            layers, method, normalization, text_set, unfiltered, grounding, progress: as for `explain`; the text set
                 "content_only" needs `explain`.
 
         Returns:
@@ -191,7 +196,8 @@ class Explainer:
         inputs, ids = self.tensors(model_inputs, answer_ids)
         picture = None if image is None else load_image(image)
         with evaluating(self.model), report_progress(progress) as report:
-            return self._explain(inputs, ids, options, None, picture, {"prompt": prompt, "generated": False}, report)
+            settings = {"prompt": prompt, "generated": False}
+            return self._explain(inputs, ids, options, None, picture, grounding, settings, report)
 
     def run(
         self,
@@ -305,6 +311,7 @@ class Explainer:
         options: Options,
         template: Tensor | None,
         image: Image.Image | None,
+        grounding: bool,
         settings: dict[str, Any],
         report: ProgressCallback,
     ) -> Explanation:
@@ -332,6 +339,7 @@ class Explainer:
             token_ids=answer_ids,
             layers=options.layers,
             image=image,
+            log_probabilities=log_probabilities(self.decoder, inputs, answer_ids) if grounding else None,
             settings={
                 **settings,
                 **self._provenance(),
@@ -373,6 +381,7 @@ def _explanation(
     token_ids: Tensor,
     layers: tuple[int, ...],
     image: Image.Image | None,
+    log_probabilities: Tensor | None,
     settings: dict[str, Any],
 ) -> Explanation:
     """The result in numpy, the maps in the shape of the grid."""
@@ -393,6 +402,7 @@ def _explanation(
         grid=grid,
         settings=settings,
         image=image,
+        log_probabilities=None if log_probabilities is None else _numpy(log_probabilities),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
         unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
     )

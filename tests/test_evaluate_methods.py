@@ -14,10 +14,11 @@ from torch import Tensor
 
 from benchmarks import naive
 from dexar_fast import Explainer, InputError, UnsupportedModelError
-from dexar_fast.evaluate.forward import Case, answer_log_probabilities, with_answer
+from dexar_fast.evaluate.forward import Case, picture_log_probabilities
 from dexar_fast.evaluate.methods import COMPARISONS, Subject, relevance
 from dexar_fast.evaluate.methods.tam import rank_gaussian_filter
 from dexar_fast.request import make_request
+from dexar_fast.teacher_forcing import with_answer
 
 from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
 
@@ -29,9 +30,9 @@ def model() -> Any:
     return with_float64_norms(tiny_llava(attention="eager"))
 
 
-def make_subject(model: Any, *, strategy: str = "default", **given: Any) -> Subject:
+def make_subject(model: Any, *, strategy: str = "default", length: int = T, **given: Any) -> Subject:
     explainer = Explainer(model, tiny_processor(strategy=strategy))
-    inputs, answer = tiny_inputs(model), tiny_answer(T)
+    inputs, answer = tiny_inputs(model), tiny_answer(length)
     layout = explainer.family.layout(model, None, inputs, None)
     request = make_request(explainer.decoder, inputs, answer, layout, "all_non_image", None)
     return Subject(explainer, request, given.pop("layers", (0, 1, 2)), **{"image": None, "prompt": None, **given})
@@ -72,6 +73,19 @@ def test_attention(subject):
     image = subject.request.image_keys
     expected = torch.stack([sum(p[:, image].mean(0) for p in rows) for rows, _ in matrices(subject)])
     torch.testing.assert_close(relevance("attention", subject).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_contrast(subject):
+    maps = relevance("attention", subject)
+    for t in range(T):
+        others = torch.cat((maps[:t], maps[t + 1 :])).mean(0)
+        torch.testing.assert_close(relevance("attention-contrast", subject)[t], (maps[t] - others).relu())
+
+
+def test_contrast_of_one_token(model):
+    """Nothing to be compared with: attention itself."""
+    subject = make_subject(model, length=1)
+    assert torch.equal(relevance("attention-contrast", subject), relevance("attention", subject))
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 2), (1,)], ids=["all layers", "one layer"])
@@ -240,7 +254,7 @@ def test_batches_change_nothing(batch_size):
         Case([picture(30 + i, 20) for i in range(n)], prompt, tiny_answer(length, seed=n))
         for n, prompt, length in asked
     ]
-    found = answer_log_probabilities(explainer, cases, batch_size=batch_size)
+    found = picture_log_probabilities(explainer, cases, batch_size=batch_size)
     for case, rows in zip(cases, found, strict=True):
         for image, row in zip(case.images, rows, strict=True):
             inputs, _ = explainer.encode(image, case.prompt, "a")

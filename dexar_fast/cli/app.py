@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import DEFAULT_OUT, Debug, Method, Normalization, Out, Quiet, TextSet, parse_layers
 
@@ -152,6 +153,9 @@ def explain(
             text_set=text_set.value,
             max_new_tokens=max_new_tokens,
         )
+
+
+app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 
 @app.command()

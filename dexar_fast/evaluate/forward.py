@@ -1,10 +1,10 @@
-"""Plain forward passes over prompt and answer: what the model says of an answer when its image is changed."""
+"""What the model says of an answer when its image is changed: many pictures in common forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
@@ -13,11 +13,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..model_state import evaluating
 from ..prompts import PromptEncoder
+from ..teacher_forcing import Inputs, token_log_probabilities, with_answer
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
-
-Inputs = dict[str, Tensor]
 
 
 class Case(NamedTuple):
@@ -28,23 +27,7 @@ class Case(NamedTuple):
     answer_ids: Tensor
 
 
-def with_answer(inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Inputs:
-    """Model inputs of prompt and answer together, from those of ``(n, P)`` prompts and ids ``(T,)``."""
-    n, P = inputs["input_ids"].shape
-    joined: Inputs = {}
-    for name, value in inputs.items():
-        joined[name] = value
-        if value.shape == (n, P) and not value.is_floating_point():
-            if name == "input_ids":
-                tail = answer_ids.expand(n, -1)
-            else:
-                # The answer is attended to, and of no special type.
-                tail = value.new_full((n, len(answer_ids)), 1 if name == "attention_mask" else 0)
-            joined[name] = torch.cat((value, tail), dim=1)
-    return joined
-
-
-def answer_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, batch_size: int = 64) -> list[Tensor]:
+def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, batch_size: int = 32) -> list[Tensor]:
     """Teacher-forced log-probability of every answer token, for every picture of every case.
 
     Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
@@ -75,7 +58,8 @@ def answer_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, bat
         waiting.clear()
         n_waiting = 0
 
-    for index, case in enumerate(cases):
+    # Neighbours of like length, so that little is padded.
+    for index, case in sorted(enumerate(cases), key=lambda numbered: len(numbered[1].answer_ids)):
         text = encoder.render(case.prompt)
         images = iter(case.images)
         while taken := list(islice(images, batch_size - n_waiting)):
@@ -95,14 +79,12 @@ def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) ->
     decoder = explainer.decoder
     with evaluating(explainer.model):
         hidden = decoder.base(**_side_by_side([inputs for _, inputs, _ in waiting]), use_cache=False)[0]
-        head: Any = explainer.model.get_output_embeddings()
         found, start = [], 0
         for _, inputs, answer_ids in waiting:
             n, length = inputs["input_ids"].shape
             T = len(answer_ids)
             rows = hidden[start : start + n, length - T - 1 : length - 1]  # [n, T, d]
-            log_p = head(rows).float().log_softmax(dim=-1)
-            found.append(log_p.gather(2, answer_ids.expand(n, -1)[..., None])[..., 0].double().cpu())
+            found.append(token_log_probabilities(explainer.model, rows, answer_ids).cpu())
             start += n
     return found
 

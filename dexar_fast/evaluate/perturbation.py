@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import Grid, seen
-from .forward import Case, answer_log_probabilities
+from .forward import Case, picture_log_probabilities
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -82,7 +82,7 @@ def perturbation_curves(
     *,
     steps: int = STEPS,
     removal: str = "mean",
-    batch_size: int = 64,
+    batch_size: int = 32,
 ) -> list[dict[str, dict[str, Curve]]]:
     """Curves of every order of every sample, most relevant first ("positive") and least relevant first ("negative").
 
@@ -110,7 +110,7 @@ def perturbation_curves(
         Case(chain((one.image,), removed_images(one, steps, removal)), one.prompt, one.answer_ids) for one in samples
     ]
     curves = []
-    for one, log_p in zip(samples, answer_log_probabilities(explainer, cases, batch_size=batch_size), strict=True):
+    for one, log_p in zip(samples, picture_log_probabilities(explainer, cases, batch_size=batch_size), strict=True):
         values = log_p.numpy()
         whole, empty, rest = values[:1], values[1:2], values[2:]
         parts = iter(np.split(rest, 2 * len(one.orders)) if one.orders else ())

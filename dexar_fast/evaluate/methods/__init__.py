@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...model_state import evaluating
-from .attention import attention, attention_gradient, dexar_unfiltered
+from .attention import attention, attention_contrast, attention_gradient, dexar_unfiltered
 from .blind import centre, random, uniform
 from .gradients import grad_cam, gradient_input
 from .occlusion import occlusion
@@ -18,6 +18,7 @@ from .tam import tam
 
 COMPARISONS: dict[str, Method] = {
     "attention": attention,
+    "attention-contrast": attention_contrast,
     "attention-gradient": attention_gradient,
     "dexar-unfiltered": dexar_unfiltered,
     "gradient-input": gradient_input,
@@ -28,6 +29,9 @@ COMPARISONS: dict[str, Method] = {
     "uniform": uniform,
     "centre": centre,
 }
+
+SLOW: tuple[str, ...] = ("gradient-input", "grad-cam", "occlusion")
+"""Methods whose cost grows: a backward pass for every answer token, or a forward pass for every cell."""
 
 
 def relevance(name: str, subject: Subject) -> Tensor:
@@ -40,4 +44,4 @@ def relevance(name: str, subject: Subject) -> Tensor:
         return COMPARISONS[name](subject)
 
 
-__all__ = ["COMPARISONS", "Method", "Subject", "relevance"]
+__all__ = ["COMPARISONS", "SLOW", "Method", "Subject", "relevance"]

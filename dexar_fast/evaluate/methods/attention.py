@@ -24,6 +24,17 @@ def attention(subject: Subject) -> Tensor:
     return _sum_layers(subject, layer)
 
 
+def attention_contrast(subject: Subject) -> Tensor:
+    """What a token attends to more than the others do: ``relu(A_t - mean of A_s over the other answer tokens s)``.
+
+    A is `attention`. What all tokens attend to alike (sinks, the image's borders) is no one's evidence. An answer of
+    one token has nothing to be compared with and keeps A.
+    """
+    maps = attention(subject)
+    others = (maps.sum(dim=0) - maps) / max(1, len(maps) - 1)
+    return (maps - others).clamp(min=0)
+
+
 def attention_gradient(subject: Subject) -> Tensor:
     """Attention x gradient: ``sum_l relu(sum_i P * G)``, relu of the product summed over heads."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UnsupportedModelError
-from ..forward import with_answer
+from ...teacher_forcing import with_answer
 from .subject import Subject
 
 PROJECTOR = "multi_modal_projector"

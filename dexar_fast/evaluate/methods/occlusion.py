@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...geometry import Grid
-from ..forward import Case, answer_log_probabilities
+from ..forward import Case, picture_log_probabilities
 from .subject import Subject
 
 
@@ -24,7 +24,7 @@ def occlusion(subject: Subject) -> Tensor:
     if subject.image is None or subject.prompt is None:
         raise InputError('method: "occlusion" covers parts of the image; use explain(), which has image and prompt.')
     case = Case(_covered(subject.image, grid), subject.prompt, request.answer_ids)
-    (log_p,) = answer_log_probabilities(subject.explainer, [case])  # [1 + cells, T]
+    (log_p,) = picture_log_probabilities(subject.explainer, [case])  # [1 + cells, T]
     drops = (log_p[:1] - log_p[1:]).clamp(min=0).T  # [T, cells]
     return subject.from_cells(drops.float().to(request.answer_ids.device))
 

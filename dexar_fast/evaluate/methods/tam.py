@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad, unfold
 
 from ...aggregate import on_grid
-from ..forward import with_answer
+from ...teacher_forcing import with_answer
 from .subject import Subject
 
 KERNEL = 3
