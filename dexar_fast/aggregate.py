@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from .answer_pass import LayerGradient
+from .layout import ImageLayout
 from .methods import Method
 from .ops import Attention, KeySets, accumulator, score_and_accumulate
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Maps over the C cells of the grid, row by row.
+    """Maps over the C cells of all grids, each row by row.
 
     Attributes:
         token_maps: ``(T, C)`` in [0, 1]; `answer_map` ``(C,)`` in [0, 1].
@@ -115,12 +116,12 @@ def minmax(x: Tensor) -> Tensor:
     return ((x - low) / span.where(span > 0, 1)).where(span > 0, 0)
 
 
-def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
+def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggregate:
     """Normalise and combine what was accumulated.
 
     Args:
         acc: all layers added, at least one.
-        cells: ``(N,)``, the cell of each image token; -1 for one without a place, which belongs to no map.
+        layout: the cells that each image token belongs to; ``minmax`` runs over the cells of all images together.
         normalization: "paper" (Eq. 4-6) or "reference" (the released code).
     """
     image, text = acc.image_scores, acc.text_scores
@@ -134,8 +135,8 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
         maps = (maps - low * weight_sums) * scale
         if unfiltered is not None:
             unfiltered = (unfiltered - low * (image.shape[1] * image.shape[2])) * scale
-    maps = on_grid(maps, cells)
-    unfiltered = on_grid(unfiltered, cells) if unfiltered is not None else None
+    maps = layout.to_cells(maps)
+    unfiltered = layout.to_cells(unfiltered) if unfiltered is not None else None
     delta = token_weights(image, text)
     return Aggregate(
         token_maps=minmax(maps),
@@ -149,25 +150,16 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
     )
 
 
-def aggregate_plain(maps: Tensor, cells: Tensor, normalization: str) -> Aggregate:
-    """Combine the maps ``(T, N)`` of a method that scores no heads: every token weighs 1.
+def aggregate_plain(maps: Tensor, normalization: str) -> Aggregate:
+    """Combine the maps of a method that scores no heads: every token weighs 1.
 
     Args:
-        maps: not negative, in any unit.
-        cells, normalization: as for `aggregate`.
+        maps: ``(T, C)`` over the cells of all grids, not negative, in any unit.
+        normalization: as for `aggregate`.
     """
-    maps = on_grid(maps, cells)
     weights = maps.new_ones(len(maps))
     ranges = torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1)
     return Aggregate(minmax(maps), _answer_map(maps, weights, normalization), ranges, weights, None, None)
-
-
-def on_grid(maps: Tensor, cells: Tensor) -> Tensor:
-    """``(T, N)`` over image tokens to ``(T, cells)`` over the grid; tokens without a place are left out."""
-    placed = cells >= 0
-    on_grid = maps.new_zeros(len(maps), int(cells.max()) + 1)
-    on_grid[:, cells[placed]] = maps[:, placed]
-    return on_grid
 
 
 def _answer_map(maps: Tensor, delta: Tensor, normalization: str) -> Tensor:

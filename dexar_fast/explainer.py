@@ -18,12 +18,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .errors import InputError, UnsupportedModelError
-from .explanation import Explanation, Floats
+from .explanation import Explanation, Floats, Maps, one_or_tuple
 from .generation import generate_answer
-from .geometry import Grid
 from .grounding import log_probabilities
-from .images import ImageInput, load_image
+from .images import ImageInput, load_images
 from .layers import LayerSelection
+from .layout import ImageLayout
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
 from .methods import METHODS
@@ -34,7 +34,7 @@ from .options import Options, TextSet, check_options
 from .pipeline import accumulate_layers
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
-from .request import Request, make_request
+from .request import Request, lay_out, make_request
 from .tokens import token_pieces
 
 
@@ -104,7 +104,7 @@ class Explainer:
 
     def explain(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         prompt: str,
         answer: str | None = None,
         *,
@@ -114,13 +114,14 @@ class Explainer:
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         grounding: bool = False,
+        thumbnail: str = "blend",
         max_new_tokens: int = 256,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
 
         Args:
-            image: a PIL image, a path, or ``(height, width, 3)`` uint8.
+            image: a PIL image, a path, or ``(height, width, 3)`` uint8; or a list of these, in the prompt's order.
             prompt: what the user asks; put into the model's chat template, unless it holds the image token itself.
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
@@ -136,6 +137,8 @@ class Explainer:
             unfiltered: also compute the maps with every head weight 1.
             grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of two
                 plain forward passes.
+            thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
+                "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
@@ -148,24 +151,24 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
-        picture = load_image(image)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids = self.encode(picture, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            inputs, answer_ids = self.encode(pictures, prompt, answer, max_new_tokens=max_new_tokens, report=report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = PromptEncoder(self.processor)
-                of_prompt = encoder.template(picture, prompt, inputs["input_ids"][0])
+                encoder = PromptEncoder(self.processor, self.family.prompt_image)
+                of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, picture, grounding, settings, report)
+            return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report)
 
     def explain_ids(
         self,
         model_inputs: Mapping[str, Tensor],
         answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int],
         *,
-        image: ImageInput | None = None,
+        image: ImageInput | Sequence[ImageInput] | None = None,
         prompt: str | None = None,
         layers: LayerSelection = None,
         method: str = "dexar",
@@ -173,6 +176,7 @@ class Explainer:
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
         grounding: bool = False,
+        thumbnail: str = "blend",
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -180,11 +184,12 @@ class Explainer:
         Args:
             model_inputs: what the processor returned for the prompt: `input_ids` ``(1, P)``, `pixel_values`, ...
             answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
-            image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
-                Without it the result has none, and its grid is in model pixels.
+            image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
+                map; they need the processor, which says how a picture was cropped. Without them the result has none,
+                and its grid is in model pixels.
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
-            layers, method, normalization, text_set, unfiltered, grounding, progress: as for `explain`; the text set
-                "content_only" needs `explain`.
+            layers, method, normalization, text_set, unfiltered, grounding, thumbnail, progress: as for `explain`; the
+                text set "content_only" needs `explain`.
 
         Returns:
             `Explanation`.
@@ -192,12 +197,37 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
         inputs, ids = self.tensors(model_inputs, answer_ids)
-        picture = None if image is None else load_image(image)
+        pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
             settings = {"prompt": prompt, "generated": False}
-            return self._explain(inputs, ids, options, None, picture, grounding, settings, report)
+            return self._explain(inputs, ids, options, None, pictures, grounding, settings, report)
+
+    def check_options(
+        self,
+        layers: LayerSelection,
+        method: str,
+        normalization: str,
+        text_set: TextSet,
+        unfiltered: bool,
+        thumbnail: str = "blend",
+    ) -> Options:
+        """The options of one call to this model, checked.
+
+        Raises:
+            InputError: one of them is not usable.
+        """
+        return check_options(
+            layers,
+            method,
+            normalization,
+            text_set,
+            unfiltered,
+            len(self.decoder.layers),
+            with_attention=self.decoder.attentions,
+            thumbnail=thumbnail,
+        )
 
     def run(
         self,
@@ -206,7 +236,7 @@ class Explainer:
         options: Options,
         *,
         template: Tensor | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
     ) -> tuple[Request, Accumulator]:
@@ -216,7 +246,7 @@ class Explainer:
             inputs, answer_ids: as `tensors` or `encode` return them.
             options: as `check_options` returns them.
             template: ``(P + T,)`` bool, which tokens are the template's; the text set "content_only" needs it.
-            image_size: ``(width, height)`` of the user's image in pixels.
+            image_sizes: ``(width, height)`` of the user's images in pixels.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
 
@@ -224,7 +254,7 @@ class Explainer:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
         with evaluating(self.model):
-            request = self._request(inputs, answer_ids, options, template, image_size)
+            request = self._request(inputs, answer_ids, options, template, image_sizes)
             lens = token_lens(self.decoder, answer_ids)
             if adapt is not None:
                 request, lens = adapt(request, lens)
@@ -247,9 +277,9 @@ class Explainer:
         answer_ids: Tensor,
         options: Options,
         template: Tensor | None,
-        image_size: tuple[int, int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
     ) -> Request:
-        layout = self.family.layout(self.model, self.processor, inputs, image_size)
+        layout = lay_out(self.decoder, self.processor, inputs, image_sizes, options.thumbnail)
         return make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
 
     def tensors(
@@ -270,6 +300,8 @@ class Explainer:
         device, dtype = self.model.device, self.model.dtype
         inputs = {}
         for name, value in model_inputs.items():
+            if name == "labels":  # some processors add them; they only serve training
+                continue
             if not isinstance(value, Tensor):
                 raise InputError(
                     f"model_inputs: expected tensors; {name} is {type(value).__name__}. Use return_tensors='pt'."
@@ -279,14 +311,14 @@ class Explainer:
 
     def encode(
         self,
-        image: Image.Image,
+        images: Sequence[Image.Image],
         prompt: str,
         answer: str | None,
         *,
         max_new_tokens: int = 256,
         report: ProgressCallback = silent,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Model inputs of the prompt, and the ids ``(T,)`` of the answer, written by the model if None.
+        """Model inputs of prompt and images, and the ids ``(T,)`` of the answer, written by the model if None.
 
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
@@ -296,13 +328,13 @@ class Explainer:
                 "processor: expected one to encode image and prompt; this Explainer has none. "
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
-        encoder = PromptEncoder(self.processor)
+        encoder = PromptEncoder(self.processor, self.family.prompt_image)
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
-        inputs, ids = self.tensors(encoder.encode(image, prompt), given)
+        inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
             return inputs, ids
         with evaluating(self.model):
-            return inputs, generate_answer(self.model, inputs, max_new_tokens, report)
+            return inputs, generate_answer(self.decoder, inputs, max_new_tokens, report)
 
     def _explain(
         self,
@@ -310,35 +342,35 @@ class Explainer:
         answer_ids: Tensor,
         options: Options,
         template: Tensor | None,
-        image: Image.Image | None,
+        images: Sequence[Image.Image] | None,
         grounding: bool,
         settings: dict[str, Any],
         report: ProgressCallback,
     ) -> Explanation:
-        image_size = None if image is None else image.size
+        image_sizes = None if images is None else [image.size for image in images]
         if options.method in METHODS:
             request, sums = self.run(
-                inputs, answer_ids, options, template=template, image_size=image_size, report=report
+                inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report
             )
-            maps = aggregate(sums, request.layout.cells.to(answer_ids.device), options.normalization)
+            maps = aggregate(sums, request.layout, options.normalization)
             scores = sums.image_scores, sums.text_scores
         else:
             from .evaluate.methods import Subject, relevance  # imported by those who compare
 
-            request = self._request(inputs, answer_ids, options, template, image_size)
-            found = relevance(options.method, Subject(self, request, options.layers, image, settings["prompt"]))
-            maps = aggregate_plain(found, request.layout.cells.to(answer_ids.device), options.normalization)
+            request = self._request(inputs, answer_ids, options, template, image_sizes)
+            found = relevance(options.method, Subject(self, request, options.layers, images, settings["prompt"]))
+            maps = aggregate_plain(found, options.normalization)
             none = found.new_zeros(len(answer_ids), len(options.layers), 1)
             scores = none, none
         text_set = options.text_set
         return _explanation(
             maps,
             scores,
-            request.layout.grid,
+            request.layout,
             tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
             token_ids=answer_ids,
             layers=options.layers,
-            image=image,
+            images=images,
             log_probabilities=log_probabilities(self.decoder, inputs, answer_ids) if grounding else None,
             settings={
                 **settings,
@@ -348,6 +380,7 @@ class Explainer:
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
+                "thumbnail": options.thumbnail,
                 "prompt_ids": inputs["input_ids"][0].tolist(),
             },
         )
@@ -361,7 +394,7 @@ class Explainer:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
             "attention": self.decoder.attention_implementation,
-            "gradient_path": "leaf",
+            "gradient_path": self.family.gradient_path,
             "backend": resolve_backend(self.backend, self.model.device, self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
@@ -375,33 +408,33 @@ class Explainer:
 def _explanation(
     maps: Aggregate,
     scores: tuple[Tensor, Tensor],
-    grid: Grid,
+    layout: ImageLayout,
     *,
     tokens: list[str],
     token_ids: Tensor,
     layers: tuple[int, ...],
-    image: Image.Image | None,
+    images: Sequence[Image.Image] | None,
     log_probabilities: Tensor | None,
     settings: dict[str, Any],
 ) -> Explanation:
-    """The result in numpy, the maps in the shape of the grid."""
+    """The result in numpy, the maps in the shape of their grids."""
 
-    def shaped(flat: Tensor | None) -> Floats | None:
-        return None if flat is None else _numpy(flat).reshape(*flat.shape[:-1], grid.rows, grid.cols)
+    def shaped(flat: Tensor | None) -> Maps | None:
+        return None if flat is None else one_or_tuple(layout.per_image(_numpy(flat)))
 
     return Explanation(
         tokens=tokens,
         token_ids=token_ids.cpu().numpy(),
-        token_maps=_numpy(maps.token_maps).reshape(-1, grid.rows, grid.cols),
-        answer_map=_numpy(maps.answer_map).reshape(grid.rows, grid.cols),
+        token_maps=shaped(maps.token_maps),
+        answer_map=shaped(maps.answer_map),
         token_weights=_numpy(maps.token_weights),
         image_scores=_numpy(scores[0]),
         text_scores=_numpy(scores[1]),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
-        grid=grid,
+        grid=one_or_tuple(layout.grids),
         settings=settings,
-        image=image,
+        image=None if images is None else one_or_tuple(images),
         log_probabilities=None if log_probabilities is None else _numpy(log_probabilities),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
         unfiltered_answer_map=shaped(maps.unfiltered_answer_map),

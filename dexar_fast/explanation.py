@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.floating[Any]]
+# What there is one of for each image: the thing itself for one image, a tuple of them for several.
+Maps = Any
+PerImage = Any
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Word:
     Attributes:
         text: the word without surrounding white space.
         start, stop: its tokens are ``tokens[start:stop]``.
-        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation.
+        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
+            images a tuple, one per image.
         weight: the largest ``delta`` of its tokens.
         grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
     """
@@ -38,7 +43,7 @@ class Word:
     text: str
     start: int
     stop: int
-    map: Floats
+    map: Maps
     weight: float
     grounding: float | None = None
 
@@ -46,6 +51,9 @@ class Word:
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    Of a prompt with several images (or video frames), maps, `grid` and `image` are tuples, one entry per image in the
+    prompt's order; [0, 1] then spans all of them, so that images can be compared. `of_image` gives one of them alone.
 
     Attributes:
         tokens: T pieces of the answer as text; joined they are the answer.
@@ -67,18 +75,18 @@ class Explanation:
 
     tokens: list[str]
     token_ids: NDArray[np.int64]
-    token_maps: Floats
-    answer_map: Floats
+    token_maps: Maps
+    answer_map: Maps
     token_weights: Floats
     image_scores: Floats
     text_scores: Floats
     token_map_ranges: Floats
     layers: tuple[int, ...]
-    grid: Grid
+    grid: PerImage
     settings: dict[str, Any] = field(default_factory=dict)
-    image: Image.Image | None = None
-    unfiltered_token_maps: Floats | None = None
-    unfiltered_answer_map: Floats | None = None
+    image: PerImage | None = None
+    unfiltered_token_maps: Maps | None = None
+    unfiltered_answer_map: Maps | None = None
     log_probabilities: Floats | None = None
 
     @property
@@ -101,6 +109,32 @@ class Explanation:
         """
         return None if self.log_probabilities is None else _share(self.log_probabilities)
 
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Where the cells lie on each image."""
+        return as_tuple(self.grid)
+
+    def of_image(self, index: int) -> Explanation:
+        """The same with the maps of one image alone; scores, weights and the range of [0, 1] stay those of all.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        _item(self.grids, index, "image")
+
+        def one(values: Any) -> Any:
+            return None if values is None else as_tuple(values)[index]
+
+        return replace(
+            self,
+            token_maps=one(self.token_maps),
+            answer_map=one(self.answer_map),
+            grid=one(self.grid),
+            image=one(self.image),
+            unfiltered_token_maps=one(self.unfiltered_token_maps),
+            unfiltered_answer_map=one(self.unfiltered_answer_map),
+        )
+
     def words(self) -> list[Word]:
         """Tokens grouped into words, with their maps and weights.
 
@@ -114,6 +148,7 @@ class Explanation:
         token: int | None = None,
         *,
         word: int | None = None,
+        image: int = 0,
         heatmap_opacity: float = DEFAULT_OPACITY,
         colormap: str = DEFAULT_COLORMAP,
     ) -> Image.Image:
@@ -122,6 +157,7 @@ class Explanation:
         Args:
             token: index of a token, negative from the end; None for the answer map.
             word: index into `words()`, instead of a token.
+            image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
@@ -130,8 +166,9 @@ class Explanation:
         """
         from .render.overlay import overlay
 
-        cell_map = self._map(token, word)
-        return overlay(self.image, cell_map, self.grid, heatmap_opacity=heatmap_opacity, colormap=colormap)
+        cell_map = _item(as_tuple(self._map(token, word)), image, "image")
+        picture = None if self.image is None else as_tuple(self.image)[image]
+        return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
 
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure of the answer map and the token maps: see `dexar_fast.render.plot.plot`."""
@@ -169,19 +206,37 @@ class Explanation:
 
     def _word(self, start: int, stop: int) -> Word:
         low, high = self.token_map_ranges[start:stop].T[..., None, None]
-        total = (low + self.token_maps[start:stop] * (high - low)).sum(axis=0)
+        maps = as_tuple(self.token_maps)
+        totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
         text = "".join(self.tokens[start:stop]).strip()
+        # [0, 1] spans all images, as it does for tokens.
+        flat = minmax(np.concatenate([total.ravel() for total in totals]))
+        parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
+        word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
         supported = None
         if self.log_probabilities is not None:
             supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
-        return Word(text, start, stop, minmax(total), float(self.token_weights[start:stop].max()), supported)
+        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
-    def _map(self, token: int | None, word: int | None) -> Floats:
+    def _map(self, token: int | None, word: int | None) -> Maps:
         if token is not None and word is not None:
             raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
         if word is not None:
             return self._word(*_item(word_spans(self.tokens), word, "word")).map
-        return self.answer_map if token is None else _item(self.token_maps, token, "token")
+        if token is None:
+            return self.answer_map
+        _item(self.tokens, token, "token")
+        return one_or_tuple([of_image[token] for of_image in as_tuple(self.token_maps)])
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """What there is one of for each image, always as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def one_or_tuple(values: Sequence[Any]) -> Any:
+    """The inverse of `as_tuple`."""
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def minmax(values: Floats) -> Floats:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from .errors import InputError
+from .model_state import keeping
+from .models import Decoder
 from .progress import ProgressCallback
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class _CountTokens:
@@ -29,7 +28,7 @@ class _CountTokens:
 
 
 def generate_answer(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
+    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
 ) -> Tensor:
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
 
@@ -38,20 +37,23 @@ def generate_answer(
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
-    generator: Any = model
-    ids = generator.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        # A checkpoint's sampling settings would only cause warnings.
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        return_dict_in_generate=False,
-        streamer=_CountTokens(progress, max_new_tokens),
-    )
-    answer: Tensor = ids[0, inputs["input_ids"].shape[1] :]
+    generator: Any = decoder.model
+    behind_encoder = decoder.family.rows == "decoder"
+    with keeping(decoder.base, decoder.family.run_state):
+        ids = generator.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # A checkpoint's sampling settings would only cause warnings.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            return_dict_in_generate=False,
+            streamer=_CountTokens(progress, max_new_tokens),
+        )
+    start = len(decoder.start_ids(ids.device)) if behind_encoder else inputs["input_ids"].shape[1]
+    answer: Tensor = ids[0, start:]
     ends = generator.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     if len(answer) and int(answer[-1]) in ends:

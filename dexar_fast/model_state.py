@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,3 +26,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+@contextmanager
+def keeping(module: nn.Module, attributes: Sequence[str]) -> Iterator[None]:
+    """Put back the notes that some models keep on themselves while they run, such as M-RoPE's offset."""
+    values = {name: getattr(module, name) for name in attributes}
+    try:
+        yield
+    finally:
+        for name, value in values.items():
+            setattr(module, name, value)

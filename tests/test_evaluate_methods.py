@@ -17,12 +17,13 @@ from dexar_fast import Explainer, InputError, UnsupportedModelError
 from dexar_fast.evaluate.forward import Case, picture_log_probabilities
 from dexar_fast.evaluate.methods import COMPARISONS, Subject, relevance
 from dexar_fast.evaluate.methods.tam import rank_gaussian_filter
-from dexar_fast.request import make_request
+from dexar_fast.request import lay_out, make_request
 from dexar_fast.teacher_forcing import with_answer
 
 from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
 
 T = 5
+TEXT = "all_non_image"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,8 @@ def model() -> Any:
 def make_subject(model: Any, *, strategy: str = "default", length: int = T, **given: Any) -> Subject:
     explainer = Explainer(model, tiny_processor(strategy=strategy))
     inputs, answer = tiny_inputs(model), tiny_answer(length)
-    layout = explainer.family.layout(model, None, inputs, None)
-    request = make_request(explainer.decoder, inputs, answer, layout, "all_non_image", None)
-    return Subject(explainer, request, given.pop("layers", (0, 1, 2)), **{"image": None, "prompt": None, **given})
+    request = make_request(explainer.decoder, inputs, answer, lay_out(explainer.decoder, None, inputs, None), TEXT, None)
+    return Subject(explainer, request, given.pop("layers", (0, 1, 2)), images=None, prompt=None)
 
 
 @pytest.fixture
@@ -159,7 +159,8 @@ def test_grad_cam(subject):
 
 def test_grad_cam_needs_a_projector(subject):
     layer = torch.nn.Linear(1, 1)
-    explainer = SimpleNamespace(decoder=SimpleNamespace(base=layer), model=layer)
+    family = SimpleNamespace(keys="sequence", rows="cached")
+    explainer = SimpleNamespace(decoder=SimpleNamespace(base=layer), model=layer, family=family)
     with pytest.raises(UnsupportedModelError, match="multi_modal_projector"):
         relevance("grad-cam", Subject(explainer, subject.request, (0,), None, None))  # type: ignore[arg-type]
 
@@ -216,17 +217,17 @@ def test_occlusion_one_cell_at_a_time(model):
     """Each cell covered by hand, one forward pass each, without batches."""
     image = picture(24, 24)  # one pixel of the model per pixel
     explainer = Explainer(model, tiny_processor())
-    inputs, answer = explainer.encode(image, "what is it?", "a red square")
-    layout = explainer.family.layout(model, explainer.processor, inputs, image.size)
-    request = make_request(explainer.decoder, inputs, answer, layout, "all_non_image", None)
-    subject = Subject(explainer, request, (0, 1, 2), image, "what is it?")
+    inputs, answer = explainer.encode([image], "what is it?", "a red square")
+    layout = lay_out(explainer.decoder, explainer.processor, inputs, [image.size])
+    request = make_request(explainer.decoder, inputs, answer, layout, TEXT, None)
+    subject = Subject(explainer, request, (0, 1, 2), [image], "what is it?")
     found = relevance("occlusion", subject)
     whole = log_p(explainer, inputs, answer)
     for cell in range(9):
         top, left = 8 * (cell // 3), 8 * (cell % 3)
         pixels = np.array(image)
         pixels[top : top + 8, left : left + 8] = np.array(image).mean((0, 1)).round()
-        covered, _ = explainer.encode(Image.fromarray(pixels), "what is it?", "a red square")
+        covered, _ = explainer.encode([Image.fromarray(pixels)], "what is it?", "a red square")
         drop = (whole - log_p(explainer, covered, answer)).clamp(min=0)
         torch.testing.assert_close(found[:, cell].double(), drop, atol=1e-5, rtol=1e-4)
     assert (found > 0).any()
@@ -257,7 +258,7 @@ def test_batches_change_nothing(batch_size):
     found = picture_log_probabilities(explainer, cases, batch_size=batch_size)
     for case, rows in zip(cases, found, strict=True):
         for image, row in zip(case.images, rows, strict=True):
-            inputs, _ = explainer.encode(image, case.prompt, "a")
+            inputs, _ = explainer.encode([image], case.prompt, "a")
             torch.testing.assert_close(row, log_p(explainer, inputs, case.answer_ids), atol=1e-6, rtol=1e-6)
 
 
@@ -267,7 +268,7 @@ def test_maps_of_a_model_with_a_class_token(name):
     model = tiny_llava(strategy="full", dtype=torch.float32)
     subject = make_subject(model, strategy="full")
     found = relevance(name, subject)
-    assert found.shape == (T, 10)
+    assert found.shape == (T, 9)
     assert bool(found.isfinite().all() and (found >= 0).all() and (found > 0).any())
     assert torch.equal(found, relevance(name, subject))
     assert all(parameter.grad is None for parameter in model.parameters())

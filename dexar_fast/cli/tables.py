@@ -73,6 +73,9 @@ def info_table(facts: dict[str, Any]) -> Table:
         "cuda": facts["cuda"] or "torch was built without it",
         "gpus": "\n".join(devices) or "none",
         "backends": ", ".join(facts["backends"]),
+        "missing": "\n".join(f"{name}: {reason}" for name, reason in facts["missing_backends"].items()) or "none",
+        "auto": ", ".join(f"{backend} on {device}" for device, backend in facts["auto_backend"].items()),
+        "c++ kernels": f"compiled, run with {facts['cpu_instructions']}" if facts["cpu_instructions"] else "not there",
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))

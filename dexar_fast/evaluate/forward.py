@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, UnsupportedModelError
 from ..model_state import evaluating
 from ..prompts import PromptEncoder
 from ..teacher_forcing import Inputs, token_log_probabilities, with_answer
@@ -43,10 +43,13 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
 
     Raises:
         InputError: no processor.
+        UnsupportedModelError: an encoder-decoder.
     """
+    if explainer.family.rows == "decoder":
+        raise UnsupportedModelError(f"family {explainer.family.name!r}: encoder-decoders are not run in batches yet")
     if explainer.processor is None:
         raise InputError("processor: expected one to encode changed images; this Explainer has none.")
-    encoder = PromptEncoder(explainer.processor)
+    encoder = PromptEncoder(explainer.processor, explainer.family.prompt_image)
     results: list[list[Tensor]] = [[] for _ in cases]
     waiting: list[tuple[int, Inputs, Tensor]] = []
     n_waiting = 0

@@ -150,7 +150,7 @@ def run_part(
 def explain_sample(explainer: Explainer, sample: Sample, plan: Plan) -> tuple[Explained, list[Record]]:
     """Every method's explanation of one sample, and the failures of single methods."""
     inputs, answer_ids = explainer.encode(
-        sample.image, sample.prompt, sample.answer, max_new_tokens=plan.max_new_tokens
+        [sample.image], sample.prompt, sample.answer, max_new_tokens=plan.max_new_tokens
     )
     options = _options(explainer, sample, plan, inputs, answer_ids)
     one = Explained(sample, answer_ids, _forward_seconds(explainer, inputs, answer_ids))
@@ -175,8 +175,8 @@ def _options(
     """The plan's options; the text set "content_only" as a mask, since ids do not say what the template is."""
     options = dict(plan.options)
     if options.get("text_set") == "content_only":
-        encoder = PromptEncoder(explainer.processor)
-        of_prompt = encoder.template(sample.image, sample.prompt, inputs["input_ids"][0])
+        encoder = PromptEncoder(explainer.processor, explainer.family.prompt_image)
+        of_prompt = encoder.template([sample.image], sample.prompt, inputs["input_ids"][0])
         options["text_set"] = ~torch.cat((of_prompt, encoder.special(answer_ids)))
     return options
 

@@ -35,7 +35,7 @@ SLOW: tuple[str, ...] = ("gradient-input", "grad-cam", "occlusion")
 
 
 def relevance(name: str, subject: Subject) -> Tensor:
-    """What one of `COMPARISONS` says: ``(T, N)`` for T answer tokens and N image tokens, not negative.
+    """What one of `COMPARISONS` says: ``(T, C)`` for T answer tokens and C cells, not negative.
 
     Raises:
         InputError, UnsupportedModelError: the method cannot explain this subject; the message says why.

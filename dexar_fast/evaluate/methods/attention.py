@@ -65,7 +65,7 @@ def dexar_unfiltered(subject: Subject) -> Tensor:
         report=silent,
     )
     assert sums.unfiltered is not None
-    return sums.unfiltered
+    return request.layout.to_cells(sums.unfiltered)
 
 
 def _columns(subject: Subject, gradient: LayerGradient, keys: KeySets) -> Tensor:
@@ -89,7 +89,7 @@ def _sum_layers(subject: Subject, layer: Callable[[LayerGradient, KeySets], Tens
 
     prompt = prefill(decoder, request.inputs)
     run_rows(decoder, prompt, request.answer_ids, subject.layers, token_lens(decoder, request.answer_ids), visit)
-    return total
+    return request.layout.to_cells(total)
 
 
 def _rows(gradient: LayerGradient, rows: slice) -> LayerGradient:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from ..chance import centre_maps, random_maps, uniform_maps
@@ -12,25 +15,25 @@ from .subject import Subject
 
 def uniform(subject: Subject) -> Tensor:
     """One everywhere."""
-    return subject.from_cells(uniform_maps(*_shape(subject)))
+    return _all_grids(subject, uniform_maps)
 
 
 def centre(subject: Subject) -> Tensor:
-    """A Gaussian around the middle of the grid."""
-    return subject.from_cells(centre_maps(*_shape(subject)))
+    """A Gaussian around the middle of each grid."""
+    return _all_grids(subject, centre_maps)
 
 
 def random(subject: Subject) -> Tensor:
     """Smooth noise, another for every token and image, the same in every run."""
     request = subject.request
-    numbers = [request.answer_ids, *(v for v in request.inputs.values() if v.is_floating_point())]
     seed = 0
-    for tensor in numbers:
+    for tensor in (request.answer_ids, *(value for value in request.inputs.values() if value.is_floating_point())):
         seed = zlib.crc32(tensor.double().cpu().numpy().tobytes(), seed)
-    maps = random_maps(*_shape(subject), seed)
-    return subject.from_cells(maps - maps.amin(dim=(1, 2), keepdim=True))
+    maps = _all_grids(subject, partial(random_maps, seed=seed))
+    return maps - maps.amin(dim=1, keepdim=True)
 
 
-def _shape(subject: Subject) -> tuple[int, int, int]:
-    grid = subject.request.layout.grid
-    return len(subject.request.answer_ids), grid.rows, grid.cols
+def _all_grids(subject: Subject, draw: Callable[[int, int, int], Tensor]) -> Tensor:
+    n = len(subject.request.answer_ids)
+    maps = [draw(n, grid.rows, grid.cols).flatten(1) for grid in subject.request.layout.grids]
+    return torch.cat(maps, dim=1).to(subject.request.answer_ids.device)

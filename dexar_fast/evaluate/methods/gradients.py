@@ -17,9 +17,11 @@ PROJECTOR = "multi_modal_projector"
 
 def gradient_input(subject: Subject) -> Tensor:
     """Gradient x input at the image embeddings: ``relu(< x_j, d s / d x_j >)``, x_j what the decoder reads at key j."""
+    subject.need_sequence("gradient-input")
     embeddings, gradients = _gradients(subject, subject.explainer.decoder.text_model)
     keys = subject.request.image_keys
-    return torch.stack([(g[0, keys] * embeddings[0, keys]).sum(dim=-1).clamp(min=0) for g in gradients])
+    maps = torch.stack([(g[0, keys] * embeddings[0, keys]).sum(dim=-1).clamp(min=0) for g in gradients])  # [T, N]
+    return subject.request.layout.to_cells(maps)
 
 
 def grad_cam(subject: Subject) -> Tensor:
@@ -30,6 +32,7 @@ def grad_cam(subject: Subject) -> Tensor:
     Raises:
         UnsupportedModelError: no projector, or features that do not stand one for one behind the image tokens.
     """
+    subject.need_sequence("grad-cam")
     base = subject.explainer.decoder.base
     try:
         projector = base.get_submodule(PROJECTOR)
@@ -44,7 +47,8 @@ def grad_cam(subject: Subject) -> Tensor:
             f"method: grad-cam needs one feature per image token; got {tuple(features.shape)} for {n_keys} tokens"
         )
     flat = features.reshape(n_keys, -1)  # [N, c]
-    return torch.stack([(flat @ g.reshape(n_keys, -1).mean(dim=0)).clamp(min=0) for g in gradients])
+    maps = torch.stack([(flat @ g.reshape(n_keys, -1).mean(dim=0)).clamp(min=0) for g in gradients])  # [T, N]
+    return subject.request.layout.to_cells(maps)
 
 
 def _gradients(subject: Subject, module: nn.Module) -> tuple[Tensor, list[Tensor]]:

@@ -18,15 +18,15 @@ def occlusion(subject: Subject) -> Tensor:
     """``relu(log p(y_t | image) - log p(y_t | image without the cell))``: one forward pass per cell.
 
     Raises:
-        InputError: there is no image, or only tensors were given: a changed image must be encoded anew.
+        InputError: there is not one image, or only tensors were given: a changed image must be encoded anew.
     """
-    request, grid = subject.request, subject.request.layout.grid
-    if subject.image is None or subject.prompt is None:
-        raise InputError('method: "occlusion" covers parts of the image; use explain(), which has image and prompt.')
-    case = Case(_covered(subject.image, grid), subject.prompt, request.answer_ids)
+    request = subject.request
+    if subject.images is None or subject.prompt is None or len(subject.images) != 1:
+        raise InputError('method: "occlusion" covers parts of one image; use explain(), which has image and prompt.')
+    case = Case(_covered(subject.images[0], request.layout.grids[0]), subject.prompt, request.answer_ids)
     (log_p,) = picture_log_probabilities(subject.explainer, [case])  # [1 + cells, T]
     drops = (log_p[:1] - log_p[1:]).clamp(min=0).T  # [T, cells]
-    return subject.from_cells(drops.float().to(request.answer_ids.device))
+    return drops.float().to(request.answer_ids.device)
 
 
 def _covered(image: Image.Image, grid: Grid) -> Iterator[Image.Image]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...errors import UnsupportedModelError
 from ...request import Request
 
 if TYPE_CHECKING:
@@ -22,25 +23,29 @@ class Subject:
 
     Attributes:
         explainer: the model.
-        request: model inputs, answer ids ``(T,)``, image keys ``(N,)`` and their layout on the grid.
+        request: model inputs, answer ids ``(T,)``, image keys ``(N,)`` and their layout on the grids.
         layers: decoder layers that layer-wise methods sum.
-        image, prompt: as the user gave them, or None when only tensors were given.
+        images, prompt: as the user gave them, or None when only tensors were given.
     """
 
     explainer: Explainer
     request: Request
     layers: tuple[int, ...]
-    image: Image.Image | None
+    images: Sequence[Image.Image] | None
     prompt: str | None
 
-    def from_cells(self, maps: Tensor) -> Tensor:
-        """``(T, rows, cols)`` to image tokens ``(T, N)``: each takes the value of its cell; zero without a place."""
-        cells = self.request.layout.cells.to(maps.device)
-        return maps.flatten(1)[:, cells.clamp(min=0)].where(cells >= 0, 0)
+    def need_sequence(self, method: str) -> None:
+        """Raise UnsupportedModelError unless prompt and answer are one sequence that attends to itself."""
+        family = self.explainer.family
+        if family.keys != "sequence" or family.rows == "decoder":
+            raise UnsupportedModelError(
+                f"method: {method!r} reads image tokens in the decoder's own sequence; family {family.name!r} has none "
+                "there. Use a dexar method or attention."
+            )
 
 
 Method = Callable[[Subject], Tensor]
-"""Relevance of every image token for every answer token, ``(T, N)``, not negative, in any unit."""
+"""Relevance of every cell (grid after grid, row-major) for every answer token, ``(T, C)``, not negative, any unit."""
 
 
 def blocks(n_rows: int, per_row: int) -> list[slice]:

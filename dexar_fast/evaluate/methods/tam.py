@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from ...aggregate import on_grid
 from ...teacher_forcing import with_answer
 from .subject import Subject
 
@@ -25,8 +24,8 @@ KERNEL = 3
 
 def tam(subject: Subject) -> Tensor:
     """See the module."""
+    subject.need_sequence("tam")
     decoder, request = subject.explainer.decoder, subject.request
-    grid, cells = request.layout.grid, request.layout.cells.to(request.answer_ids.device)
     hidden = decoder.base(**with_answer(request.inputs, request.answer_ids), use_cache=False)[0][0].float()
     prompt_text = request.text_keys[: request.prompt_length].nonzero().squeeze(-1)
     text_ids = torch.cat((request.inputs["input_ids"][0, prompt_text], request.answer_ids))  # [M]
@@ -35,8 +34,12 @@ def tam(subject: Subject) -> Tensor:
     on_image = (decoder.output_rows(text_ids).float() @ image.T).clamp(min=0)  # [M, N]
     own = on_image[len(prompt_text) :]  # [T, N]
     maps = (own - _interference(subject, hidden, own, on_image, text_ids, text_rows)).clamp(min=0)
-    filtered = rank_gaussian_filter(on_grid(maps, cells).unflatten(-1, (grid.rows, grid.cols)))
-    return subject.from_cells(filtered)
+    cells = request.layout.to_cells(maps).split([grid.cells for grid in request.layout.grids], dim=1)
+    filtered = [
+        rank_gaussian_filter(of_image.unflatten(-1, (grid.rows, grid.cols))).flatten(1)
+        for of_image, grid in zip(cells, request.layout.grids, strict=True)
+    ]
+    return torch.cat(filtered, dim=1)
 
 
 def _interference(
