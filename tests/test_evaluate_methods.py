@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +34,9 @@ def model() -> Any:
 def make_subject(model: Any, *, strategy: str = "default", length: int = T, **given: Any) -> Subject:
     explainer = Explainer(model, tiny_processor(strategy=strategy))
     inputs, answer = tiny_inputs(model), tiny_answer(length)
-    request = make_request(explainer.decoder, inputs, answer, lay_out(explainer.decoder, None, inputs, None), TEXT, None)
+    request = make_request(
+        explainer.decoder, inputs, answer, lay_out(explainer.decoder, None, inputs, None), TEXT, None
+    )
     return Subject(explainer, request, given.pop("layers", (0, 1, 2)), images=None, prompt=None)
 
 
@@ -69,9 +71,13 @@ def matrices(subject: Subject) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         yield [probabilities[layer][0, :, -1].detach() for layer in subject.layers], gradients
 
 
+def total(layers: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(layers)).sum(0)
+
+
 def test_attention(subject):
     image = subject.request.image_keys
-    expected = torch.stack([sum(p[:, image].mean(0) for p in rows) for rows, _ in matrices(subject)])
+    expected = torch.stack([total(p[:, image].mean(0) for p in rows) for rows, _ in matrices(subject)])
     torch.testing.assert_close(relevance("attention", subject).double(), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -94,7 +100,7 @@ def test_attention_gradient(model, layers):
     image = subject.request.image_keys
     expected = torch.stack(
         [
-            sum((p * g)[:, image].sum(0).relu() for p, g in zip(rows, gradients, strict=True))
+            total((p * g)[:, image].sum(0).relu() for p, g in zip(rows, gradients, strict=True))
             for rows, gradients in matrices(subject)
         ]
     )
@@ -103,7 +109,7 @@ def test_attention_gradient(model, layers):
 
 def test_dexar_unfiltered(subject):
     image = subject.request.image_keys
-    expected = torch.stack([sum(g[:, image].relu().sum(0) for g in gs) for _, gs in matrices(subject)])
+    expected = torch.stack([total(g[:, image].relu().sum(0) for g in gs) for _, gs in matrices(subject)])
     torch.testing.assert_close(relevance("dexar-unfiltered", subject).double(), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -72,7 +72,7 @@ class Swap(NamedTuple):
     scene: Scene
     true: str
     swapped: str
-    index: int
+    place: int
 
 
 def swaps(scene: Scene) -> Iterator[Swap]:
@@ -83,8 +83,8 @@ def swaps(scene: Scene) -> Iterator[Swap]:
         absent = [option for option in options if option not in words]
         places = [index for index, word in enumerate(words) if word in options]
         if absent and places:
-            index, foreign = int(rng.choice(places)), str(rng.choice(absent))
-            yield Swap(scene, " ".join(words), " ".join((*words[:index], foreign, *words[index + 1 :])), index)
+            place, foreign = int(rng.choice(places)), str(rng.choice(absent))
+            yield Swap(scene, " ".join(words), " ".join((*words[:place], foreign, *words[place + 1 :])), place)
 
 
 class Collected(NamedTuple):
@@ -120,8 +120,8 @@ def collect(
 
         true = explained(str(scene.description))
         for swap in swaps(scene):
-            swapped.add(true, [swap.index], True, seed)
-            swapped.add(explained(swap.swapped), [swap.index], False, seed)
+            swapped.add(true, [swap.place], True, seed)
+            swapped.add(explained(swap.swapped), [swap.place], False, seed)
         about = [bool(refers_to) for refers_to in scene.description.refers_to]
         content.add(true, np.flatnonzero(about).tolist(), True, seed)
         content.add(true, np.flatnonzero(np.logical_not(about)).tolist(), False, seed)

@@ -129,7 +129,8 @@ def read_records(path: Path) -> Iterator[Record]:
     import pyarrow.parquet
 
     for row in pyarrow.parquet.read_table(path).to_pylist():
-        yield Record(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+        yield Record(**values)
 
 
 def _to_parquet(records: Sequence[Record]) -> bytes:

@@ -233,7 +233,7 @@ def _records(one: Explained, neighbour: Explained | None, plan: Plan, curves: Ma
                 span = slice(None)
                 if record.target == "word":
                     span = slice(words[record.index].start, words[record.index].stop)
-                fall = {way: tuple(curve.drop(span).tolist()) for way, curve in curves[name].items()}
+                fall: dict[str, Any] = {way: tuple(curve.drop(span).tolist()) for way, curve in curves[name].items()}
                 record = replace(record, **fall)
             if record.target == "answer":
                 record = replace(

@@ -95,13 +95,9 @@ def _measure(scored: Sequence[Scored], explanation: Explanation) -> list[Record]
         maps = torch.ones_like(maps)  # the one method whose constant map is no failure
     values = localisation(maps, masks)
     areas = masks.double().mean(dim=1)
-    measured = {
-        id(one): replace(
-            one.record,
-            area=float(areas[row]),
-            constant=bool(constant[row]),
-            **{name: float(getattr(values, name)[row]) for name in METRICS},
-        )
-        for row, one in enumerate(findable)
-    }
+    measured = {}
+    for row, one in enumerate(findable):
+        figures: dict[str, Any] = {name: float(getattr(values, name)[row]) for name in METRICS}
+        figures |= {"area": float(areas[row]), "constant": bool(constant[row])}
+        measured[id(one)] = replace(one.record, **figures)
     return [measured.get(id(one), one.record) for one in scored]

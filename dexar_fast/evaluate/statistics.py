@@ -22,7 +22,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: Sequence[float] | Floats, samples: Sequence[Any], *, level: float = 0.95) -> Interval:
+def bootstrap(
+    values: Sequence[float] | Floats, samples: Sequence[Any] | NDArray[Any], *, level: float = 0.95
+) -> Interval:
     """Mean of all values, and its percentile bootstrap interval over samples.
 
     Args:
