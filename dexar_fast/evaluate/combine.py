@@ -1,4 +1,4 @@
-"""Other ways from token maps to an answer map, and from a token's own evidence to what earlier rows had read."""
+"""Other ways from token maps to an answer map, and from a token's own evidence to what earlier rows read."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def focused(explanation: Explanation, weights: Any) -> Floats:
 def with_flow(explainer: Explainer, image: Image.Image, prompt: str, answer: str, method: str) -> Explanation:
     """Token maps that follow relevance through earlier answer rows back to the image.
 
-    With R the method's unfiltered relevance of a key, summed over layers and heads, and every token's R scaled to the sum
-    one over the image and the rows before it:
+    With R the method's unfiltered relevance of a key, summed over layers and heads, and every token's R scaled to the
+    sum one over the image and the rows before it:
 
         flow[t] = R[t, image] + sum over rows s < t of R[t, s] * flow[s]
 

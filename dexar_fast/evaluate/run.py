@@ -131,11 +131,14 @@ def run_part(
             if plan.prompt is not None:
                 sample = replace(sample, prompt=plan.prompt)
             one, failures = explain_sample(explainer, sample, plan)
+            for explanation in one.explanations.values():
+                list(words_with_truth(sample, explanation))  # tells now if the truth does not fit the answer
         except Exception as error:
             records.append(_failure(data.key(index), "", error))
         else:
             records += failures
-            explained.append(one)
+            if one.explanations:
+                explained.append(one)
         done(index)
     curves = _curves(explainer, explained, plan) if plan.perturbation else [{} for _ in explained]
     for position, one in enumerate(explained):
