@@ -33,7 +33,7 @@ class Aggregate:
 
 
 class Accumulator:
-    """Takes one layer after the other; holds ``(T, N)`` sums and ``(T, L, H)`` scores, never a gradient."""
+    """Takes one layer after the other, of all rows or some; holds ``(T, N)`` sums and ``(T, L, H)`` scores."""
 
     def __init__(self, n_tokens: int, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
         self.shape = n_tokens, n_image_keys
@@ -42,13 +42,17 @@ class Accumulator:
         self.backend = backend
         self._maps: Tensor | None = None
         self.unfiltered: Tensor | None = None
-        self._image: list[Tensor] = []
-        self._text: list[Tensor] = []
-        self._image_min: list[Tensor] = []
+        self._scores: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # of each layer S_img, S_text, minimum: (T, H)
+
+    def begin(self, rows: slice) -> None:
+        """All layers of these rows come next; what was added to them before is forgotten."""
+        for sums in (self._maps, self.unfiltered):
+            if sums is not None:
+                sums[rows] = 0
 
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
-        d_out, call = gradient.d_out, gradient.attention
+        d_out, call, rows = gradient.d_out, gradient.attention, gradient.rows
         if self._maps is None:
             self._maps = d_out.new_zeros(self.shape, dtype=accumulator(d_out))
             self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
@@ -56,21 +60,19 @@ class Accumulator:
             d_out,
             call.value,
             keys,
-            self._maps,
-            unfiltered=self.unfiltered,
+            self._maps[rows],
+            unfiltered=None if self.unfiltered is None else self.unfiltered[rows],
             score_signal=self.method.score_signal,
             map_signal=self.method.map_signal,
             attention=Attention(call.query, call.key, call.out[0].detach(), call.scale, call.softcap),
             backend=self.backend,
         )
-        self._image.append(scores.image)
-        self._text.append(scores.text)
-        self._image_min.append(scores.image_min)
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of layers added so far."""
-        return len(self._image)
+        if call.layer not in self._scores:
+            shape = self.shape[0], d_out.shape[1]
+            image, text, low = (scores.image.new_zeros(shape) for _ in range(3))
+            self._scores[call.layer] = image, text, low
+        for whole, of_rows in zip(self._scores[call.layer], (scores.image, scores.text, scores.image_min)):
+            whole[rows] = of_rows
 
     @property
     def maps(self) -> Tensor:
@@ -86,17 +88,20 @@ class Accumulator:
     @property
     def image_scores(self) -> Tensor:
         """S_img ``(T, L, H)``."""
-        return torch.stack(self._image, dim=1)
+        return self._stacked(0)
 
     @property
     def text_scores(self) -> Tensor:
         """S_text ``(T, L, H)``."""
-        return torch.stack(self._text, dim=1)
+        return self._stacked(1)
 
     @property
     def image_minima(self) -> Tensor:
         """Smallest relu-gradient on the image keys ``(T, L, H)``."""
-        return torch.stack(self._image_min, dim=1)
+        return self._stacked(2)
+
+    def _stacked(self, score: int) -> Tensor:
+        return torch.stack([scores[score] for scores in self._scores.values()], dim=1)
 
 
 def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ gradients, and each layer runs once more on the answer rows alone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
-from .errors import UnsupportedModelError
+from .errors import InputError, UnsupportedModelError
 from .logit_lens import LogitLens
 from .model_state import keeping
 from .models import Decoder
@@ -36,10 +38,9 @@ class Prefill:
 
     Attributes:
         inputs: model inputs of the prompt.
-        cache: keys and values of all prompt positions but the last; None for rows "whole" and "decoder".
-        embeddings: what the text model takes for the prompt. For rows "cached" ``(1, 1, d)``, the last position's: it
-            predicts the first answer token, so it runs again, with gradients, as the first answer row. For "whole"
-            ``(1, P, d)``. None for "decoder".
+        cache: keys and values of the prompt, and of answer tokens as far as they ran; None for rows "whole" and
+            "decoder".
+        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder".
         arguments: everything that the text model was called with for the prompt.
     """
 
@@ -48,18 +49,35 @@ class Prefill:
     embeddings: Tensor | None = None
     arguments: Mapping[str, Any] | None = None
 
+    def rewind(self, decoder: Decoder, answer_rows: int) -> None:
+        """Cut the cache back to where answer row ``answer_rows`` is about to run.
+
+        The prompt's last position is the first answer row. A cross-attention's keys are no positions of the prompt.
+        """
+        assert self.cache is not None
+        assert self.embeddings is not None
+        length = self.embeddings.shape[1] - 1 + answer_rows
+        crossing = set() if decoder.family.keys == "sequence" else set(decoder.attentions)
+        for index, layer in enumerate(self.cache.layers):
+            # A run that ended early has left some layers longer than others.
+            surplus = int(layer.get_seq_length()) - length
+            if surplus > 0 and index not in crossing:
+                layer.crop(-surplus)
+
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """What the answer pass hands over for one layer.
+    """What the answer pass hands over for one layer and some rows, T of them.
 
     Attributes:
+        rows: which answer rows.
         d_out: ``(T, H, D)``, gradient of each row's score with respect to the attention output.
         attention: query, key, value and output of the layer's attention.
         inputs: what the layer was called with, for the T rows.
         residual_out: ``(1, T, d)``, the layer's output.
     """
 
+    rows: slice
     d_out: Tensor
     attention: AttentionCall
     inputs: LayerInputs
@@ -75,77 +93,128 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     rows = decoder.family.rows
     if rows == "decoder":
         return Prefill(inputs)
-    seen: dict[str, Any] = {}
-
-    def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
-        seen.update(kwargs)
-        if seen.get("inputs_embeds") is None:
-            seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
-        if rows == "whole":
-            raise _PromptSeen
-
-    # Without a config every layer keeps all keys; a sliding window is then the mask's business.
-    cache = DynamicCache() if rows == "cached" else None
+    cache = new_cache() if rows == "cached" else None
     with ExitStack() as stack:
-        stack.enter_context(_removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)))
+        seen = stack.enter_context(prompt_call(decoder, stop=rows == "whole"))
         stack.enter_context(keeping(decoder.base, decoder.family.run_state))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_PromptSeen))
         decoder.base(**inputs, past_key_values=cache, use_cache=cache is not None)
-    embeddings = seen["inputs_embeds"]
-    if cache is not None:
-        embeddings = embeddings[:, -1:]
-        _forget_last_position(decoder, cache)
-    return Prefill(inputs, cache, embeddings, seen)
+    return Prefill(inputs, cache, seen["inputs_embeds"], seen)
 
 
-def _forget_last_position(decoder: Decoder, cache: Cache) -> None:
-    """The last prompt position is about to run again. A cross-attention's keys are no positions of the prompt."""
-    for index, layer in enumerate(cache.layers):
-        if decoder.family.keys == "sequence" or index not in decoder.attentions:
-            layer.crop(-1)
+def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Prefill | None:
+    """A prompt whose keys and values a caller's cache holds: only what comes before the text model runs.
+
+    None, with a warning, if the cache cannot be cut back to the prompt; the caller's object is not changed.
+
+    Raises:
+        InputError: the family's rows do not run over a cache, or the cache is shorter than the prompt.
+    """
+    if decoder.family.rows != "cached":
+        raise InputError(
+            f"past_key_values: expected None, answers of the family {decoder.family.name!r} do not run over a cache"
+        )
+    with ExitStack() as stack:
+        seen = stack.enter_context(prompt_call(decoder, stop=True))
+        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(suppress(_PromptSeen))
+        decoder.base(**inputs, use_cache=False)
+    n_prompt = seen["inputs_embeds"].shape[1]
+    if cache.get_seq_length() < n_prompt - 1:
+        raise InputError(
+            f"past_key_values: expected the {n_prompt} positions of the prompt; got {cache.get_seq_length()}. Pass the "
+            "cache of the same prompt, images included."
+        )
+    if any(layer.is_sliding and layer.get_seq_length() >= layer.sliding_window for layer in cache.layers):
+        warnings.warn(
+            "past_key_values: layers that keep a sliding window only cannot be cut back to the prompt, which runs "
+            "again. Generate with past_key_values=DynamicCache() to reuse it.",
+            stacklevel=3,
+        )
+        return None
+    mine = copy(cache)
+    mine.layers = [copy(layer) for layer in cache.layers]  # tensors are shared; a layer replaces its own, never writes
+    return Prefill(inputs, mine, seen["inputs_embeds"], seen)
 
 
-def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Callable[[], Any]:
-    """The call that runs all rows; the last T of them predict the answer's tokens."""
+def new_cache() -> Cache:
+    """One that can be cut back: without a config every layer keeps all keys, and a window is the mask's business."""
+    return DynamicCache()
+
+
+@contextmanager
+def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, Any]]:
+    """Collect what the text model is called with first, `inputs_embeds` among it; ``stop`` ends the run there."""
+    seen: dict[str, Any] = {}
+
+    def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
+        if not seen:
+            seen.update(kwargs)
+            if seen.get("inputs_embeds") is None:
+                seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
+        if stop:
+            raise _PromptSeen
+
+    with _removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)):
+        yield seen
+
+
+def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
+    """The call that runs the rows, and what comes before them without a cache."""
     if decoder.family.rows == "decoder":
         ids = torch.cat((decoder.start_ids(answer_ids.device), answer_ids[:-1]))[None]
         return lambda: decoder.base(**prompt.inputs, decoder_input_ids=ids, use_cache=False)
     assert prompt.embeddings is not None  # for mypy: prefill sets both
     assert prompt.arguments is not None
-    rows = torch.cat((prompt.embeddings, decoder.embed(answer_ids[:-1])), dim=1)
-    arguments = decoder.family.continue_arguments(decoder, prompt.arguments, answer_ids)
-    cached = prompt.cache is not None
-    return lambda: decoder.text_model(inputs_embeds=rows, past_key_values=prompt.cache, use_cache=cached, **arguments)
+    family, arguments, embeddings = decoder.family, prompt.arguments, prompt.embeddings
+    if prompt.cache is not None:
+        prompt.rewind(decoder, rows.start)
+        embeddings = embeddings[:, -1:]
+        if rows.start:
+            # The rows run on from a longer prompt, which ends in the answer token before them.
+            before = answer_ids[: rows.start + 1]
+            arguments = {**arguments, **family.continue_arguments(decoder, arguments, before)}
+            embeddings = decoder.embed(before[-2:-1])
+    of_rows = answer_ids[rows]
+    embeddings = torch.cat((embeddings, decoder.embed(of_rows[:-1])), dim=1)
+    arguments = family.continue_arguments(decoder, arguments, of_rows)
+    return lambda: decoder.text_model(
+        inputs_embeds=embeddings, past_key_values=prompt.cache, use_cache=prompt.cache is not None, **arguments
+    )
 
 
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
     answer_ids: Tensor,
+    rows: slice,
     layers: Collection[int],
     lens: LogitLens,
     visit: Callable[[LayerGradient], None],
 ) -> None:
-    """Run the answer rows once, and visit every chosen layer with its gradient, in order.
+    """Run some answer rows, and visit every chosen layer with its gradient, in order.
 
     Args:
         decoder: the model, in eval mode.
-        prompt: its cache is filled further.
-        answer_ids: ``(T,)``.
+        prompt: its cache holds all positions before the rows at least; it is filled up to the last row.
+        answer_ids: ``(T,)``, the whole answer.
+        rows: which of its tokens are explained; all of them unless there is a cache.
         layers: indices of the layers to visit, all with an attention that reads the image.
-        lens: the score of a layer's residual stream, one seed per row.
+        lens: the score of a layer's residual stream, one seed for each of these rows.
         visit: called once per layer, grad mode off.
 
     Raises:
         UnsupportedModelError: the model's attention is not seen, or its layers have no gradient.
     """
-    last = slice(-len(answer_ids), None)
+    n_rows = rows.stop - rows.start
+    last = slice(-n_rows, None)
     visited: list[int] = []
     calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
     with torch.no_grad(), ExitStack() as stack:
-        run = _start(decoder, prompt, answer_ids)
-        tap = _tap(decoder, layers, len(answer_ids), lambda call, leaf: calls.update({call.layer: (call, leaf)}))
+        run = _start(decoder, prompt, answer_ids, rows)
+        tap = _tap(decoder, layers, n_rows, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
         stack.enter_context(tap)
         for layer in layers:
             outputs = stack.enter_context(watch_outputs(decoder, layer))
@@ -167,7 +236,7 @@ def run_rows(
                     torch.set_grad_enabled(False)
                     residual = residual.detach()
                     output = (residual, *output[1:]) if isinstance(output, tuple) else residual
-                visit(LayerGradient(d_out[0, last], call, inputs, residual[:, last]))
+                visit(LayerGradient(rows, d_out[0, last], call, inputs, residual[:, last]))
                 visited.append(layer)
                 return output
 

@@ -13,10 +13,11 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
+from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats, Maps, one_or_tuple
 from .generation import generate_answer
@@ -116,6 +117,7 @@ class Explainer:
         grounding: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        row_chunk: int | str = "auto",
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
@@ -140,6 +142,9 @@ class Explainer:
             thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
+            row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
+                most. It changes memory and speed, and the result by rounding. Where the rows do not fit after all, half
+                as many run, with a warning.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -151,17 +156,17 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids = self.encode(pictures, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
                 encoder = PromptEncoder(self.processor, self.family.prompt_image)
                 of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report)
+            return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report, ran)
 
     def explain_ids(
         self,
@@ -177,6 +182,8 @@ class Explainer:
         unfiltered: bool = False,
         grounding: bool = False,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
+        past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -188,8 +195,11 @@ class Explainer:
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
                 and its grid is in model pixels.
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
-            layers, method, normalization, text_set, unfiltered, grounding, thumbnail, progress: as for `explain`; the
-                text set "content_only" needs `explain`.
+            layers, method, normalization, text_set, unfiltered, grounding, thumbnail, row_chunk, progress: as for
+                `explain`; the text set "content_only" needs `explain`.
+            past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
+                does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
+                sliding window only) is of no use: the prompt runs, with a warning.
 
         Returns:
             `Explanation`.
@@ -197,12 +207,13 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
+            ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
             settings = {"prompt": prompt, "generated": False}
-            return self._explain(inputs, ids, options, None, pictures, grounding, settings, report)
+            return self._explain(inputs, ids, options, None, pictures, grounding, settings, report, ran)
 
     def check_options(
         self,
@@ -212,6 +223,7 @@ class Explainer:
         text_set: TextSet,
         unfiltered: bool,
         thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
     ) -> Options:
         """The options of one call to this model, checked.
 
@@ -227,6 +239,7 @@ class Explainer:
             len(self.decoder.layers),
             with_attention=self.decoder.attentions,
             thumbnail=thumbnail,
+            row_chunk=row_chunk,
         )
 
     def run(
@@ -239,6 +252,7 @@ class Explainer:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
+        ran: Prefill | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -249,6 +263,7 @@ class Explainer:
             image_sizes: ``(width, height)`` of the user's images in pixels.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
+            ran: the prompt, if it ran already.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -268,6 +283,8 @@ class Explainer:
                 backend=self.backend,
                 checked=self.checked_layers,
                 report=report,
+                row_chunk=options.row_chunk,
+                prompt=ran,
             )
         return request, sums
 
@@ -323,6 +340,18 @@ class Explainer:
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
+        inputs, ids, _ = self._encode(images, prompt, answer, max_new_tokens, report)
+        return inputs, ids
+
+    def _encode(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer: str | None,
+        max_new_tokens: int,
+        report: ProgressCallback,
+    ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
+        """As `encode`; and the prompt as it ran while the model wrote the answer."""
         if self.processor is None:
             raise InputError(
                 "processor: expected one to encode image and prompt; this Explainer has none. "
@@ -332,9 +361,9 @@ class Explainer:
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
-            return inputs, ids
+            return inputs, ids, None
         with evaluating(self.model):
-            return inputs, generate_answer(self.decoder, inputs, max_new_tokens, report)
+            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
     def _explain(
         self,
@@ -346,11 +375,12 @@ class Explainer:
         grounding: bool,
         settings: dict[str, Any],
         report: ProgressCallback,
+        ran: Prefill | None,
     ) -> Explanation:
         image_sizes = None if images is None else [image.size for image in images]
         if options.method in METHODS:
             request, sums = self.run(
-                inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report
+                inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report, ran=ran
             )
             maps = aggregate(sums, request.layout, options.normalization)
             scores = sums.image_scores, sums.text_scores
@@ -381,6 +411,8 @@ class Explainer:
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
+                "row_chunk": options.row_chunk,
+                "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused",
                 "prompt_ids": inputs["input_ids"][0].tolist(),
             },
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .answer_pass import Prefill, new_cache, prompt_call
 from .errors import InputError
 from .model_state import keeping
 from .models import Decoder
@@ -29,8 +30,11 @@ class _CountTokens:
 
 def generate_answer(
     decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
-) -> Tensor:
+) -> tuple[Tensor, Prefill | None]:
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
+
+    Also the prompt as it ran, with the cache that generation filled, so that it need not run again; None for families
+    whose rows do not run over a cache.
 
     Raises:
         InputError: ``max_new_tokens`` is below one, or the model ended at once.
@@ -39,9 +43,11 @@ def generate_answer(
         raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
     generator: Any = decoder.model
     behind_encoder = decoder.family.rows == "decoder"
-    with keeping(decoder.base, decoder.family.run_state):
+    cache = new_cache() if decoder.family.rows == "cached" else None
+    with prompt_call(decoder) as seen, keeping(decoder.base, decoder.family.run_state):
         ids = generator.generate(
             **inputs,
+            **({} if cache is None else {"past_key_values": cache}),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
@@ -62,4 +68,5 @@ def generate_answer(
         raise InputError(
             "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
         )
-    return answer
+    prompt = None if cache is None else Prefill(inputs, cache, seen["inputs_embeds"], seen)
+    return answer, prompt

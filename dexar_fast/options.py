@@ -14,6 +14,7 @@ from .errors import InputError
 from .layers import LayerSelection, select_layers
 from .layout import THUMBNAILS
 from .methods import METHODS
+from .row_chunk import check_row_chunk
 
 NORMALIZATIONS = ("paper", "reference")
 TEXT_SETS = ("all_non_image", "content_only", "generated_only")
@@ -31,6 +32,7 @@ class Options:
     text_set: str | Tensor
     unfiltered: bool
     thumbnail: str = "blend"
+    row_chunk: int | str = "auto"
 
 
 def check_options(
@@ -43,6 +45,7 @@ def check_options(
     *,
     with_attention: Collection[int] | None = None,
     thumbnail: str = "blend",
+    row_chunk: int | str = "auto",
 ) -> Options:
     """The options of one call.
 
@@ -58,10 +61,11 @@ def check_options(
         raise InputError(f"text_set: expected one of {', '.join(TEXT_SETS)} or a bool mask; got {text_set!r}")
     if thumbnail not in THUMBNAILS:
         raise InputError(f"thumbnail: expected one of {', '.join(THUMBNAILS)}; got {thumbnail!r}")
+    check_row_chunk(row_chunk)
     if not isinstance(text_set, str):
         text_set = torch.as_tensor(text_set)
     chosen = select_layers(layers, n_layers, with_attention)
-    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail)
+    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
 
 
 def _check_comparison(method: str, unfiltered: bool) -> None:

@@ -52,20 +52,22 @@ class Request:
         first = self.prompt_length - 1
         return torch.arange(first, first + len(self.answer_ids), device=self.answer_ids.device)
 
-    def keys(self, n_keys: int, window: int | None = None) -> KeySets:
-        """The sets of keys of the answer rows over the first ``n_keys`` keys, under a sliding window if given.
+    def keys(self, rows: slice, n_keys: int, window: int | None = None) -> KeySets:
+        """The sets of keys of some answer rows over the first ``n_keys`` keys, under a sliding window if given.
+
+        Row t runs at position ``p_t``, which predicts answer token t; the first is the last position of the prompt.
 
         Raises:
             InputError: a cross-attention has another number of keys than the layout.
         """
         if not self.cross:
-            return KeySets(self.image_keys, self.text_keys[:n_keys], causal_rows(self.row_positions, window))
+            return KeySets(self.image_keys, self.text_keys[:n_keys], causal_rows(self.row_positions[rows], window))
         if n_keys != len(self.text_keys):
             raise InputError(
                 f"model_inputs: cross-attention reads {n_keys} states, but the layout of the images gives "
                 f"{len(self.text_keys)}. Use the processor that belongs to the model."
             )
-        every = torch.tensor([0, n_keys], device=self.answer_ids.device).expand(len(self.answer_ids), -1)
+        every = torch.tensor([0, n_keys], device=self.answer_ids.device).expand(rows.stop - rows.start, -1)
         return KeySets(self.image_keys, self.text_keys, every)
 
 

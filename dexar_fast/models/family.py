@@ -69,6 +69,8 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     positions = arguments.get("position_ids")
     if positions is None:
         return {}  # the text model counts the cache itself
+    if positions.ndim == 3 and len(positions) == 4:
+        positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
     further = (positions.max() + 1 + steps).expand(*positions.shape[:-1], -1)
     before = positions if decoder.family.rows == "whole" else positions[..., -1:]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -52,9 +51,3 @@ def blocks(n_rows: int, per_row: int) -> list[slice]:
     """Rows in blocks of about four million values, so that nothing of size T x H x N exists at once."""
     step = max(1, (1 << 22) // max(1, per_row))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-
-
-def zeros(subject: Subject) -> Tensor:
-    """``(T, N)`` float32 zeros on the model's device."""
-    request = subject.request
-    return torch.zeros(len(request.answer_ids), len(request.image_keys), device=request.answer_ids.device)
