@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from dexar_fast.evaluate.data import DemoQuestions, DemoScenes, open_data
 
 def test_demo_words_point_at_their_objects():
     data, scene = DemoScenes(), draw_scene(5)
-    sample = data[5]
+    sample: Any = data[5]
     words = sample.answer.split()
     assert sample.key == data.key(5) == "scene-5"
     assert len(sample.words) == len(words)
     np.testing.assert_array_equal(sample.mask, scene.mask(range(len(scene.objects))))
-    kinds = {}
+    kinds: dict[str, set[str]] = {}
     for index, truth in sample.words.items():
         refers_to = scene.description.refers_to[index]
         kinds.setdefault(truth.kind, set()).add(words[index])
@@ -36,7 +37,7 @@ def test_demo_questions_point_somewhere():
     data = DemoQuestions()
     assert {data[index].prompt.split()[0] for index in range(12)} >= {"what", "where", "how"}
     for index in range(12):
-        sample = data[index]
+        sample: Any = data[index]
         assert sample.mask.any()
         assert any(truth.mask is not None for truth in sample.words.values())
 
@@ -60,7 +61,7 @@ def voc(tmp_path):
 def test_voc_union_of_objects(voc):
     data = open_data(f"voc:{voc}")
     assert [data.key(index) for index in range(len(data))] == ["2007_000033", "2007_000042"]
-    sample = data[1]
+    sample: Any = data[1]
     assert (sample.prompt, sample.answer) == ("USER: <image>\nClassify the image. ASSISTANT:", None)
     assert sample.mask.astype(int).tolist() == [[0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]]
 
@@ -73,7 +74,7 @@ def test_voc_refuses_other_folders(voc, tmp_path):
         open_data(f"voc:{voc}")[1]
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"image": "a.png", "prompt": "what is it?", "answer": "a dog", "mask": "m.png", "key": "first"},
     {"image": "a.png", "prompt": "and now?", "words": [{"index": 1, "kind": "noun", "mask": "m.png"}, {"index": 0}]},
 ]
@@ -100,7 +101,8 @@ def test_listed(tmp_path, kind):
     columns = {name: None for row in ROWS for name in row}
     data = open_data(write(tmp_path, [{**columns, **row} for row in ROWS] if kind == "parquet" else ROWS, kind))
     assert (data.name, len(data), data.key(0), data.key(1)) == ("data", 2, "first", "000001")
-    first, second = data[0], data[1]
+    first: Any = data[0]
+    second: Any = data[1]
     assert (first.prompt, first.answer, first.image.size) == ("what is it?", "a dog", (4, 3))
     assert np.argwhere(first.mask).tolist() == [[1, 2]]
     assert (second.answer, second.mask) == (None, None)

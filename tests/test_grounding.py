@@ -48,6 +48,8 @@ def test_only_when_asked(explained):
 def test_saved_and_loaded(explained, tmp_path):
     _, e = explained
     loaded = Explanation.load(e.save(tmp_path / "e.safetensors"))
+    assert loaded.grounding is not None
+    assert e.grounding is not None
     np.testing.assert_allclose(loaded.grounding, e.grounding, atol=1e-5)
 
 

@@ -90,8 +90,8 @@ def quantised(cell_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _tokens(explanation: Explanation) -> dict[str, list[Any]]:
-    """Columns, one entry per token; a score is ``[value, layer, head]`` at its maximum."""
+def _tokens(explanation: Explanation) -> dict[str, list[Any] | None]:
+    """Columns, one entry per token, or None; a score is ``[value, layer, head]`` at its maximum."""
     ranges, grounding = explanation.token_map_ranges, explanation.grounding
     return {
         "text": list(explanation.tokens),
