@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +34,17 @@ class Aggregate:
 
 
 class Accumulator:
-    """Takes one layer after the other, of all rows or some; holds ``(T, N)`` sums and ``(T, L, H)`` scores."""
+    """Takes one layer after the other, of T rows or some of them; holds ``(T, N)`` sums and ``(T, L, H)`` scores.
 
-    def __init__(self, n_tokens: int, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
-        self.shape = n_tokens, n_image_keys
+    Args:
+        rows: the T answer rows, counted in the whole answer.
+        n_image_keys: N.
+        method, unfiltered, backend: as for `Explainer.explain`.
+    """
+
+    def __init__(self, rows: slice, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
+        self.rows = rows
+        self.n_image_keys = n_image_keys
         self.method = method
         self.wants_unfiltered = unfiltered
         self.backend = backend
@@ -48,13 +56,14 @@ class Accumulator:
         """All layers of these rows come next; what was added to them before is forgotten."""
         for sums in (self._maps, self.unfiltered):
             if sums is not None:
-                sums[rows] = 0
+                sums[self._own(rows)] = 0
 
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
-        d_out, call, rows = gradient.d_out, gradient.attention, gradient.rows
+        d_out, call, rows = gradient.d_out, gradient.attention, self._own(gradient.rows)
+        n_rows = self.rows.stop - self.rows.start
         if self._maps is None:
-            self._maps = d_out.new_zeros(self.shape, dtype=accumulator(d_out))
+            self._maps = d_out.new_zeros((n_rows, self.n_image_keys), dtype=accumulator(d_out))
             self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
         scores = score_and_accumulate(
             d_out,
@@ -68,8 +77,7 @@ class Accumulator:
             backend=self.backend,
         )
         if call.layer not in self._scores:
-            shape = self.shape[0], d_out.shape[1]
-            image, text, low = (scores.image.new_zeros(shape) for _ in range(3))
+            image, text, low = (scores.image.new_zeros(n_rows, d_out.shape[1]) for _ in range(3))
             self._scores[call.layer] = image, text, low
         for whole, of_rows in zip(self._scores[call.layer], (scores.image, scores.text, scores.image_min)):
             whole[rows] = of_rows
@@ -100,8 +108,27 @@ class Accumulator:
         """Smallest relu-gradient on the image keys ``(T, L, H)``."""
         return self._stacked(2)
 
+    def _own(self, rows: slice) -> slice:
+        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
+
     def _stacked(self, score: int) -> Tensor:
         return torch.stack([scores[score] for scores in self._scores.values()], dim=1)
+
+
+def joined(parts: Sequence[Accumulator]) -> Accumulator:
+    """One accumulator of rows that follow each other, of the same layers."""
+    first = parts[0]
+    rows = slice(first.rows.start, parts[-1].rows.stop)
+    whole = Accumulator(
+        rows, first.n_image_keys, method=first.method, unfiltered=first.wants_unfiltered, backend=first.backend
+    )
+    whole._maps = torch.cat([part.maps for part in parts])
+    if first.wants_unfiltered:
+        whole.unfiltered = torch.cat([part.unfiltered for part in parts if part.unfiltered is not None])
+    for layer in first._scores:
+        image, text, low = (torch.cat(of_parts) for of_parts in zip(*(part._scores[layer] for part in parts)))
+        whole._scores[layer] = image, text, low
+    return whole
 
 
 def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:

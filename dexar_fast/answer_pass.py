@@ -134,9 +134,14 @@ def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Pre
             stacklevel=3,
         )
         return None
+    return Prefill(inputs, sharing(cache), seen["inputs_embeds"], seen)
+
+
+def sharing(cache: Cache) -> Cache:
+    """A cache of its own on the same tensors: layers replace theirs when they are cut or grow, and never write."""
     mine = copy(cache)
-    mine.layers = [copy(layer) for layer in cache.layers]  # tensors are shared; a layer replaces its own, never writes
-    return Prefill(inputs, mine, seen["inputs_embeds"], seen)
+    mine.layers = [copy(layer) for layer in cache.layers]
+    return mine
 
 
 def new_cache() -> Cache:

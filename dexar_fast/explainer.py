@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -36,6 +37,7 @@ from .pipeline import accumulate_layers
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
 from .request import Request, lay_out, make_request
+from .stream import AnswerStream, ExplainingStreamer, StreamedToken
 from .tokens import token_pieces
 
 
@@ -215,6 +217,70 @@ class Explainer:
             settings = {"prompt": prompt, "generated": False}
             return self._explain(inputs, ids, options, None, pictures, grounding, settings, report, ran)
 
+    def stream(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        *,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+    ) -> AnswerStream:
+        """Each token of the model's own answer with its map, soon after it was written.
+
+        Args:
+            block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
+                cost is about one forward over the block's tokens per block.
+            image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
+                normalisation "paper"; the text set "content_only" needs `explain`.
+
+        Returns:
+            `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        pictures = load_images(image)
+        inputs, _ = self.encode(pictures, prompt, "")
+        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+        streamer = ExplainingStreamer(
+            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+        )
+        return AnswerStream(streamer, max_new_tokens)
+
+    def streamer(
+        self,
+        model_inputs: Mapping[str, Tensor],
+        on_token: Callable[[StreamedToken], None],
+        *,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+    ) -> ExplainingStreamer:
+        """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
+
+        Args:
+            model_inputs: what `generate` is called with for the prompt.
+            on_token: called with each token and its map.
+            image: as for `explain_ids`.
+            block, layers, method, text_set, thumbnail: as for `stream`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        inputs, _ = self.tensors(model_inputs, [])
+        pictures = None if image is None else load_images(image)
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+
     def check_options(
         self,
         layers: LayerSelection,
@@ -253,6 +319,7 @@ class Explainer:
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
         ran: Prefill | None = None,
+        rows: slice | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -264,6 +331,7 @@ class Explainer:
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
             ran: the prompt, if it ran already.
+            rows: the answer tokens to explain, None for all.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -285,6 +353,7 @@ class Explainer:
                 report=report,
                 row_chunk=options.row_chunk,
                 prompt=ran,
+                rows=rows,
             )
         return request, sums
 
@@ -382,26 +451,67 @@ class Explainer:
             request, sums = self.run(
                 inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report, ran=ran
             )
-            maps = aggregate(sums, request.layout, options.normalization)
-            scores = sums.image_scores, sums.text_scores
+            cache = "none" if self.family.rows != "cached" else "new" if ran is None else "reused"
+            explanation = self.result(request, sums, options, images, {**settings, "cache": cache})
         else:
-            from .evaluate.methods import Subject, relevance  # imported by those who compare
-
             request = self._request(inputs, answer_ids, options, template, image_sizes)
-            found = relevance(options.method, Subject(self, request, options.layers, images, settings["prompt"]))
-            maps = aggregate_plain(found, options.normalization)
-            none = found.new_zeros(len(answer_ids), len(options.layers), 1)
-            scores = none, none
-        text_set = options.text_set
+            explanation = self._compare(request, options, images, settings)
+        if grounding:
+            log_p = log_probabilities(self.decoder, inputs, answer_ids)
+            explanation = replace(explanation, log_probabilities=_numpy(log_p))
+        return explanation
+
+    def _compare(
+        self, request: Request, options: Options, images: Sequence[Image.Image] | None, settings: Mapping[str, Any]
+    ) -> Explanation:
+        """The explanation by a method that is not ours."""
+        from .evaluate.methods import Subject, relevance  # imported by those who compare
+
+        found = relevance(options.method, Subject(self, request, options.layers, images, settings["prompt"]))
+        none = found.new_zeros(len(found), len(options.layers), 1)
+        maps = aggregate_plain(found, options.normalization)
+        return self._result(request, maps, (none, none), slice(None), options, images, settings)
+
+    def result(
+        self,
+        request: Request,
+        sums: Accumulator,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
+        """The explanation of the rows that were summed up.
+
+        Args:
+            request, sums: as `run` returns them.
+            options: those of the run.
+            images: the user's, or None.
+            settings: what else the result is to record.
+        """
+        maps = aggregate(sums, request.layout, options.normalization)
+        scores = sums.image_scores, sums.text_scores
+        return self._result(request, maps, scores, sums.rows, options, images, settings)
+
+    def _result(
+        self,
+        request: Request,
+        maps: Aggregate,
+        scores: tuple[Tensor, Tensor],
+        rows: slice,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
+        text_set, ids = options.text_set, request.answer_ids
+        pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
         return _explanation(
             maps,
             scores,
             request.layout,
-            tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
-            token_ids=answer_ids,
+            tokens=pieces[rows],
+            token_ids=ids[rows],
             layers=options.layers,
             images=images,
-            log_probabilities=log_probabilities(self.decoder, inputs, answer_ids) if grounding else None,
             settings={
                 **settings,
                 **self._provenance(),
@@ -412,8 +522,7 @@ class Explainer:
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
                 "row_chunk": options.row_chunk,
-                "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused",
-                "prompt_ids": inputs["input_ids"][0].tolist(),
+                "prompt_ids": request.inputs["input_ids"][0].tolist(),
             },
         )
 
@@ -446,7 +555,6 @@ def _explanation(
     token_ids: Tensor,
     layers: tuple[int, ...],
     images: Sequence[Image.Image] | None,
-    log_probabilities: Tensor | None,
     settings: dict[str, Any],
 ) -> Explanation:
     """The result in numpy, the maps in the shape of their grids."""
@@ -467,7 +575,6 @@ def _explanation(
         grid=one_or_tuple(layout.grids),
         settings=settings,
         image=None if images is None else one_or_tuple(images),
-        log_probabilities=None if log_probabilities is None else _numpy(log_probabilities),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
         unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from transformers import Cache
 
 from .answer_pass import Prefill, new_cache, prompt_call
 from .errors import InputError
@@ -39,13 +40,35 @@ def generate_answer(
     Raises:
         InputError: ``max_new_tokens`` is below one, or the model ended at once.
     """
+    behind_encoder = decoder.family.rows == "decoder"
+    cache = new_cache() if decoder.family.rows == "cached" else None
+    with prompt_call(decoder) as seen:
+        ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache)
+    start = len(decoder.start_ids(ids.device)) if behind_encoder else inputs["input_ids"].shape[1]
+    answer: Tensor = ids[0, start:]
+    if len(answer) and int(answer[-1]) in end_ids(decoder):
+        answer = answer[:-1]
+    if len(answer) == 0:
+        raise InputError(
+            "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
+        )
+    prompt = None if cache is None else Prefill(inputs, cache, seen["inputs_embeds"], seen)
+    return answer, prompt
+
+
+def write(
+    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, streamer: Any, cache: Cache | None
+) -> Tensor:
+    """What `generate` returns, ``(1, n)``, greedily.
+
+    Raises:
+        InputError: ``max_new_tokens`` is below one.
+    """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
     generator: Any = decoder.model
-    behind_encoder = decoder.family.rows == "decoder"
-    cache = new_cache() if decoder.family.rows == "cached" else None
-    with prompt_call(decoder) as seen, keeping(decoder.base, decoder.family.run_state):
-        ids = generator.generate(
+    with keeping(decoder.base, decoder.family.run_state):
+        ids: Tensor = generator.generate(
             **inputs,
             **({} if cache is None else {"past_key_values": cache}),
             max_new_tokens=max_new_tokens,
@@ -56,17 +79,13 @@ def generate_answer(
             top_p=None,
             top_k=None,
             return_dict_in_generate=False,
-            streamer=_CountTokens(progress, max_new_tokens),
+            streamer=streamer,
         )
-    start = len(decoder.start_ids(ids.device)) if behind_encoder else inputs["input_ids"].shape[1]
-    answer: Tensor = ids[0, start:]
-    ends = generator.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    if len(answer) and int(answer[-1]) in ends:
-        answer = answer[:-1]
-    if len(answer) == 0:
-        raise InputError(
-            "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
-        )
-    prompt = None if cache is None else Prefill(inputs, cache, seen["inputs_embeds"], seen)
-    return answer, prompt
+    return ids
+
+
+def end_ids(decoder: Decoder) -> list[int]:
+    """Ids that end an answer."""
+    config: Any = decoder.model.generation_config
+    ids = config.eos_token_id
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]

@@ -35,6 +35,7 @@ def accumulate_layers(
     report: ProgressCallback,
     row_chunk: int | str = "auto",
     prompt: Prefill | None = None,
+    rows: slice | None = None,
 ) -> Accumulator:
     """Run the answer pass and add up every chosen layer.
 
@@ -47,34 +48,37 @@ def accumulate_layers(
         report: progress callback.
         row_chunk: how many rows run at once, or "auto"; without a cache all do. Where they do not fit, half as many.
         prompt: the prompt if it ran already; its cache is changed.
+        rows: the answer tokens to explain, None for all; some need a cache.
 
     Raises:
         SelfCheckError, NotFiniteError, UnsupportedModelError: see `Explainer.explain`.
     """
+    rows = slice(0, len(request.answer_ids)) if rows is None else rows
     accumulator = Accumulator(
-        len(request.answer_ids),
+        rows,
         len(request.image_keys),
         method=METHODS[method],
         unfiltered=unfiltered,
         backend=backend,
     )
-    n_rows = len(request.answer_ids)
+    n_rows = rows.stop - rows.start
     unchecked = set(layers) - checked
     at_once = min(n_rows, rows_at_once(decoder, row_chunk)) if decoder.family.rows == "cached" else n_rows
     report("explaining", 0, ceil(n_rows / at_once) * len(layers))
     prompt = prompt or prefill(decoder, request.inputs)
-    first, warned = 0, False
-    while first < n_rows:
-        rows = slice(first, min(first + at_once, n_rows))
-        steps = Steps(report, done=ceil(first / at_once) * len(layers), total=ceil(n_rows / at_once) * len(layers))
-        if _add_rows(decoder, request, prompt, rows, layers, lens, accumulator, unchecked, steps):
-            first = rows.stop
+    done, warned = 0, False
+    while done < n_rows:
+        first = rows.start + done
+        chunk = slice(first, min(first + at_once, rows.stop))
+        steps = Steps(report, done=ceil(done / at_once) * len(layers), total=ceil(n_rows / at_once) * len(layers))
+        if _add_rows(decoder, request, prompt, chunk, layers, lens, accumulator, unchecked, steps):
+            done += chunk.stop - chunk.start
         else:
             if not warned:
-                message = f"out of memory with {rows.stop - rows.start} answer tokens at once: going on with fewer. "
+                message = f"out of memory with {chunk.stop - chunk.start} answer tokens at once: going on with fewer. "
                 warnings.warn(f"{message}Pass a smaller row_chunk to begin there.", stacklevel=2)
             warned = True
-            at_once = (rows.stop - rows.start) // 2
+            at_once = (chunk.stop - chunk.start) // 2
     _require_finite(accumulator, layers, request.answer_ids)
     checked.update(layers)  # only now: a NaN passes every comparison
     return accumulator
@@ -114,15 +118,16 @@ def _add_rows(
 
 
 def _require_finite(accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor) -> None:
+    answer_ids, first = answer_ids[accumulator.rows], accumulator.rows.start
     scores = accumulator.image_scores + accumulator.text_scores  # [T, L, H]
     broken = ~scores.isfinite().all(dim=-1)  # [T, L]
     if bool(broken.any()):
         layer = int(broken.any(dim=0).nonzero()[0])
         token = int(broken[:, layer].nonzero()[0])
-        where = f"layer {layers[layer]}, token {token} (id {int(answer_ids[token])})"
+        where = f"layer {layers[layer]}, token {first + token} (id {int(answer_ids[token])})"
     elif not bool(accumulator.maps.isfinite().all()):
         token = int((~accumulator.maps.isfinite()).any(dim=1).nonzero()[0])
-        where = f"the sum over layers, token {token} (id {int(answer_ids[token])})"
+        where = f"the sum over layers, token {first + token} (id {int(answer_ids[token])})"
     else:
         return
     raise NotFiniteError(
