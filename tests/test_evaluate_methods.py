@@ -278,3 +278,37 @@ def test_maps_of_a_model_with_a_class_token(name):
     assert bool(found.isfinite().all() and (found >= 0).all() and (found > 0).any())
     assert torch.equal(found, relevance(name, subject))
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "unmoved"),
+    [
+        ("dexar", False),
+        ("dexar-unfiltered", False),
+        ("dexar-contribution", False),
+        ("dexar-scores", True),
+        ("dexar-attention", True),
+        ("attention", True),
+        ("attention-contrast", True),
+    ],
+)
+def test_a_shift_of_values_that_the_model_does_not_notice(method, unmoved):
+    """One vector more on all values of a head, and its image less behind the output projection."""
+    model = with_float64_norms(tiny_llava())
+    explainer, inputs, answer = Explainer(model), tiny_inputs(model), tiny_answer(T)
+    before = explainer.explain_ids(inputs, answer, method=method)
+    logits = model(**with_answer(inputs, answer)).logits
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        c = torch.randn(2, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)  # [H_kv, D]
+        attention.v_proj.bias = torch.nn.Parameter(c.flatten())
+        per_query_head = c.repeat_interleave(2, dim=0).flatten()
+        attention.o_proj.bias = torch.nn.Parameter(-attention.o_proj.weight.detach() @ per_query_head)
+    torch.testing.assert_close(model(**with_answer(inputs, answer)).logits, logits)
+    after = Explainer(model).explain_ids(inputs, answer, method=method)
+    moved = np.abs(np.asarray(after.token_maps) - np.asarray(before.token_maps)).max()
+    weight_moved = np.abs(after.token_weights - before.token_weights).max()
+    if unmoved:
+        assert max(moved, weight_moved) < 1e-9
+    else:
+        assert moved > 1e-2
