@@ -21,7 +21,7 @@ help:
 	@echo "make test    run all tests; skipped ones are named with the reason"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
-	@echo "make bench   measure, and write benchmarks/results/"
+	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
 	@echo "make clean   remove everything that make made"
 

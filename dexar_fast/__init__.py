@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .environment import info
     from .explainer import Explainer
     from .explanation import Explanation
+    from .profiling import Profile
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "Explanation",
     "InputError",
     "NotFiniteError",
+    "Profile",
     "SelfCheckError",
     "UnsupportedModelError",
     "__version__",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
-_HOMES = {"Explainer": ".explainer", "Explanation": ".explanation", "info": ".environment"}
+_HOMES = {"Explainer": ".explainer", "Explanation": ".explanation", "Profile": ".profiling", "info": ".environment"}
 
 
 def __getattr__(name: str) -> Any:

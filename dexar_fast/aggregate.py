@@ -12,6 +12,7 @@ from .answer_pass import LayerGradient
 from .layout import ImageLayout
 from .methods import Method
 from .ops import Attention, KeySets, accumulator, score_and_accumulate
+from .stages import stage
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Accumulator:
             if sums is not None:
                 sums[self._own(rows)] = 0
 
+    @stage("ops")
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
         d_out, call, rows = gradient.d_out, gradient.attention, self._own(gradient.rows)
@@ -148,6 +150,7 @@ def minmax(x: Tensor) -> Tensor:
     return ((x - low) / span.where(span > 0, 1)).where(span > 0, 0)
 
 
+@stage("aggregation")
 def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggregate:
     """Normalise and combine what was accumulated.
 

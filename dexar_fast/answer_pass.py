@@ -30,6 +30,7 @@ from .logit_lens import LogitLens
 from .model_state import keeping
 from .models import Decoder
 from .replay import LayerInputs, layer_inputs, replay, watch_outputs
+from .stages import stage
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _PromptSeen(Exception):
     """Ends a run of the base model where its text model begins."""
 
 
+@stage("vision")  # up to the language model
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     """Run the prompt once, without gradients: wholly for a cache, else up to the text model."""
     rows = decoder.family.rows
@@ -190,6 +192,7 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     )
 
 
+@stage("answer pass")
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
@@ -270,6 +273,7 @@ def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall
     )
 
 
+@stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
     scores = lens(layer, residual)
     d_out = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)[0] if scores.requires_grad else None

@@ -34,6 +34,7 @@ from .models import Decoder, family_of
 from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
 from .pipeline import accumulate_layers
+from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
 from .request import Request, lay_out, make_request
@@ -307,6 +308,34 @@ class Explainer:
             thumbnail=thumbnail,
             row_chunk=row_chunk,
         )
+
+    def profile(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        trace: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Profile:
+        """Where the time and memory of `explain` go, for this model and these lengths.
+
+        Explains once to warm up, then once with a clock on every stage, and runs the same tokens once without
+        explaining.
+
+        Args:
+            image, prompt, answer, options: as for `explain`.
+            trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
+                chrome://tracing; explains once more, because recording every operation takes time itself.
+
+        Returns:
+            `Profile`; print it, or take its `stages`.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+            OSError: the trace cannot be written.
+        """
+        return profile(self, image, prompt, answer, trace=trace, **options)
 
     def run(
         self,

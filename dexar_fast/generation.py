@@ -13,6 +13,7 @@ from .errors import InputError
 from .model_state import keeping
 from .models import Decoder
 from .progress import ProgressCallback
+from .stages import stage
 
 
 class _CountTokens:
@@ -29,6 +30,7 @@ class _CountTokens:
         pass
 
 
+@stage("generation")
 def generate_answer(
     decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
 ) -> tuple[Tensor, Prefill | None]:

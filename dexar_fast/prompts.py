@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
+from .stages import stage
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
 _PROBES = ("a", "?")
@@ -31,6 +32,7 @@ class PromptEncoder:
         self.tokenizer = processor.tokenizer
         self.image_token: str | None = None if prompt_image is None else getattr(processor, prompt_image)
 
+    @stage("encoding")
     def encode(self, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         """Model inputs of one prompt with its images.
 

@@ -26,8 +26,10 @@ from .logit_lens import LogitLens
 from .models import Decoder
 from .ops import KeySets, attention_columns
 from .replay import replay
+from .stages import stage
 
 
+@stage("self-check")
 def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: LogitLens) -> None:
     """Check the last row of one layer. NaN is let through: it has an error of its own, with a better name.
 

@@ -9,7 +9,20 @@ import typer
 
 from ..errors import InputError
 from .failures import failures_as_exit_codes
-from .options import Debug, Normalization, Quiet, TextSet, parse_layers
+from .options import (
+    Debug,
+    Device,
+    Dtype,
+    Layers,
+    MaxNewTokens,
+    Model,
+    Normalization,
+    OneNormalization,
+    OneTextSet,
+    Quiet,
+    TextSet,
+    parse_layers,
+)
 
 if TYPE_CHECKING:
     from ..evaluate.tables import Table
@@ -21,7 +34,7 @@ CHANCE = ("random", "uniform", "centre")
 
 
 def evaluate(
-    model: Annotated[str, typer.Option("--model", "-m", help='A hub id, a folder, or "demo".')] = "demo",
+    model: Model = "demo",
     data: Annotated[
         str,
         typer.Option(help="demo, demo-questions, voc:FOLDER, or a .jsonl or .parquet file (see docs/evaluation.md)."),
@@ -31,11 +44,11 @@ def evaluate(
     ] = "all",
     n: Annotated[int, typer.Option("--n", "-n", help="Number of samples, the data set's first ones.", min=1)] = 200,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and report.")] = DEFAULT_OUT,
-    layers: Annotated[str | None, typer.Option(help="As for explain.", metavar="LAYERS")] = None,
-    normalization: Annotated[Normalization, typer.Option(help="As for explain.")] = Normalization.paper,
-    text_set: Annotated[TextSet, typer.Option(help="As for explain.")] = TextSet.all_non_image,
+    layers: Layers = None,
+    normalization: OneNormalization = Normalization.paper,
+    text_set: OneTextSet = TextSet.all_non_image,
     prompt: Annotated[str | None, typer.Option(help="Asked of every image instead of the data set's prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer that the model may write.", min=1)] = 256,
+    max_new_tokens: MaxNewTokens = 256,
     perturbation: Annotated[bool, typer.Option(help="Remove the images piece by piece.")] = True,
     word_curves: Annotated[bool, typer.Option(help="Remove them in the order of every word's map, too. Slow.")] = False,
     steps: Annotated[int, typer.Option(help="Steps to 100 % removed.", min=1)] = 10,
@@ -44,8 +57,8 @@ def evaluate(
     sanity: Annotated[bool, typer.Option(help="Also run the sanity checks, on at most 20 samples.")] = False,
     grounding: Annotated[bool, typer.Option(help="Also measure what tells swapped words; on demo scenes.")] = False,
     ablations: Annotated[bool, typer.Option(help="Also vary layers, normalization, text set and weights.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto.")] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

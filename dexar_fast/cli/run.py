@@ -1,4 +1,4 @@
-"""Load, explain, write, print: what `demo` and `explain` have in common."""
+"""Load, explain, write, print: what the commands have in common."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def explain_and_write(
         print(written.report)
     else:
         print_result(explanation, written)
+
+
+def profile_and_print(
+    model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
+) -> None:
+    """Profile one explanation and print its stages; `options` go to `Explainer.profile`."""
+    with shown_progress(quiet) as progress:
+        explainer = load(model, device, dtype, progress)
+        profile = explainer.profile(image, prompt, progress=progress, **options)
+    console = Console()
+    if not quiet:
+        console.print(Text.assemble(("Answer  ", "bold"), printable(profile.explanation.answer.strip())))
+    console.print(profile.table())
+    if options["trace"] is not None and not quiet:
+        console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback) -> Explainer:
