@@ -192,6 +192,13 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     )
 
 
+def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Tensor:
+    """Normed states ``(1, T, d)`` of the rows that predict the answer, without gradients and without a visit."""
+    with torch.no_grad(), keeping(decoder.base, decoder.family.run_state):
+        states: Tensor = _start(decoder, prompt, answer_ids, slice(0, len(answer_ids)))()[0]
+    return states[:, -len(answer_ids) :]
+
+
 @stage("answer pass")
 def run_rows(
     decoder: Decoder,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .models import Decoder
-from .teacher_forcing import answer_states, token_log_probabilities
+from .teacher_forcing import answer_log_probabilities
 
 
 def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,5 +31,4 @@ def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
     """``(T, 2)``: log-probability of every answer token with the image, and with a blank one. Two forward passes."""
-    states = torch.cat([answer_states(decoder, each, answer_ids) for each in (inputs, blank(inputs))])
-    return token_log_probabilities(decoder.model, states, answer_ids).T
+    return torch.stack([answer_log_probabilities(decoder, each, answer_ids) for each in (inputs, blank(inputs))], dim=1)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .model_state import keeping
+from .answer_pass import prefill, row_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .models import Decoder
+    from .models import Decoder, Family
 
 Inputs = dict[str, Tensor]
 
@@ -37,29 +37,28 @@ def with_answer(inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Inputs:
     return joined
 
 
-def answer_states(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
-    """Normed states ``(n, T, d)`` of the rows that predict the answer, for n prompts of one length.
+def answer_log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
+    """``(T,)`` float64 log-probability of every answer token after one prompt, of any family.
 
     Args:
         decoder: the model, in eval mode.
-        inputs: of the prompts.
+        inputs: of the prompt.
         answer_ids: ``(T,)``.
     """
-    T = len(answer_ids)
-    with keeping(decoder.base, decoder.family.run_state):
-        if decoder.family.rows == "decoder":
-            ids = torch.cat((decoder.start_ids(answer_ids.device), answer_ids[:-1])).expand(
-                len(inputs["input_ids"]), -1
-            )
-            states: Tensor = decoder.base(**inputs, decoder_input_ids=ids, use_cache=False)[0]
-            return states[:, -T:]
-        states = decoder.base(**with_answer(inputs, answer_ids), use_cache=False)[0]
-        first = inputs["input_ids"].shape[1] - 1
-        return states[:, first : first + T]
+    states = row_states(decoder, prefill(decoder, inputs), answer_ids)
+    return token_log_probabilities(decoder.model, states, answer_ids)[0]
+
+
+def in_one_sequence(family: Family) -> bool:
+    """Whether prompt and answer may run as one sequence (`with_answer`) and mean what they mean in generation."""
+    return family.keys == "sequence" and family.rows != "decoder" and not family.prefix_lm
 
 
 def token_log_probabilities(model: PreTrainedModel, states: Tensor, answer_ids: Tensor) -> Tensor:
-    """``(n, T)`` float64 log-probabilities of the answer ids from the states ``(n, T, d)`` of `answer_states`."""
+    """``(n, T)`` float64 log-probabilities of the answer ids from the normed states ``(n, T, d)`` of their rows.
+
+    A soft-cap that a model puts on the head's output is left out, as in the logit lens.
+    """
     head: Any = model.get_output_embeddings()
     log_p = head(states).float().log_softmax(dim=-1)
     found: Tensor = log_p.gather(2, answer_ids.expand(len(states), -1)[..., None])[..., 0].double()

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InputError, UnsupportedModelError
+from ..errors import InputError
 from ..model_state import evaluating
 from ..prompts import PromptEncoder
-from ..teacher_forcing import Inputs, token_log_probabilities, with_answer
+from ..teacher_forcing import Inputs, answer_log_probabilities, in_one_sequence, token_log_probabilities, with_answer
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -31,7 +31,8 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
     """Teacher-forced log-probability of every answer token, for every picture of every case.
 
     Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
-    Only the rows that predict the answer go through the output embedding.
+    Only the rows that predict the answer go through the output embedding. Families whose prompt and answer cannot run
+    as one sequence (encoder-decoders, cross-attention, prefix-LM) take one picture at a time.
 
     Args:
         explainer: a model with its processor.
@@ -43,12 +44,11 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
 
     Raises:
         InputError: no processor.
-        UnsupportedModelError: an encoder-decoder.
     """
-    if explainer.family.rows == "decoder":
-        raise UnsupportedModelError(f"family {explainer.family.name!r}: encoder-decoders are not run in batches yet")
     if explainer.processor is None:
         raise InputError("processor: expected one to encode changed images; this Explainer has none.")
+    if not in_one_sequence(explainer.family):
+        return [_one_by_one(explainer, case) for case in cases]
     encoder = PromptEncoder(explainer.processor, explainer.family.prompt_image)
     results: list[list[Tensor]] = [[] for _ in cases]
     waiting: list[tuple[int, Inputs, Tensor]] = []
@@ -66,7 +66,8 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
         text = encoder.render(case.prompt)
         images = iter(case.images)
         while taken := list(islice(images, batch_size - n_waiting)):
-            encoded = explainer.processor(images=taken, text=[text] * len(taken), return_tensors="pt")
+            one_each = [[image] for image in taken]  # nested: some processors count the images of each text
+            encoded = explainer.processor(images=one_each, text=[text] * len(taken), return_tensors="pt")
             inputs, answer_ids = explainer.tensors(dict(encoded), case.answer_ids)
             waiting.append((index, with_answer(inputs, answer_ids), answer_ids))
             n_waiting += len(taken)
@@ -75,6 +76,16 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
     if waiting:
         run_waiting()
     return [torch.cat(rows) for rows in results]
+
+
+def _one_by_one(explainer: Explainer, case: Case) -> Tensor:
+    rows = []
+    for image in case.images:
+        inputs, _ = explainer.encode([image], case.prompt, "")
+        with evaluating(explainer.model):
+            answer_ids = case.answer_ids.to(explainer.model.device)
+            rows.append(answer_log_probabilities(explainer.decoder, inputs, answer_ids).cpu())
+    return torch.stack(rows)
 
 
 def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) -> list[Tensor]:

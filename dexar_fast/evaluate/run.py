@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..explanation import Explanation
 from ..geometry import to_pixels
 from ..model_state import evaluating
 from ..progress import ProgressCallback, silent
 from ..prompts import PromptEncoder
-from ..teacher_forcing import with_answer
+from ..teacher_forcing import answer_log_probabilities
 from .data import DataSet, Sample
 from .perturbation import STEPS, Perturbed, perturbation_curves
 from .records import Record, RecordStore
@@ -155,6 +156,8 @@ def explain_sample(explainer: Explainer, sample: Sample, plan: Plan) -> tuple[Ex
     inputs, answer_ids = explainer.encode(
         [sample.image], sample.prompt, sample.answer, max_new_tokens=plan.max_new_tokens
     )
+    if len(answer_ids) == 0:
+        raise InputError("answer: expected at least one token; got an empty answer")
     options = _options(explainer, sample, plan, inputs, answer_ids)
     one = Explained(sample, answer_ids, _forward_seconds(explainer, inputs, answer_ids))
     failures = []
@@ -188,8 +191,7 @@ def _forward_seconds(explainer: Explainer, inputs: Mapping[str, Tensor], answer_
     """A plain forward pass over prompt and answer: the unit of every method's cost."""
     start = perf_counter()
     with evaluating(explainer.model):
-        logits = explainer.model(**with_answer(inputs, answer_ids), use_cache=False).logits
-        logits[0, -1, 0].item()  # waits for a GPU
+        answer_log_probabilities(explainer.decoder, inputs, answer_ids)[-1].item()  # waits for a GPU
     return perf_counter() - start
 
 

@@ -122,6 +122,7 @@ class Family:
         project: what the attention module does behind attention proper, in a replay.
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
+        prefix_lm: the prompt attends to all of itself, so prompt and answer cannot run as one sequence.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
@@ -147,6 +148,7 @@ class Family:
     constant: tuple[str, ...] = ()
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
     continue_arguments: Continuation = next_positions
+    prefix_lm: bool = False
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
     prompt_image: str | None = "image_token"

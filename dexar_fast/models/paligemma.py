@@ -34,5 +34,6 @@ FAMILY = Family(
     layout=layout,
     inputs=("input_ids", "attention_mask", "token_type_ids", "pixel_values"),
     continue_arguments=continue_arguments,
+    prefix_lm=True,
     prompt_image=None,
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import UnsupportedModelError
 from ...request import Request
+from ...teacher_forcing import in_one_sequence
 
 if TYPE_CHECKING:
     from ...explainer import Explainer
@@ -34,12 +35,12 @@ class Subject:
     prompt: str | None
 
     def need_sequence(self, method: str) -> None:
-        """Raise UnsupportedModelError unless prompt and answer are one sequence that attends to itself."""
+        """Raise UnsupportedModelError unless image, prompt and answer may run as one sequence."""
         family = self.explainer.family
-        if family.keys != "sequence" or family.rows == "decoder":
+        if not in_one_sequence(family):
             raise UnsupportedModelError(
-                f"method: {method!r} reads image tokens in the decoder's own sequence; family {family.name!r} has none "
-                "there. Use a dexar method or attention."
+                f"method: {method!r} runs image, prompt and answer as one causal sequence; family {family.name!r} does "
+                "not run so. Use a dexar method, attention or occlusion."
             )
 
 
