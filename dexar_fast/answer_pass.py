@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,14 @@ class LayerGradient:
     attention: AttentionCall
     inputs: LayerInputs
     residual_out: Tensor
+
+    def to(self, device: torch.device) -> LayerGradient:
+        """What scores and maps are made of, on the device that adds up the layers of a model on several devices."""
+        if self.d_out.device == device:
+            return self
+        call = self.attention
+        moved = {name: getattr(call, name).to(device) for name in ("query", "key", "value", "out")}
+        return replace(self, d_out=self.d_out.to(device), attention=replace(call, **moved))
 
 
 class _PromptSeen(Exception):
@@ -171,8 +179,9 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
     """The call that runs the rows, and what comes before them without a cache."""
     if decoder.family.rows == "decoder":
-        ids = torch.cat((decoder.start_ids(answer_ids.device), answer_ids[:-1]))[None]
-        return lambda: decoder.base(**prompt.inputs, decoder_input_ids=ids, use_cache=False)
+        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[:-1]))[None]
+        inputs = {**prompt.inputs, "decoder_input_ids": ids}
+        return lambda: decoder.base(**inputs, use_cache=False)
     assert prompt.embeddings is not None  # for mypy: prefill sets both
     assert prompt.arguments is not None
     family, arguments, embeddings = decoder.family, prompt.arguments, prompt.embeddings
@@ -195,8 +204,17 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
 def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Tensor:
     """Normed states ``(1, T, d)`` of the rows that predict the answer, without gradients and without a visit."""
     with torch.no_grad(), keeping(decoder.base, decoder.family.run_state):
-        states: Tensor = _start(decoder, prompt, answer_ids, slice(0, len(answer_ids)))()[0]
+        states = normed_states(decoder, _start(decoder, prompt, answer_ids, slice(0, len(answer_ids))))
     return states[:, -len(answer_ids) :]
+
+
+def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
+    """What the head is given in a run, ``(n, positions, d)``: the run's output, unless the head is part of it."""
+    given: list[Tensor] = []
+    head = decoder.model.get_submodule(decoder.family.head)
+    with _removing(head.register_forward_pre_hook(lambda _, args: given.append(args[0]))):
+        output: Tensor = run()[0]
+    return given[-1] if given else output
 
 
 @stage("answer pass")

@@ -20,7 +20,7 @@ from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
-from .explanation import Explanation, Floats, Maps, one_or_tuple
+from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
 from .grounding import log_probabilities
 from .images import ImageInput, load_images
@@ -29,10 +29,12 @@ from .layout import ImageLayout
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
 from .methods import METHODS
-from .model_state import evaluating
+from .model_report import ModelReport, probe_image
+from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
 from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
+from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
 from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
@@ -50,7 +52,8 @@ class Explainer:
     answer passes take turns); one model must not be used by another thread meanwhile.
 
     Args:
-        model: a transformers model of a supported family, on its device.
+        model: a transformers model of a supported family, on its device or devices; it may be compiled, hold LoRA
+            adapters of peft, or be offloaded by accelerate.
         processor: its processor; without one only `explain_ids` works and tokens are shown as ids.
         backend: implementation of the ops, "auto" or a name of `dexar_fast.ops.available_backends`.
 
@@ -62,8 +65,14 @@ class Explainer:
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
     ) -> None:
+        model = unwrapped(model)
         self.family = family_of(model.config)
-        on_meta = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        on_meta = [
+            f"{path}.{name}"
+            for path, module in model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.is_meta and name not in offloaded_weights(module)
+        ]
         if on_meta:
             raise UnsupportedModelError(
                 f"model: {len(on_meta)} weights are on the meta device (first: {on_meta[0]}), they have no values. "
@@ -86,6 +95,7 @@ class Explainer:
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
         backend: str = "auto",
+        self_test: bool = True,
     ) -> Explainer:
         """Load a model and its processor.
 
@@ -96,15 +106,58 @@ class Explainer:
                 float16 arithmetic; or a torch dtype or its name.
             attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None leaves it to transformers.
             backend: as for the constructor.
+            self_test: run `self_test` on the loaded model: one forward pass over a small picture.
 
         Raises:
             UnsupportedModelError: the model's family is not supported.
             InputError: unknown dtype, or no such model.
+            SelfCheckError, NotFiniteError: the self-test failed.
         """
         loaded = load_model(model, device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)
+        if self_test:
+            explainer.self_test()
         return explainer
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of the processor, as the family asks for it."""
+        family = self.family
+        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+
+    def self_test(self) -> ModelReport:
+        """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).
+
+        Raises:
+            InputError: no processor.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        image = probe_image()
+        prompt = "a"
+        if self.processor is not None:
+            prompt = self.prompt_encoder.probe()
+        inputs, answer_ids = self.encode([image], prompt, "a")
+        self.checked_layers.clear()
+        options = self.check_options(None, "dexar", "paper", "all_non_image", False)
+        request, sums = self.run(inputs, answer_ids[:1], options, image_sizes=[image.size])
+        self.checked_layers.clear()  # the first real prompt is longer, and checked too
+        grids = request.layout.grids
+        return ModelReport(
+            model=self.model_name,
+            model_class=type(self.model).__name__,
+            family=self.family.name,
+            layers=len(self.decoder.layers),
+            explained_layers=options.layers,
+            heads=sums.image_scores.shape[2],
+            keys=self.family.keys,
+            image_tokens=len(request.image_keys),
+            grid=(grids[0].rows, grids[0].cols) if grids else None,
+            gradient_path=self.family.gradient_path,
+            attention=self.decoder.attention_implementation,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            device=str(main_device(self.model)),
+        )
 
     def explain(
         self,
@@ -165,8 +218,8 @@ class Explainer:
             inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = PromptEncoder(self.processor, self.family.prompt_image)
-                of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
+                encoder = self.prompt_encoder
+                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
             return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report, ran)
@@ -410,9 +463,9 @@ class Explainer:
             ids = ids[0]
         if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
             raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
-        if "input_ids" not in model_inputs:
+        if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
-        device, dtype = self.model.device, self.model.dtype
+        device, dtype = main_device(self.model), self.model.dtype
         inputs = {}
         for name, value in model_inputs.items():
             if name == "labels":  # some processors add them; they only serve training
@@ -455,7 +508,7 @@ class Explainer:
                 "processor: expected one to encode image and prompt; this Explainer has none. "
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
-        encoder = PromptEncoder(self.processor, self.family.prompt_image)
+        encoder = self.prompt_encoder
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
@@ -551,7 +604,7 @@ class Explainer:
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
                 "row_chunk": options.row_chunk,
-                "prompt_ids": request.inputs["input_ids"][0].tolist(),
+                "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
         )
 
@@ -562,10 +615,10 @@ class Explainer:
             "model_class": type(self.model).__name__,
             "family": self.family.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(self.model.device),
+            "device": str(main_device(self.model)),
             "attention": self.decoder.attention_implementation,
             "gradient_path": self.family.gradient_path,
-            "backend": resolve_backend(self.backend, self.model.device, self.model.dtype),
+            "backend": resolve_backend(self.backend, main_device(self.model), self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,
@@ -601,7 +654,7 @@ def _explanation(
         text_scores=_numpy(scores[1]),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
-        grid=one_or_tuple(layout.grids),
+        grid=one_or_tuple(layout.grids) if layout.grids else None,
         settings=settings,
         image=None if images is None else one_or_tuple(images),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from .errors import InputError
 from .geometry import Grid
+from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
 from .tokens import word_spans
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.floating[Any]]
-# What there is one of for each image: the thing itself for one image, a tuple of them for several.
+# One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
 Maps = Any
 PerImage = Any
 
@@ -51,6 +51,9 @@ class Word:
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    Where the model reads the image through N queries that have no place (BLIP-2), there is no 2-D map: `grid` is None,
+    ``token_maps`` is ``(T, N)`` and ``answer_map`` ``(N,)``, the scores per query.
 
     Of a prompt with several images (or video frames), maps, `grid` and `image` are tuples, one entry per image in the
     prompt's order; [0, 1] then spans all of them, so that images can be compared. `of_image` gives one of them alone.
@@ -84,9 +87,9 @@ class Explanation:
     layers: tuple[int, ...]
     grid: PerImage
     settings: dict[str, Any] = field(default_factory=dict)
-    image: PerImage | None = None
-    unfiltered_token_maps: Maps | None = None
-    unfiltered_answer_map: Maps | None = None
+    image: PerImage = None
+    unfiltered_token_maps: Maps = None
+    unfiltered_answer_map: Maps = None
     log_probabilities: Floats | None = None
 
     @property
@@ -111,8 +114,17 @@ class Explanation:
 
     @property
     def grids(self) -> tuple[Grid, ...]:
-        """Where the cells lie on each image."""
-        return as_tuple(self.grid)
+        """Where the cells lie on each image; empty if there is no 2-D map."""
+        return () if self.grid is None else as_tuple(self.grid)
+
+    def require_map(self) -> None:
+        """Raise InputError if there is no 2-D map to draw."""
+        if self.grid is None:
+            raise InputError(
+                f"explanation: a {self.settings.get('family', '')} model reads the image through "
+                f"{self.answer_map.shape[0]} queries, which have no place on it: there is no map to draw. "
+                "token_maps (T, N) and answer_map (N,) are the scores of the queries."
+            )
 
     def of_image(self, index: int) -> Explanation:
         """The same with the maps of one image alone; scores, weights and the range of [0, 1] stay those of all.
@@ -166,6 +178,7 @@ class Explanation:
         """
         from .render.overlay import overlay
 
+        self.require_map()
         cell_map = _item(as_tuple(self._map(token, word)), image, "image")
         picture = None if self.image is None else as_tuple(self.image)[image]
         return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
@@ -205,8 +218,8 @@ class Explanation:
         return load(path)
 
     def _word(self, start: int, stop: int) -> Word:
-        low, high = self.token_map_ranges[start:stop].T[..., None, None]
         maps = as_tuple(self.token_maps)
+        low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
         totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
         text = "".join(self.tokens[start:stop]).strip()
         # [0, 1] spans all images, as it does for tokens.
@@ -227,16 +240,6 @@ class Explanation:
             return self.answer_map
         _item(self.tokens, token, "token")
         return one_or_tuple([of_image[token] for of_image in as_tuple(self.token_maps)])
-
-
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    """What there is one of for each image, always as a tuple."""
-    return value if isinstance(value, tuple) else (value,)
-
-
-def one_or_tuple(values: Sequence[Any]) -> Any:
-    """The inverse of `as_tuple`."""
-    return values[0] if len(values) == 1 else tuple(values)
 
 
 def minmax(values: Floats) -> Floats:

@@ -19,11 +19,11 @@ from .teacher_forcing import answer_log_probabilities
 
 
 def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs with an image in its own mean colour: ``(..., 3, H, W)`` pixels, or the mean of ``(n, d)`` patches."""
+    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or the mean of ``(..., n, d)`` patches."""
     blanked = {}
     for name, value in inputs.items():
         if value.is_floating_point():
-            mean = value.mean(dim=(-2, -1) if value.ndim > 3 else 0, keepdim=True)
+            mean = value.mean(dim=(-2, -1) if value.ndim > 3 else -2, keepdim=True)
             value = mean.expand_as(value).contiguous()
         blanked[name] = value
     return blanked

@@ -102,9 +102,9 @@ def _add_rows(
         call = gradient.attention
         keys = keys_of(call.key.shape[1], call.window)
         if call.layer in unchecked:
-            check_layer(decoder, gradient, keys, lens.at(rows))
+            check_layer(decoder, gradient, keys.to(gradient.d_out.device), lens.at(rows))
             unchecked.discard(call.layer)
-        accumulator.add(gradient, keys)
+        accumulator.add(gradient.to(request.answer_ids.device), keys)
         steps.next()
 
     accumulator.begin(rows)

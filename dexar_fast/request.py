@@ -32,6 +32,7 @@ class Request:
         text_keys: ``(keys,)`` bool, the keys that count as text.
         layout: how the image tokens form maps.
         cross: the keys are those of a cross-attention, every row sees all of them.
+        first_sees_prompt: the first row, the prompt's last position, sees all of it even under a sliding window.
     """
 
     inputs: Mapping[str, Tensor]
@@ -40,6 +41,7 @@ class Request:
     text_keys: Tensor
     layout: ImageLayout
     cross: bool = False
+    first_sees_prompt: bool = False
 
     @property
     def prompt_length(self) -> int:
@@ -61,7 +63,10 @@ class Request:
             InputError: a cross-attention has another number of keys than the layout.
         """
         if not self.cross:
-            return KeySets(self.image_keys, self.text_keys[:n_keys], causal_rows(self.row_positions[rows], window))
+            visible = causal_rows(self.row_positions[rows], window)
+            if self.first_sees_prompt and rows.start == 0:
+                visible[0, 0] = 0
+            return KeySets(self.image_keys, self.text_keys[:n_keys], visible)
         if n_keys != len(self.text_keys):
             raise InputError(
                 f"model_inputs: cross-attention reads {n_keys} states, but the layout of the images gives "
@@ -128,7 +133,7 @@ def make_request(
     family = decoder.family
     _check_inputs(decoder, inputs)
     _check_answer(decoder, answer_ids)
-    ids = inputs["input_ids"]
+    ids = decoder.prompt_ids(inputs)
     n_prompt, n_answer, n_image = ids.shape[1], len(answer_ids), layout.n_image_tokens
     if family.keys == "vision":
         # Text is not among the keys of this attention.
@@ -158,7 +163,8 @@ def make_request(
             'text_set: "content_only" needs the prompt as text, to know what of it is template; pass a bool mask.'
         )
     cross = family.keys == "encoder"  # answer tokens are not among an encoder's keys
-    return Request(inputs, answer_ids, image_keys, text[:n_prompt] if cross else text, layout, cross)
+    text = text[:n_prompt] if cross else text
+    return Request(inputs, answer_ids, image_keys, text, layout, cross, family.prompt_sees_itself)
 
 
 def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
@@ -168,7 +174,7 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
             f"model_inputs: expected {', '.join(decoder.family.inputs)}; got also {', '.join(unknown)}, "
             "which this family's answer pass does not know how to continue. Leave them out."
         )
-    ids = inputs["input_ids"]
+    ids = decoder.prompt_ids(inputs)
     if ids.ndim != 2 or len(ids) != 1:
         raise InputError(f"model_inputs: expected input_ids of one prompt, shape (1, P); got {tuple(ids.shape)}")
     mask = inputs.get("attention_mask")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .errors import InputError
+from .model_state import main_device
 
 if TYPE_CHECKING:
     from .models import Decoder
@@ -31,7 +32,7 @@ def rows_at_once(decoder: Decoder, row_chunk: int | str) -> int:
     """The number of rows that ``row_chunk`` stands for on this model now: "auto" takes a quarter of the free memory."""
     if not isinstance(row_chunk, str):
         return row_chunk
-    free = free_memory(decoder.model.device)
+    free = free_memory(main_device(decoder.model))
     if free is None:
         return MOST_ROWS
     return max(FEWEST_ROWS, min(MOST_ROWS, free // (4 * bytes_per_row(decoder))))

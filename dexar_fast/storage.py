@@ -16,8 +16,9 @@ from safetensors.numpy import save as to_bytes
 
 from .atomic import write_atomically
 from .errors import InputError
-from .explanation import Explanation, as_tuple, one_or_tuple
+from .explanation import Explanation
 from .geometry import Grid
+from .per_image import as_tuple, one_or_tuple
 
 FORMAT = "dexar_fast.explanation"
 FORMAT_VERSION = 1
@@ -75,7 +76,7 @@ def load(path: str | PathLike[str]) -> Explanation:
     grids = [Grid(g["rows"], g["cols"], tuple(g["box"]), tuple(g["image_size"])) for g in header["grids"]]
 
     def per_image(name: str) -> Any:
-        found = [arrays.pop(_name(name, index)) for index in range(len(grids)) if _name(name, index) in arrays]
+        found = [arrays.pop(_name(name, i)) for i in range(max(1, len(grids))) if _name(name, i) in arrays]
         return found or None
 
     pngs = per_image("image_png")
@@ -85,7 +86,7 @@ def load(path: str | PathLike[str]) -> Explanation:
         tokens=header["tokens"],
         token_ids=token_ids,
         layers=tuple(header["layers"]),
-        grid=one_or_tuple(grids),
+        grid=one_or_tuple(grids) if grids else None,
         settings=header["settings"],
         image=pngs and one_or_tuple([Image.open(BytesIO(png.tobytes())).convert("RGB") for png in pngs]),
         **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},

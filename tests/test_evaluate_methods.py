@@ -165,7 +165,7 @@ def test_grad_cam(subject):
 
 def test_grad_cam_needs_a_projector(subject):
     layer = torch.nn.Linear(1, 1)
-    family = SimpleNamespace(keys="sequence", rows="cached", prefix_lm=False)
+    family = SimpleNamespace(keys="sequence", rows="cached", prompt_sees_itself=False)
     explainer = SimpleNamespace(decoder=SimpleNamespace(base=layer), model=layer, family=family)
     with pytest.raises(UnsupportedModelError, match="multi_modal_projector"):
         relevance("grad-cam", Subject(explainer, subject.request, (0,), None, None))  # type: ignore[arg-type]

@@ -53,7 +53,9 @@ def test_saved_and_loaded(explained, tmp_path):
     np.testing.assert_allclose(loaded.grounding, e.grounding, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (1, 2, 3, 4, 5), (12, 20)], ids=["image", "tiles", "patches"])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 4, 5), (1, 2, 3, 4, 5), (12, 20), (1, 12, 20)], ids=["image", "tiles", "patches", "batch"]
+)
 def test_blank_inputs(shape):
     ids = torch.arange(4)[None]
     pixels = torch.randn(shape, dtype=torch.float64)
@@ -61,7 +63,7 @@ def test_blank_inputs(shape):
     assert blanked["input_ids"] is ids
     assert blanked["pixel_values"].shape == shape
     torch.testing.assert_close(blanked["pixel_values"].mean(), pixels.mean())
-    axes = (-2, -1) if len(shape) > 3 else 0
+    axes = (-2, -1) if len(shape) > 3 else -2
     assert float(blanked["pixel_values"].std(axes).max()) < 1e-12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ from .options import (
     TextSet,
     parse_layers,
 )
+from .progress import shown_progress
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -206,24 +208,40 @@ app.command(short_help="Measure explanations against ground truth and chance.")(
 
 @app.command()
 def info(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also load this model, test it, and say how it is explained.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, devices and backends.
+    """Show versions, devices and backends, and what a model is to dexar-fast.
 
     \b
     Examples:
       dexar-fast info
+      dexar-fast info --model llava-hf/llava-1.5-7b-hf
       dexar-fast info --json > environment.json
     """
     with failures_as_exit_codes(debug):
         from rich.console import Console
 
         from ..environment import info as collect
-        from .tables import info_table
+        from .tables import info_table, model_table
 
         facts = collect()
+        if model is not None:
+            from .run import load
+
+            with shown_progress(quiet=as_json) as progress:
+                report = load(model, device, dtype, progress, self_test=False).self_test()
+            facts["model"] = dataclasses.asdict(report)
         if as_json:
             print(json.dumps(facts, indent=2))
-        else:
-            Console().print(info_table(facts))
+            return
+        console = Console()
+        console.print(info_table(facts))
+        if model is not None:
+            console.print()
+            console.print(model_table(facts["model"]))

@@ -58,8 +58,11 @@ def profile_and_print(
         console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
 
 
-def load(model: str, device: str | None, dtype: str, progress: ProgressCallback) -> Explainer:
-    """The model, without transformers' bars for local files; those for downloads and its warnings stay."""
+def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
+    """The model, loaded with options of `Explainer.from_pretrained`.
+
+    Without transformers' bars for local files; those for downloads and its warnings stay.
+    """
     # A bar of ours would fight with the bars of a download.
     if model == "demo" or Path(model).is_dir():
         progress("loading", 0, None)
@@ -68,7 +71,7 @@ def load(model: str, device: str | None, dtype: str, progress: ProgressCallback)
     from ..explainer import Explainer
 
     logging.disable_progress_bar()
-    return Explainer.from_pretrained(model, device=device, dtype=dtype)
+    return Explainer.from_pretrained(model, device=device, dtype=dtype, **options)
 
 
 def print_result(explanation: Explanation, written: Written) -> None:

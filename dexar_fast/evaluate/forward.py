@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..answer_pass import normed_states
 from ..errors import InputError
 from ..model_state import evaluating
-from ..prompts import PromptEncoder
+from ..models.family import encoded as usually_encoded
 from ..teacher_forcing import Inputs, answer_log_probabilities, in_one_sequence, token_log_probabilities, with_answer
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
 
     Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
     Only the rows that predict the answer go through the output embedding. Families whose prompt and answer cannot run
-    as one sequence (encoder-decoders, cross-attention, prefix-LM) take one picture at a time.
+    as one sequence (encoder-decoders, cross-attention, prefix-LM), or that encode in their own way, take one picture
+    at a time.
 
     Args:
         explainer: a model with its processor.
@@ -47,9 +49,8 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
     """
     if explainer.processor is None:
         raise InputError("processor: expected one to encode changed images; this Explainer has none.")
-    if not in_one_sequence(explainer.family):
+    if not in_one_sequence(explainer.family) or explainer.family.encode is not usually_encoded:
         return [_one_by_one(explainer, case) for case in cases]
-    encoder = PromptEncoder(explainer.processor, explainer.family.prompt_image)
     results: list[list[Tensor]] = [[] for _ in cases]
     waiting: list[tuple[int, Inputs, Tensor]] = []
     n_waiting = 0
@@ -63,7 +64,7 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
 
     # Neighbours of like length, so that little is padded.
     for index, case in sorted(enumerate(cases), key=lambda numbered: len(numbered[1].answer_ids)):
-        text = encoder.render(case.prompt)
+        text = explainer.prompt_encoder.render(case.prompt)
         images = iter(case.images)
         while taken := list(islice(images, batch_size - n_waiting)):
             one_each = [[image] for image in taken]  # nested: some processors count the images of each text
@@ -92,7 +93,8 @@ def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) ->
     """One forward pass over all that waits, and each part's ``(n, T)`` log-probabilities."""
     decoder = explainer.decoder
     with evaluating(explainer.model):
-        hidden = decoder.base(**_side_by_side([inputs for _, inputs, _ in waiting]), use_cache=False)[0]
+        batch = _side_by_side([inputs for _, inputs, _ in waiting])
+        hidden = normed_states(decoder, lambda: decoder.base(**batch, use_cache=False))
         found, start = [], 0
         for _, inputs, answer_ids in waiting:
             n, length = inputs["input_ids"].shape

@@ -16,7 +16,6 @@ from ..explanation import Explanation
 from ..geometry import to_pixels
 from ..model_state import evaluating
 from ..progress import ProgressCallback, silent
-from ..prompts import PromptEncoder
 from ..teacher_forcing import answer_log_probabilities
 from .data import DataSet, Sample
 from .perturbation import STEPS, Perturbed, perturbation_curves
@@ -181,8 +180,8 @@ def _options(
     """The plan's options; the text set "content_only" as a mask, since ids do not say what the template is."""
     options = dict(plan.options)
     if options.get("text_set") == "content_only":
-        encoder = PromptEncoder(explainer.processor, explainer.family.prompt_image)
-        of_prompt = encoder.template([sample.image], sample.prompt, inputs["input_ids"][0])
+        encoder = explainer.prompt_encoder
+        of_prompt = encoder.template([sample.image], sample.prompt, explainer.decoder.prompt_ids(inputs)[0])
         options["text_set"] = ~torch.cat((of_prompt, encoder.special(answer_ids)))
     return options
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -14,18 +15,31 @@ from .llava import layout
 
 
 def continue_arguments(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: Tensor) -> dict[str, Any]:
-    """Positions; and a word where a sliding window (Gemma 2) is shorter than the prompt.
+    """Positions; and masks where the sliding window of Gemma 2 is shorter than the prompt.
 
-    The prompt's last row then sees all of the prompt, and the answer's only the window.
+    The prompt's last position, the first answer row, sees all of the prompt even then; the others see the window.
     """
-    window = getattr(decoder.text_model.config, "sliding_window", None)
-    n_prompt = arguments["inputs_embeds"].shape[1]
-    if window is not None and n_prompt > window:
+    positions = next_positions(decoder, arguments, answer_ids)
+    config: Any = decoder.text_model.config
+    window, n_prompt = getattr(config, "sliding_window", None), arguments["inputs_embeds"].shape[1]
+    if window is None or n_prompt <= window:
+        return positions
+    if decoder.attention_implementation not in ("eager", "sdpa"):
         raise InputError(
-            f"prompt: expected at most {window} tokens, the text model's sliding window; got {n_prompt}. "
-            "Use a checkpoint for smaller images."
+            f"prompt: {n_prompt} tokens are more than the sliding window of {window}, whose mask "
+            f"{decoder.attention_implementation} attention does not take. Load the model with eager attention."
         )
-    return next_positions(decoder, arguments, answer_ids)
+    embeddings = arguments["inputs_embeds"]
+    row = positions["position_ids"][0, :, None] - 1  # PaliGemma counts from 1
+    key = torch.arange(int(row[-1]) + 1, device=embeddings.device)
+    causal = key <= row
+    sliding = causal & ((key > row - window) | (row == n_prompt - 1))
+    least = torch.finfo(embeddings.dtype).min
+    masks = {
+        name: torch.zeros_like(seen, dtype=embeddings.dtype).masked_fill(~seen, least)[None, None]
+        for name, seen in (("full_attention", causal), ("sliding_attention", sliding))
+    }
+    return {**positions, "attention_mask": masks}
 
 
 FAMILY = Family(
@@ -34,6 +48,6 @@ FAMILY = Family(
     layout=layout,
     inputs=("input_ids", "attention_mask", "token_type_ids", "pixel_values"),
     continue_arguments=continue_arguments,
-    prefix_lm=True,
+    prompt_sees_itself=True,
     prompt_image=None,
 )

@@ -48,6 +48,12 @@ class KeySets:
         packed = PackedKeys(image, kinds, self.visible, list(rows), _start_of_span(image))
         object.__setattr__(self, "packed", packed)
 
+    def to(self, device: torch.device) -> KeySets:
+        """The same on another device."""
+        if self.image.device == device:
+            return self
+        return KeySets(self.image.to(device), self.text.to(device), self.visible.to(device), self.rows)
+
 
 class PackedKeys(NamedTuple):
     """`KeySets` of B samples, as backends take them.

@@ -43,8 +43,8 @@ def build(attention: str):
 
 
 def processor() -> Florence2Processor:
-    images = CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
-    images.image_seq_length = 17
+    images = CLIPImageProcessorPil(size={"height": 48, "width": 48}, do_center_crop=False)
+    images.image_seq_length = 37
     return Florence2Processor(images, tokenizer(image_token="<image>"))
 
 
@@ -54,6 +54,7 @@ CASES = (
         build,
         processor,
         image="",
+        halo=1.0,
         global_vision=r"vision_tower\.blocks.*(window_attn\.proj|channel_attn\.proj|conv1|conv2)\.(weight|bias)$",
     ),
 )

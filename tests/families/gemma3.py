@@ -16,7 +16,7 @@ from .case import Case, randomised, text_shape, tokenizer, vision_shape
 
 def build(attention: str):
     config = Gemma3Config(
-        vision_config=SiglipVisionConfig(**vision_shape(image_size=48, vision_use_head=False)),
+        vision_config=SiglipVisionConfig(**vision_shape(vision_use_head=False)),
         text_config=Gemma3TextConfig(
             **text_shape(),
             sliding_window=16,

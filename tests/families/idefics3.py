@@ -12,8 +12,7 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from .case import Case, randomised, text_shape, tokenizer, vision_shape
-from .qwen_vl import without_video
+from .case import Case, randomised, text_shape, tokenizer, vision_shape, without_video
 
 SPECIALS = (
     "<image>",
@@ -27,7 +26,7 @@ SPECIALS = (
 def build(model_class, config_class):
     def of_attention(attention: str):
         config = config_class(
-            vision_config=vision_shape(image_size=32),
+            vision_config=vision_shape(image_size=64),
             text_config=LlamaConfig(**text_shape(vocab_size=340)),
             image_token_id=3,
             scale_factor=2,
@@ -40,9 +39,9 @@ def build(model_class, config_class):
 
 def processor(processor_class, image_processor_class):
     def of_name():
-        images = image_processor_class(size={"longest_edge": 96}, max_image_size={"longest_edge": 32})
+        images = image_processor_class(size={"longest_edge": 192}, max_image_size={"longest_edge": 64})
         words = tokenizer(SPECIALS, image_token="<image>", vocabulary=340)
-        arguments = {"image_seq_len": 4}
+        arguments = {"image_seq_len": 16}
         if processor_class is SmolVLMProcessor:
             return without_video(processor_class)(images, words, None, **arguments)
         return processor_class(images, words, **arguments)

@@ -22,7 +22,7 @@ def llava(text):
             text_config=text,
             image_token_index=3,
             vision_feature_layer=-2,
-            image_seq_length=9,
+            image_seq_length=36,
         )
         return randomised(LlavaForConditionalGeneration, config, attention)
 
@@ -35,13 +35,13 @@ def vipllava(attention: str):
         text_config=LlamaConfig(**text_shape()),
         image_token_index=3,
         vision_feature_layers=[-2, -1],
-        image_seq_length=9,
+        image_seq_length=36,
     )
     return randomised(VipLlavaForConditionalGeneration, config, attention)
 
 
 def processor() -> LlavaProcessor:
-    images = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+    images = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
     return LlavaProcessor(
         images,
         tokenizer(image_token="<image>"),

@@ -18,7 +18,7 @@ def build(attention: str):
             "num_hidden_layers": 2,
             "num_global_layers": 1,
             "attention_heads": 2,
-            "image_size": 24,
+            "image_size": 48,
             "patch_size": 8,
             "intermediate_layers_indices": [0],
             "vision_output_dim": 64,
@@ -33,7 +33,7 @@ def build(attention: str):
 
 def processor() -> MllamaProcessor:
     return MllamaProcessor(
-        MllamaImageProcessorPil(size={"height": 24, "width": 24}, max_image_tiles=4),
+        MllamaImageProcessorPil(size={"height": 48, "width": 48}, max_image_tiles=4),
         tokenizer(("<|image|>", "<|python_tag|>"), image_token="<|image|>"),
     )
 

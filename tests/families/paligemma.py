@@ -27,8 +27,8 @@ def paligemma(text):
 
 
 def processor() -> PaliGemmaProcessor:
-    images = SiglipImageProcessorPil(size={"height": 24, "width": 24})
-    images.image_seq_length = 9
+    images = SiglipImageProcessorPil(size={"height": 48, "width": 48})
+    images.image_seq_length = 36
     return PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
 
 

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import Explainer
+from dexar_fast import Explainer, InputError
+from dexar_fast.geometry import Grid
+from dexar_fast.layout import THUMBNAILS, ImageLayout
 from dexar_fast.models import Decoder
 from dexar_fast.request import lay_out
 
 from ..test_untouched import assert_same, state
-from .case import SIZES, Case, all_cases, answer, picture, without_mixing
+from .case import SIZES, Case, all_cases, answer, frames, picture, without_mixing
 from .oracle import DoubleThroughout, expected, generate
 
 CASES = all_cases()
@@ -45,10 +47,17 @@ def explainer_of(case: Case, attention: str = "", dtype: torch.dtype = torch.flo
 
 
 def encode(explainer: Explainer, case: Case, prompt: str) -> tuple[dict[str, Tensor], list[Image.Image]]:
+    if prompt == "video":
+        return video_inputs(case, explainer, frames()), []
     text, n_images = case.prompts[prompt]
     images = [picture((40, 30)), picture((21, 50), seed=1)][:n_images]
     inputs, _ = explainer.encode(images, text, "a")
     return inputs, images
+
+
+def video_inputs(case: Case, explainer: Explainer, of_frames: Tensor) -> dict[str, Tensor]:
+    assert case.video is not None
+    return explainer.tensors(case.video(of_frames), [0])[0]
 
 
 def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_answer: int) -> tuple[Any, Any]:
@@ -113,7 +122,10 @@ def test_sdpa_and_eager_agree(case: Case) -> None:
 
 @each_prompt
 def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
-    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache."""
+    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache.
+
+    Where rounding is larger than usual (recurrent layers): at most twice as far from float64 as generating itself is.
+    """
     explainer = explainer_of(case, dtype=torch.float32)
     decoder = explainer.decoder
     inputs, _ = encode(explainer, case, prompt)
@@ -131,7 +143,13 @@ def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
     with torch.no_grad():
         head = decoder.model.get_submodule(decoder.family.head)
         logits = case.logits(head(decoder.final_norm(rows))[0])
-    assert float((logits - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+    tolerance = 1e-5 * max(1.0, float(wanted.abs().max()))
+    if (logits - wanted).abs().max() > tolerance:
+        with DoubleThroughout(), torch.no_grad():
+            precise = explainer_of(case)
+            true = generate(precise.decoder, encode(precise, case, prompt)[0], ids)
+        tolerance, wanted = 2 * float((wanted - true).abs().max()), true
+    assert float((logits - wanted).abs().max()) <= tolerance
 
 
 @each_family
@@ -140,11 +158,16 @@ def test_whole_way_from_pictures(case: Case) -> None:
     explainer = explainer_of(case, dtype=torch.float32)
     config = explainer.model.generation_config
     config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
-    text, n_images = case.prompts[list(case.prompts)[-1]]
+    text, n_images = [prompt for prompt in case.prompts.values() if prompt[1]][-1]
     images = [picture((41, 29)), picture((20, 50), seed=1)][:n_images]
     e = explainer.explain(images, text, max_new_tokens=3)
     assert e.settings["gradient_path"] == explainer.family.gradient_path
     assert e.image_scores.shape[0] == len(e.tokens) == 3
+    if case.skip and "test_lit_region_lands_where_it_is" in case.skip:  # queries without a place
+        assert e.token_maps.shape == (3, e.answer_map.shape[0])
+        with pytest.raises(InputError, match="there is no map to draw"):
+            e.overlay()
+        return
     assert len(e.grids) == n_images
     for index, (image, grid) in enumerate(zip(images, e.grids)):
         one = e.of_image(index)
@@ -159,57 +182,76 @@ def test_whole_way_from_pictures(case: Case) -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @each_family
 def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None:
-    """Pixels of a rectangle change; the image tokens that notice, drawn as a map, must cover it and little else."""
+    """Pixels of rectangles change; the image tokens that notice, drawn as a map, must cover them and little else."""
     model = without_mixing(case.model(case.attentions[0]).to(torch.float32), case.global_vision)
     explainer = Explainer(model, processor_of(case.name))
     dark = Image.new("RGB", size, (90, 90, 90))
     text, n_images = next(iter(case.prompts.values()))
-    before, _ = explainer.encode([dark] * n_images, text, "a")
-    layout = lay_out(explainer.decoder, explainer.processor, before, [size] * n_images)
-    grid = layout.grids[0]
-    region = _region(grid, size)
-    lit = dark.copy()
-    lit.paste((250, 240, 230), region)
-    after, _ = explainer.encode([lit] * n_images, text, "a")
-    change = (image_states(case, explainer, after) - image_states(case, explainer, before)).norm(dim=-1)
-    noticed = (change > 0.05 * change.max()).double()
-    cells = layout.per_image(layout.to_cells(noticed[None])[0].numpy())[0]
-    rows, cols = (cells > 0.25).nonzero()
-    left, top, right, bottom = grid.box
-    cell = (right - left) / grid.cols, (bottom - top) / grid.rows
-    found = (
-        left + cols.min() * cell[0],
-        top + rows.min() * cell[1],
-        left + (cols.max() + 1) * cell[0],
-        top + (rows.max() + 1) * cell[1],
-    )
-    for axis in (0, 1):
-        coarse = max(_token_size(layout, axis), cell[axis])
-        blur = 2.0 * max(1.0, cell[axis] / 4)  # of resizing, in pixels of the image
-        low, high = region[axis] - found[axis], found[axis + 2] - region[axis + 2]
-        assert -0.5 * cell[axis] - 1 <= low <= coarse + blur, f"{'xy'[axis]}: {found} is not {region}"
-        assert -0.5 * cell[axis] - 1 <= high <= coarse + blur, f"{'xy'[axis]}: {found} is not {region}"
+    inputs, _ = explainer.encode([dark] * n_images, text, "a")
+    before = image_states(case, explainer, inputs)
+    # Tiles and thumbnail have maps of their own; without a thumbnail both are the same.
+    layouts = [lay_out(explainer.decoder, explainer.processor, inputs, [size] * n_images, t) for t in THUMBNAILS[1:]]
+    for region in _regions(layouts[0].grids[0], size):
+        lit = dark.copy()
+        lit.paste((250, 240, 230), region)
+        inputs, _ = explainer.encode([lit] * n_images, text, "a")
+        change = (image_states(case, explainer, inputs) - before).norm(dim=-1)
+        for layout in layouts:
+            _assert_lit(layout, 0, change, region, case.halo)
 
 
-def _region(grid: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A rectangle off the centre of what the model saw, in whole pixels."""
-    left, top = max(grid.box[0], 0), max(grid.box[1], 0)
-    width, height = min(grid.box[2], size[0]) - left, min(grid.box[3], size[1]) - top
-    x, y = int(left + 0.1 * width), int(top + 0.5 * height)
-    return x, y, max(x + 1, int(left + 0.45 * width)), max(y + 1, int(top + 0.9 * height))
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.video], ids=str)
+def test_lit_region_of_a_frame_lands_where_it_is(case: Case, frame: int) -> None:
+    """The same in one frame of a video; frames that the model merges share a map."""
+    model = without_mixing(case.model(case.attentions[0]).to(torch.float32), case.global_vision)
+    explainer = Explainer(model, processor_of(case.name))
+    dark = torch.zeros_like(frames())
+    inputs = video_inputs(case, explainer, dark)
+    before = image_states(case, explainer, inputs)
+    layout = lay_out(explainer.decoder, explainer.processor, inputs, None)
+    index = frame * len(layout.grids) // len(dark)
+    for region in _regions(layout.grids[index], layout.grids[index].image_size):
+        left, top, right, bottom = region
+        lit = dark.clone()
+        lit[frame, :, top:bottom, left:right] = 2
+        change = (image_states(case, explainer, video_inputs(case, explainer, lit)) - before).norm(dim=-1)
+        _assert_lit(layout, index, change, region, case.halo)
 
 
-def _token_size(layout: Any, axis: int) -> float:
-    """Extent of the coarsest token of the first image, in pixels."""
-    grid = layout.grids[0]
-    tokens, weights = layout.tokens[: grid.cells], layout.weights[: grid.cells]
-    row, col = np.divmod(np.arange(grid.cells), grid.cols)
-    place = (col, row)[axis]
-    largest = 1
-    for token in tokens[weights > 0].unique():
-        of_token = place[((tokens == token) & (weights > 0)).any(dim=1).numpy()]
-        largest = max(largest, int(of_token.max() - of_token.min()) + 1)
-    return largest * (grid.box[axis + 2] - grid.box[axis]) / (grid.cols, grid.rows)[axis]
+def _regions(grid: Grid, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """Rectangles in whole pixels, here and there on what the model saw, so that edges meet cells everywhere."""
+    generator = np.random.default_rng(4)
+    low = np.maximum(grid.box[:2], 0)
+    extent = np.minimum(grid.box[2:], size) - low
+    regions = []
+    for _ in range(3 if max(size) > 1000 else 6):
+        sides = np.maximum(1, np.floor(extent * generator.uniform(0.1, 0.4, 2)))
+        start = np.floor(low + generator.uniform(0, 1, 2) * (extent - sides))
+        left, top, right, bottom = (int(x) for x in (*start, *(start + sides)))
+        regions.append((left, top, right, bottom))
+    return regions
+
+
+def _assert_lit(
+    layout: ImageLayout, index: int, change: Tensor, region: tuple[int, int, int, int], halo: float
+) -> None:
+    grid = layout.grids[index]
+    used = torch.zeros(len(change), dtype=torch.bool)
+    used[layout.tokens[layout.weights > 0]] = True
+    noticed = change > 0.05 * change[used].max()
+    maps = layout.per_image(layout.to_cells(noticed[None].double())[0].numpy())
+    assert all(of_other.max() == 0 for other, of_other in enumerate(maps) if other != index)
+    rows, cols = (maps[index] > 0.5).nonzero()
+    for axis, places in enumerate((cols, rows)):
+        cell = (grid.box[axis + 2] - grid.box[axis]) / (grid.cols, grid.rows)[axis]
+        found = grid.box[axis] + places.min() * cell, grid.box[axis] + (places.max() + 1) * cell
+        wanted = region[axis], region[axis + 2]
+        what = f"{'xy'[axis]}: pixels {wanted} were lit, cells of {cell:.1f} pixels at {found} noticed"
+        blur = 2 * max(1.0, cell / 8)  # of resizing, in pixels of the image; a cell is 8 model pixels or more
+        for beyond in (wanted[0] - found[0], found[1] - wanted[1]):
+            assert beyond >= -0.25 * cell - 1, what  # a token of which a sliver is lit need not notice
+            assert beyond <= (1 + halo) * cell + blur, what
 
 
 def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) -> Tensor:
@@ -229,11 +271,26 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
     with torch.no_grad(), pytest.raises(Stop):
         decoder.base(**inputs)
     hook.remove()
-    if keys == "vision":
+    if keys == "vision" and "cross_attention_states" in seen:
         visible = seen["cross_attention_mask"][0, 0, -1] == 0
         return seen["cross_attention_states"].flatten(0, -2)[visible]
+    if keys == "vision":
+        return seen["encoder_hidden_states"][0]
     states = seen["inputs_embeds"][0, decoder.is_placeholder(inputs["input_ids"][0])]
     return states if case.separators is None else states[~case.separators(inputs)]
+
+
+@each_family
+def test_self_test_reports_what_runs(case: Case) -> None:
+    explainer = explainer_of(case, dtype=torch.float32)
+    report = explainer.self_test()
+    assert report.family == explainer.family.name
+    assert report.explained_layers == tuple(explainer.decoder.attentions)
+    assert report.layers == len(explainer.decoder.layers)
+    assert (report.heads, report.gradient_path) == (4, explainer.family.gradient_path)
+    inputs, _ = explainer.encode([picture((224, 224))], case.prompts[next(iter(case.prompts))][0], "a")
+    assert report.image_tokens == lay_out(explainer.decoder, explainer.processor, inputs, None).n_image_tokens
+    assert not explainer.checked_layers, "a real prompt is checked again"
 
 
 @each_family
@@ -257,4 +314,4 @@ def test_decoder_finds_every_part() -> None:
         model = case.model(case.attentions[0])
         explainer = Explainer(model)
         assert isinstance(explainer.decoder, Decoder)
-        assert model.config.model_type in explainer.family.model_types
+        assert model.config.model_type in {t.split("/")[0] for t in explainer.family.model_types}

@@ -35,5 +35,5 @@ def random(subject: Subject) -> Tensor:
 
 def _all_grids(subject: Subject, draw: Callable[[int, int, int], Tensor]) -> Tensor:
     n = len(subject.request.answer_ids)
-    maps = [draw(n, grid.rows, grid.cols).flatten(1) for grid in subject.request.layout.grids]
+    maps = [draw(n, grid.rows, grid.cols).flatten(1) for grid in subject.grids]
     return torch.cat(maps, dim=1).to(subject.request.answer_ids.device)

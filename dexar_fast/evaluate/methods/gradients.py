@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...answer_pass import normed_states
 from ...errors import UnsupportedModelError
 from ...teacher_forcing import with_answer
 from .subject import Subject
@@ -65,7 +66,8 @@ def _gradients(subject: Subject, module: nn.Module) -> tuple[Tensor, list[Tensor
     handle = module.register_forward_pre_hook(make_leaf, with_kwargs=True)
     try:
         with torch.no_grad():
-            hidden = decoder.base(**with_answer(request.inputs, request.answer_ids), use_cache=False)[0]
+            inputs = with_answer(request.inputs, request.answer_ids)
+            hidden = normed_states(decoder, lambda: decoder.base(**inputs, use_cache=False))
             scores = (hidden[0, request.row_positions] * decoder.output_rows(request.answer_ids)).sum(dim=-1).unbind()
     finally:
         handle.remove()

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UnsupportedModelError
+from ...geometry import Grid
 from ...request import Request
 from ...teacher_forcing import in_one_sequence
 
@@ -33,6 +34,20 @@ class Subject:
     layers: tuple[int, ...]
     images: Sequence[Image.Image] | None
     prompt: str | None
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Where cells lie on each image.
+
+        Raises:
+            UnsupportedModelError: the model's image tokens have no place.
+        """
+        if not self.request.layout.grids:
+            raise UnsupportedModelError(
+                f"method: image tokens of family {self.explainer.family.name!r} have no place on the image, and this "
+                "method needs one. Use a dexar method or attention."
+            )
+        return self.request.layout.grids
 
     def need_sequence(self, method: str) -> None:
         """Raise UnsupportedModelError unless image, prompt and answer may run as one sequence."""

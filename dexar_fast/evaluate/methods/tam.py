@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
+from ...answer_pass import normed_states
 from ...teacher_forcing import with_answer
 from .subject import Subject
 
@@ -25,8 +26,10 @@ KERNEL = 3
 def tam(subject: Subject) -> Tensor:
     """See the module."""
     subject.need_sequence("tam")
+    grids = subject.grids
     decoder, request = subject.explainer.decoder, subject.request
-    hidden = decoder.base(**with_answer(request.inputs, request.answer_ids), use_cache=False)[0][0].float()
+    inputs = with_answer(request.inputs, request.answer_ids)
+    hidden = normed_states(decoder, lambda: decoder.base(**inputs, use_cache=False))[0].float()
     prompt_text = request.text_keys[: request.prompt_length].nonzero().squeeze(-1)
     text_ids = torch.cat((request.inputs["input_ids"][0, prompt_text], request.answer_ids))  # [M]
     text_rows = torch.cat((prompt_text, request.row_positions))  # [M]
@@ -34,10 +37,10 @@ def tam(subject: Subject) -> Tensor:
     on_image = (decoder.output_rows(text_ids).float() @ image.T).clamp(min=0)  # [M, N]
     own = on_image[len(prompt_text) :]  # [T, N]
     maps = (own - _interference(subject, hidden, own, on_image, text_ids, text_rows)).clamp(min=0)
-    cells = request.layout.to_cells(maps).split([grid.cells for grid in request.layout.grids], dim=1)
+    cells = request.layout.to_cells(maps).split([grid.cells for grid in grids], dim=1)
     filtered = [
         rank_gaussian_filter(of_image.unflatten(-1, (grid.rows, grid.cols))).flatten(1)
-        for of_image, grid in zip(cells, request.layout.grids, strict=True)
+        for of_image, grid in zip(cells, grids, strict=True)
     ]
     return torch.cat(filtered, dim=1)
 
