@@ -66,7 +66,7 @@ $(VENV)/.has-%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp cs
 $(OLDEST)/.created: constraints-oldest.txt $(VENV)/.has-test
 	@rm -rf $(OLDEST)
 	@$(BIN)/python -m venv $(OLDEST)
-	@$(BIN)/python -c "import site, sys; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+	@$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> "$$($(OLDEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/newest.pth"
 	@$(OLDEST)/bin/python -m pip install -qq --progress-bar off --log $(OLDEST)/pip.log --constraint constraints-oldest.txt \
 		$$(grep -o '^[a-zA-Z0-9_]*' constraints-oldest.txt) || (echo "The set-up failed; see $(OLDEST)/pip.log"; exit 1)

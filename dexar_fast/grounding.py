@@ -19,7 +19,7 @@ from .teacher_forcing import answer_log_probabilities
 
 
 def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or the mean of ``(..., n, d)`` patches."""
+    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or mean ``(..., n, d)`` patches."""
     blanked = {}
     for name, value in inputs.items():
         if value.is_floating_point():

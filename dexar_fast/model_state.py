@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -49,6 +49,11 @@ def offloaded_weights(module: nn.Module) -> Mapping[str, Tensor]:
     return {}
 
 
+def _has_compiled_parts(model: nn.Module) -> bool:
+    # Only then: flex attention is compiled by itself, and is as large as eager attention without it.
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+
+
 def _hooks(module: nn.Module) -> list[Any]:
     hook = getattr(module, "_hf_hook", None)
     return [] if hook is None else list(getattr(hook, "hooks", [hook]))
@@ -68,7 +73,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device, enabled=False),
-        torch.compiler.set_stance("force_eager"),
+        torch.compiler.set_stance("force_eager") if _has_compiled_parts(model) else nullcontext(),
     ):
         try:
             for module in training:

@@ -16,7 +16,7 @@ from .atomic import write_atomically
 from .errors import InputError
 from .images import ImageInput, load_images
 from .logit_lens import token_lens
-from .model_state import evaluating
+from .model_state import evaluating, main_device
 from .request import lay_out
 from .stages import OTHER, Recorder, recording
 
@@ -141,7 +141,7 @@ def profile(
     pictures = load_images(image)
     if trace is not None and not Path(trace).absolute().parent.is_dir():
         raise InputError(f"trace: expected a file in a folder that exists; got {trace}")
-    device = explainer.model.device
+    device = main_device(explainer.model)
 
     def explain() -> tuple[Explanation, Recorder]:
         explainer.checked_layers.clear()  # the self-check is shown in every profile

@@ -21,7 +21,7 @@ from .errors import InputError
 from .explanation import Explanation, Floats, Maps
 from .generation import end_ids, write
 from .methods import METHODS
-from .model_state import evaluating
+from .model_state import evaluating, main_device
 from .options import Options
 from .request import Request
 
@@ -136,7 +136,7 @@ class ExplainingStreamer(BaseStreamer):
     def _explain(self) -> None:
         """The tokens since the last block."""
         explainer, rows = self.explainer, slice(self._n_explained, len(self._ids))
-        ids = torch.tensor(self._ids, device=explainer.model.device)
+        ids = torch.tensor(self._ids, device=main_device(explainer.model))
         with evaluating(explainer.model):
             self._request, sums = explainer.run(
                 self.inputs,

@@ -50,6 +50,23 @@ class TestCompiled:
         assert_equal(e, plain)
         assert e.settings["model_class"] == "LlavaForConditionalGeneration"
 
+    def test_other_models_are_left_to_compile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Flex attention compiles itself: uncompiled, it would hold every probability."""
+        compiled = tiny_llava(dtype=torch.float32)
+        compiled.model.language_model.layers[0].mlp.compile()
+        stances: list[str] = []
+        original = torch.compiler.set_stance
+
+        def noted(stance: str) -> Any:
+            stances.append(stance)
+            return original(stance)
+
+        monkeypatch.setattr(torch.compiler, "set_stance", noted)
+        explain(tiny_llava(dtype=torch.float32))
+        assert stances == []
+        explain(compiled)
+        assert set(stances) == {"force_eager"}
+
 
 class TestAdapters:
     @pytest.fixture(autouse=True)
@@ -126,7 +143,10 @@ class TestOffloaded:
     def test_writes_its_own_answer(self, model: Any) -> None:
         explainer = Explainer(model, tiny_processor())
         model.generation_config.suppress_tokens = [3]
-        assert len(explainer.explain(picture(), "what is it?", max_new_tokens=2).tokens) == 2
+        written = explainer.explain(picture(), "what is it?", max_new_tokens=2)
+        assert len(written.tokens) == 2
+        with explainer.stream(picture(), "what is it?", max_new_tokens=2) as stream:
+            assert [step.token_id for step in stream] == written.token_ids.tolist()
 
 
 class TestTorchao:

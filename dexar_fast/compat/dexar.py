@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..aggregate import aggregate
+from ..errors import InputError
 from ..explainer import Explainer
 from ..geometry import whole_image
 from ..images import ImageInput, load_image
@@ -118,6 +119,8 @@ class DexarWrapper:
         inputs, ids = self.explainer.tensors(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
         request, sums = self.explainer.run(inputs, ids, options, adapt=adapt)
+        if len(request.layout.grids) != 1:
+            raise InputError(f"image: expected one, as the released code does; got {len(request.layout.grids)}")
         (grid,) = request.layout.grids
         maps = aggregate(sums, request.layout, "reference")
         flat = maps.token_maps, maps.unfiltered_token_maps, maps.answer_map, maps.unfiltered_answer_map

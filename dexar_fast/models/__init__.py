@@ -12,6 +12,7 @@ from . import (
     gemma4,
     glm4v,
     idefics3,
+    kosmos2,
     llava,
     llava_next,
     llava_onevision,
@@ -35,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     gemma4.FAMILY,
     glm4v.FAMILY,
     idefics3.FAMILY,
+    kosmos2.FAMILY,
     llava.LLAVA,
     llava.VIPLLAVA,
     llava_next.LLAVA_NEXT,
@@ -56,7 +58,11 @@ FAMILIES: tuple[Family, ...] = (
 
 # Types that an entry cannot help, and why.
 REFUSED: dict[str, str] = {
+    "diffusion_gemma": "it writes by denoising, not token after token",
+    "evolla": "it reads proteins, not images",
     "gemma3n": "its residual stream is four (AltUp), and what a single layer says about a token is not defined",
+    "pi0": "it gives a robot's actions by denoising, not text",
+    "shieldgemma2": "it classifies, it writes no answer",
 }
 
 

@@ -58,7 +58,12 @@ def _gradients(subject: Subject, module: nn.Module) -> tuple[Tensor, list[Tensor
     leaves: list[Tensor] = []
 
     def make_leaf(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        given = args[0] if args else kwargs["inputs_embeds"]
+        given = args[0] if args else kwargs.get("inputs_embeds")
+        if given is None or not given.is_floating_point():
+            raise UnsupportedModelError(
+                f"method: needs embeddings as the input of {type(module).__name__}; family "
+                f"{subject.explainer.family.name!r} gives it ids. Use a dexar method or attention."
+            )
         leaves.append(given.detach().requires_grad_())
         torch.set_grad_enabled(True)  # from here on; no_grad ends below
         return ((leaves[0], *args[1:]), kwargs) if args else (args, {**kwargs, "inputs_embeds": leaves[0]})
