@@ -185,6 +185,18 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
     )
 
 
+def aggregate_plain(maps: Tensor, normalization: str) -> Aggregate:
+    """Combine the maps of a method that scores no heads: every token weighs 1.
+
+    Args:
+        maps: ``(T, C)`` over the cells of all grids, not negative, in any unit.
+        normalization: as for `aggregate`.
+    """
+    weights = maps.new_ones(len(maps))
+    ranges = torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1)
+    return Aggregate(minmax(maps), _answer_map(maps, weights, normalization), ranges, weights, None, None)
+
+
 def _answer_map(maps: Tensor, delta: Tensor, normalization: str) -> Tensor:
     """Eq. 6 on ``minmax(E^t)``, or on E^t itself as the released code does."""
     per_token = minmax(maps) if normalization == "paper" else maps

@@ -215,6 +215,22 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     )
 
 
+def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Tensor:
+    """Normed states ``(1, T, d)`` of the rows that predict the answer, without gradients and without a visit."""
+    with torch.no_grad(), keeping(decoder.base, decoder.family.run_state):
+        states = normed_states(decoder, _start(decoder, prompt, answer_ids, slice(0, len(answer_ids))))
+    return states[:, -len(answer_ids) :]
+
+
+def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
+    """What the head is given in a run, ``(n, positions, d)``: the run's output, unless the head is part of it."""
+    given: list[Tensor] = []
+    head = decoder.model.get_submodule(decoder.family.head)
+    with _removing(head.register_forward_pre_hook(lambda _, args: given.append(args[0]))):
+        output: Tensor = run()[0]
+    return given[-1] if given else output
+
+
 @stage("answer pass")
 def run_rows(
     decoder: Decoder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -16,16 +17,18 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
-from .aggregate import Accumulator, Aggregate, aggregate
+from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
+from .grounding import log_probabilities
 from .images import ImageInput, load_images
 from .layers import LayerSelection
 from .layout import ImageLayout
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
+from .methods import METHODS
 from .model_report import ModelReport, probe_image
 from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
@@ -167,6 +170,7 @@ class Explainer:
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        grounding: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
         row_chunk: int | str = "auto",
@@ -181,12 +185,16 @@ class Explainer:
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
             method: what is read off a key: "dexar" as published, the gradient of its attention probability;
-                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself.
+                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself. Or a
+                method to compare with, one of `dexar_fast.evaluate.methods.COMPARISONS`; these score no heads, so
+                every token weighs 1 and the scores of the result are zero.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
                 "generated_only", or ``(P + T,)`` bool over prompt and answer.
             unfiltered: also compute the maps with every head weight 1.
+            grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of two
+                plain forward passes.
             thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
@@ -214,7 +222,7 @@ class Explainer:
                 of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, pictures, settings, report, ran)
+            return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report, ran)
 
     def explain_ids(
         self,
@@ -222,11 +230,13 @@ class Explainer:
         answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int],
         *,
         image: ImageInput | Sequence[ImageInput] | None = None,
+        prompt: str | None = None,
         layers: LayerSelection = None,
         method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        grounding: bool = False,
         thumbnail: str = "blend",
         row_chunk: int | str = "auto",
         past_key_values: Cache | None = None,
@@ -240,8 +250,9 @@ class Explainer:
             image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
                 and its grid is in model pixels.
-            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, progress: as for `explain`; the
-                text set "content_only" needs `explain`.
+            prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
+            layers, method, normalization, text_set, unfiltered, grounding, thumbnail, row_chunk, progress: as for
+                `explain`; the text set "content_only" needs `explain`.
             past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
                 does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
                 sliding window only) is of no use: the prompt runs, with a warning.
@@ -257,8 +268,8 @@ class Explainer:
         pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
             ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
-            settings = {"prompt": None, "generated": False}
-            return self._explain(inputs, ids, options, None, pictures, settings, report, ran)
+            settings = {"prompt": prompt, "generated": False}
+            return self._explain(inputs, ids, options, None, pictures, grounding, settings, report, ran)
 
     def stream(
         self,
@@ -408,8 +419,7 @@ class Explainer:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
         with evaluating(self.model):
-            layout = lay_out(self.decoder, self.processor, inputs, image_sizes, options.thumbnail)
-            request = make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
+            request = self._request(inputs, answer_ids, options, template, image_sizes)
             lens = token_lens(self.decoder, answer_ids)
             if adapt is not None:
                 request, lens = adapt(request, lens)
@@ -428,6 +438,17 @@ class Explainer:
                 rows=rows,
             )
         return request, sums
+
+    def _request(
+        self,
+        inputs: Mapping[str, Tensor],
+        answer_ids: Tensor,
+        options: Options,
+        template: Tensor | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> Request:
+        layout = lay_out(self.decoder, self.processor, inputs, image_sizes, options.thumbnail)
+        return make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
 
     def tensors(
         self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
@@ -502,21 +523,36 @@ class Explainer:
         options: Options,
         template: Tensor | None,
         images: Sequence[Image.Image] | None,
+        grounding: bool,
         settings: dict[str, Any],
         report: ProgressCallback,
         ran: Prefill | None,
     ) -> Explanation:
-        request, sums = self.run(
-            inputs,
-            answer_ids,
-            options,
-            template=template,
-            image_sizes=None if images is None else [image.size for image in images],
-            report=report,
-            ran=ran,
-        )
-        settings = {**settings, "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused"}
-        return self.result(request, sums, options, images, settings)
+        image_sizes = None if images is None else [image.size for image in images]
+        if options.method in METHODS:
+            request, sums = self.run(
+                inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report, ran=ran
+            )
+            cache = "none" if self.family.rows != "cached" else "new" if ran is None else "reused"
+            explanation = self.result(request, sums, options, images, {**settings, "cache": cache})
+        else:
+            request = self._request(inputs, answer_ids, options, template, image_sizes)
+            explanation = self._compare(request, options, images, settings)
+        if grounding:
+            log_p = log_probabilities(self.decoder, inputs, answer_ids)
+            explanation = replace(explanation, log_probabilities=_numpy(log_p))
+        return explanation
+
+    def _compare(
+        self, request: Request, options: Options, images: Sequence[Image.Image] | None, settings: Mapping[str, Any]
+    ) -> Explanation:
+        """The explanation by a method that is not ours."""
+        from .evaluate.methods import Subject, relevance  # imported by those who compare
+
+        found = relevance(options.method, Subject(self, request, options.layers, images, settings["prompt"]))
+        none = found.new_zeros(len(found), len(options.layers), 1)
+        maps = aggregate_plain(found, options.normalization)
+        return self._result(request, maps, (none, none), slice(None), options, images, settings)
 
     def result(
         self,
@@ -534,14 +570,28 @@ class Explainer:
             images: the user's, or None.
             settings: what else the result is to record.
         """
+        maps = aggregate(sums, request.layout, options.normalization)
+        scores = sums.image_scores, sums.text_scores
+        return self._result(request, maps, scores, sums.rows, options, images, settings)
+
+    def _result(
+        self,
+        request: Request,
+        maps: Aggregate,
+        scores: tuple[Tensor, Tensor],
+        rows: slice,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
         text_set, ids = options.text_set, request.answer_ids
         pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
         return _explanation(
-            aggregate(sums, request.layout, options.normalization),
-            sums,
+            maps,
+            scores,
             request.layout,
-            tokens=pieces[sums.rows],
-            token_ids=ids[sums.rows],
+            tokens=pieces[rows],
+            token_ids=ids[rows],
             layers=options.layers,
             images=images,
             settings={
@@ -580,7 +630,7 @@ class Explainer:
 
 def _explanation(
     maps: Aggregate,
-    scores: Accumulator,
+    scores: tuple[Tensor, Tensor],
     layout: ImageLayout,
     *,
     tokens: list[str],
@@ -600,8 +650,8 @@ def _explanation(
         token_maps=shaped(maps.token_maps),
         answer_map=shaped(maps.answer_map),
         token_weights=_numpy(maps.token_weights),
-        image_scores=_numpy(scores.image_scores),
-        text_scores=_numpy(scores.text_scores),
+        image_scores=_numpy(scores[0]),
+        text_scores=_numpy(scores[1]),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
         grid=one_or_tuple(layout.grids) if layout.grids else None,

@@ -37,6 +37,7 @@ class Word:
         map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
             images a tuple, one per image.
         weight: the largest ``delta`` of its tokens.
+        grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Word:
     stop: int
     map: Maps
     weight: float
+    grounding: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,8 @@ class Explanation:
         image: the user's image (RGB), or None.
         unfiltered_token_maps, unfiltered_answer_map: the same with every head weight 1 (and equal token weights),
             or None when they were not asked for.
+        log_probabilities: ``(T, 2)`` float64, the model's log-probability of each token with the image and with a blank
+            one, or None when `grounding` was not asked for.
     """
 
     tokens: list[str]
@@ -86,6 +90,7 @@ class Explanation:
     image: PerImage = None
     unfiltered_token_maps: Maps = None
     unfiltered_answer_map: Maps = None
+    log_probabilities: Floats | None = None
 
     @property
     def answer(self) -> str:
@@ -96,6 +101,16 @@ class Explanation:
     def prompt(self) -> str:
         """The prompt as the user gave it; empty when only ids were given."""
         return str(self.settings.get("prompt") or "")
+
+    @property
+    def grounding(self) -> Floats | None:
+        """How much the image supports each token, ``(T,)`` in [0, 1], or None if it was not asked for.
+
+        ``p / (p + p_blank)``, with p the model's probability of the token and p_blank that after a blank image: 0.5
+        where the image changes nothing, near 0 where it speaks against the token. A word has the product of its tokens'
+        probabilities for p.
+        """
+        return None if self.log_probabilities is None else _share(self.log_probabilities)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -211,7 +226,10 @@ class Explanation:
         flat = minmax(np.concatenate([total.ravel() for total in totals]))
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
-        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()))
+        supported = None
+        if self.log_probabilities is not None:
+            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
+        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
     def _map(self, token: int | None, word: int | None) -> Maps:
         if token is not None and word is not None:
@@ -229,6 +247,13 @@ def minmax(values: Floats) -> Floats:
     low, high = values.min(), values.max()
     scaled: Floats = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return scaled
+
+
+def _share(log_probabilities: Floats) -> Floats:
+    """``p / (p + p_blank)`` of log-probabilities ``(..., 2)``."""
+    with_image, without = np.moveaxis(log_probabilities.astype(np.float64), -1, 0)
+    share: Floats = np.exp(with_image - np.logaddexp(with_image, without))
+    return share
 
 
 def _item(items: Any, index: int, name: str) -> Any:

@@ -54,7 +54,7 @@ def check_options(
             the image, or an unknown name.
     """
     if method not in METHODS:
-        raise InputError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+        _check_comparison(method, unfiltered)
     if normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
     if isinstance(text_set, str) and text_set not in TEXT_SETS:
@@ -66,3 +66,12 @@ def check_options(
         text_set = torch.as_tensor(text_set)
     chosen = select_layers(layers, n_layers, with_attention)
     return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
+
+
+def _check_comparison(method: str, unfiltered: bool) -> None:
+    from .evaluate.methods import COMPARISONS  # imported by those who compare
+
+    if method not in COMPARISONS:
+        raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {method!r}")
+    if unfiltered:
+        raise InputError(f"unfiltered: method {method!r} filters no heads; leave it out, or use a dexar method")

@@ -48,6 +48,12 @@ class Request:
         """P, the number of prompt tokens, image tokens included."""
         return self.inputs["input_ids"].shape[1]
 
+    @property
+    def row_positions(self) -> Tensor:
+        """``(T,)``: position ``p_t`` that predicts answer token t; the first is the last position of the prompt."""
+        first = self.prompt_length - 1
+        return torch.arange(first, first + len(self.answer_ids), device=self.answer_ids.device)
+
     def keys(self, rows: slice, n_keys: int, window: int | None = None) -> KeySets:
         """The sets of keys of some answer rows over the first ``n_keys`` keys, under a sliding window if given.
 
@@ -57,9 +63,7 @@ class Request:
             InputError: a cross-attention has another number of keys than the layout.
         """
         if not self.cross:
-            first = self.prompt_length - 1
-            positions = torch.arange(first + rows.start, first + rows.stop, device=self.answer_ids.device)
-            visible = causal_rows(positions, window)
+            visible = causal_rows(self.row_positions[rows], window)
             if self.first_sees_prompt and rows.start == 0:
                 visible[0, 0] = 0
             return KeySets(self.image_keys, self.text_keys[:n_keys], visible)

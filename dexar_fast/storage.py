@@ -24,7 +24,7 @@ FORMAT = "dexar_fast.explanation"
 FORMAT_VERSION = 1
 
 _MAPS = ("token_maps", "answer_map", "unfiltered_token_maps", "unfiltered_answer_map")
-_SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges")
+_SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges", "log_probabilities")
 
 
 def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = False) -> Path:

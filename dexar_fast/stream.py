@@ -20,6 +20,7 @@ from .answer_pass import Prefill, new_cache, prompt_call, sharing
 from .errors import InputError
 from .explanation import Explanation, Floats, Maps
 from .generation import end_ids, write
+from .methods import METHODS
 from .model_state import evaluating, main_device
 from .options import Options
 from .request import Request
@@ -80,6 +81,10 @@ class ExplainingStreamer(BaseStreamer):
             raise InputError(
                 f"stream: answers of the family {explainer.family.name!r} do not run over a cache, and are explained "
                 "as a whole. Use explain()."
+            )
+        if options.method not in METHODS:
+            raise InputError(
+                f"method: only {', '.join(METHODS)} explain while the answer is written; got {options.method!r}"
             )
         if block < 1:
             raise InputError(f"block: expected at least 1 token; got {block}")

@@ -119,6 +119,7 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "method": "dexar-scores",
         "normalization": "reference",
         "text_set": "content_only",
+        "grounding": True,
         "max_new_tokens": 7,
     }
 

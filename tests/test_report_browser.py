@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -462,6 +463,23 @@ def test_without_an_image_the_frame_keeps_its_shape(open_report: Open) -> None:
     before = report.overlay()
     report.unit(5).hover()
     assert report.overlay() != before
+
+
+def test_grounding_of_tokens_and_words(open_report: Open) -> None:
+    """Shown where it was asked for; the answer as a whole has none."""
+    plain = make_explanation()
+    assert not open_report(plain).page.locator("#grounding-entry").is_visible()
+    log_p = np.log(np.stack((np.full(len(plain.tokens), 0.9), np.full(len(plain.tokens), 0.3)), axis=1))
+    log_p[3] = np.log((0.01, 0.5))
+    explanation = replace(plain, log_probabilities=log_p)
+    report = open_report(explanation)
+    assert report.text("grounding") == "–"
+    report.unit(2).hover()
+    report.settle()
+    assert (report.text("grounding"), report.text("grounding-aside")) == ("0.750", "the image changes little")
+    report.unit(3).hover()
+    report.settle()
+    assert (report.text("grounding"), report.text("grounding-aside")) == ("0.0196", "the image speaks against it")
 
 
 def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:

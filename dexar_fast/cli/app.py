@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
     DEFAULT_OUT,
@@ -200,6 +201,9 @@ def profile(
             max_new_tokens=max_new_tokens,
             trace=trace,
         )
+
+
+app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 
 @app.command()

@@ -15,6 +15,10 @@ _LABELS = {
     "generating": "Writing the answer",
     "explaining": "Explaining",
     "saving": "Saving",
+    "evaluating": "Evaluating",
+    "checking": "Checking sanity",
+    "grounding": "Measuring grounding",
+    "varying": "Varying options",
 }
 
 

@@ -35,7 +35,7 @@ def explain_and_write(
     make_folder(out)
     with shown_progress(quiet) as progress:
         explainer = load(model, device, dtype, progress)
-        explanation = explainer.explain(image, prompt, progress=progress, **options)
+        explanation = explainer.explain(image, prompt, grounding=True, progress=progress, **options)
         written = write_files(explanation, out, progress)
     if quiet:
         print(written.report)

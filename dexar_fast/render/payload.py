@@ -90,15 +90,16 @@ def quantised(cell_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _tokens(explanation: Explanation) -> dict[str, list[Any]]:
-    """Columns, one entry per token; a score is ``[value, layer, head]`` at its maximum."""
-    ranges = explanation.token_map_ranges
+def _tokens(explanation: Explanation) -> dict[str, list[Any] | None]:
+    """Columns, one entry per token, or None; a score is ``[value, layer, head]`` at its maximum."""
+    ranges, grounding = explanation.token_map_ranges, explanation.grounding
     return {
         "text": list(explanation.tokens),
         "id": [int(one) for one in explanation.token_ids],
         "weight": [_exact(one) for one in explanation.token_weights],
         "low": [_exact(one) for one in ranges[:, 0]],
         "high": [_exact(one) for one in ranges[:, 1]],
+        "grounding": None if grounding is None else [_short(one) for one in grounding],
         "imageScore": _maxima(explanation.image_scores, explanation.layers),
         "textScore": _maxima(explanation.text_scores, explanation.layers),
     }
@@ -125,8 +126,16 @@ def _words(explanation: Explanation) -> tuple[list[dict[str, Any]], list[NDArray
         if not (alone and _look_alike(word.map, explanation.token_maps[index])):
             index = first + len(maps)
             maps.append(word.map)
-        words.append({"start": word.start, "stop": word.stop, "weight": _exact(word.weight), "map": index})
+        entry = {"start": word.start, "stop": word.stop, "weight": _exact(word.weight), "map": index}
+        if word.grounding is not None:
+            entry["grounding"] = _short(word.grounding)
+        words.append(entry)
     return words, maps
+
+
+def _short(share: float) -> float:
+    """Six digits say all of a share that comes from probabilities in float32."""
+    return float(f"{share:.6g}")
 
 
 def _look_alike(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> bool:

@@ -1,8 +1,10 @@
 // The answer as a list of units (tokens or words) that can be looked at and pinned.
 
-// Units are {start, stop, text, weight, map}; tokens that belong to no word stand for themselves.
+// Units are {start, stop, text, weight, grounding, map}; tokens that belong to no word stand for themselves.
 function tokenUnits(tokens) {
-  return tokens.text.map((text, i) => ({ start: i, stop: i + 1, text, weight: tokens.weight[i], map: i }));
+  return tokens.text.map((text, i) => ({
+    start: i, stop: i + 1, text, weight: tokens.weight[i], grounding: tokens.grounding?.[i], map: i,
+  }));
 }
 
 function wordUnits(tokens, words) {

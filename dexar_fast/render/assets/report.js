@@ -11,6 +11,8 @@ const palettes = Object.fromEntries(Object.entries(data.colormaps).map(([name, r
 const largestWeight = Math.max(0, ...tokens.weight);
 const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].map(([score]) => score));
 
+for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
+
 const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
 let pending = 0;
 
@@ -91,6 +93,17 @@ function score(name, entry) {
   $(`${name}-meter`).style.transform = `scaleX(${largestScore > 0 ? value / largestScore : 0})`;
 }
 
+function grounding(share) {
+  if (share === undefined) {
+    $("grounding").textContent = "\u2013";
+    $("grounding-aside").textContent = "of single tokens and words";
+    return;
+  }
+  number($("grounding"), share);
+  $("grounding-aside").textContent =
+    share > 0.75 ? "the image supports it" : share < 0.25 ? "the image speaks against it" : "the image changes little";
+}
+
 function quoted(text) {
   const core = text.trim();
   return core ? `\u201c${core}\u201d` : /\n/.test(text) ? "line break" : /\s/.test(text) ? "space" : "empty piece";
@@ -137,6 +150,7 @@ function look(unit, { pinned, spoken }) {
   number($("weight"), weight);
   const share = largestWeight > 0 ? `${Math.round((100 * weight) / largestWeight)}% of the largest` : "as all others";
   $("weight-aside").textContent = unit ? share : weight > 0 ? quoted(tokens.text[tokens.weight.indexOf(weight)]) : "";
+  if (tokens.grounding) grounding(unit?.grounding);
   if (count) {
     score("image", largest(tokens.imageScore, ...span));
     score("text", largest(tokens.textScore, ...span));

@@ -1,0 +1,151 @@
+"""The records of a run: a Parquet table with one row per map, written in parts so that a run can go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import write_atomically
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SETTINGS = "settings.json"
+RECORDS = "records.parquet"
+PARTS = "parts"
+
+ANOTHER_IMAGE = "another image"
+ANOTHER_TOKEN = "another token"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One map of one sample, or a failure.
+
+    Attributes:
+        sample: key of the sample.
+        method: name of the method; empty in a failure that concerns the whole sample.
+        control: "", or `ANOTHER_IMAGE` or `ANOTHER_TOKEN` where the map was scored against a mask that is not its own.
+        target: "answer" or "word".
+        index, text, kind: which word, what it says, and what it is; of the answer: -1, the whole answer, "answer".
+        area: share of the image that the mask covers; None without a mask, and then there are no metrics.
+        constant: the map was constant: a failure of the method, counted at chance level.
+        soft_iou ... average_precision: see `metrics.Localisation`.
+        weight: of the word.
+        seconds, forward_seconds: of the explanation, and of a plain forward pass over prompt and answer.
+        positive, negative: fall of the mean log-probability per token as the image is removed, most or least relevant
+            first, in nats, at equal fractions from 0 to 1; of a word's own tokens if it is a word.
+        error: why there is nothing else.
+    """
+
+    sample: str
+    method: str = ""
+    control: str = ""
+    target: str = "answer"
+    index: int = -1
+    text: str = ""
+    kind: str = "answer"
+    area: float | None = None
+    constant: bool | None = None
+    soft_iou: float | None = None
+    iou: float | None = None
+    epg: float | None = None
+    pointing: float | None = None
+    snr: float | None = None
+    auroc: float | None = None
+    average_precision: float | None = None
+    weight: float | None = None
+    seconds: float | None = None
+    forward_seconds: float | None = None
+    positive: tuple[float, ...] | None = None
+    negative: tuple[float, ...] | None = None
+    error: str | None = None
+
+
+class RecordStore:
+    """The records in a folder. Every part and file is written whole or not at all.
+
+    Args:
+        folder: made if it is not there.
+        settings: what the run was asked for; a folder with records of another run is refused.
+
+    Raises:
+        InputError: pyarrow is missing, or the folder holds another run's records.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        require_pyarrow()
+        self.folder = folder
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        path = folder / SETTINGS
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]
+            if differing:
+                name = differing[0]
+                raise InputError(
+                    f"--out: {folder} holds records of another run ({name} was {before.get(name)!r}, is now "
+                    f"{settings.get(name)!r}). Choose another folder, or remove this one."
+                )
+        write_atomically(path, (json.dumps(dict(settings), indent=2) + "\n").encode())
+
+    def has_part(self, number: int) -> bool:
+        """Was this part finished by an earlier run?"""
+        return self._part(number).is_file()
+
+    def write_part(self, number: int, records: Sequence[Record]) -> None:
+        """Keep a finished part."""
+        write_atomically(self._part(number), _to_parquet(records))
+
+    def records(self, n_parts: int) -> list[Record]:
+        """All records of the first parts, in order."""
+        return [record for number in range(n_parts) for record in read_records(self._part(number))]
+
+    def finish(self, n_parts: int) -> list[Record]:
+        """Join the parts into one file; returns what it holds."""
+        records = self.records(n_parts)
+        write_atomically(self.folder / RECORDS, _to_parquet(records))
+        return records
+
+    def _part(self, number: int) -> Path:
+        return self.folder / PARTS / f"{number:05d}.parquet"
+
+
+def require_pyarrow() -> None:
+    """Raise InputError, with the way out, where pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise InputError("evaluation records are Parquet files; pip install dexar-fast[evaluate]") from error
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Records of one Parquet file."""
+    import pyarrow.parquet
+
+    for row in pyarrow.parquet.read_table(path).to_pylist():
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+        yield Record(**values)
+
+
+def _to_parquet(records: Sequence[Record]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist([asdict(record) for record in records], schema=_schema())
+    buffer = BytesIO()
+    pyarrow.parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow
+
+    types = {"str": pyarrow.string(), "int": pyarrow.int32(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+    types["tuple[float, ...]"] = pyarrow.list_(pyarrow.float64())
+    return pyarrow.schema([(field.name, types[str(field.type).removesuffix(" | None")]) for field in fields(Record)])

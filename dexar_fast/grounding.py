@@ -1,0 +1,34 @@
+"""Does the image support a token at all? The model's own probability of it, with the image and without.
+
+    grounding[t] = p(y_t | image) / (p(y_t | image) + p(y_t | blank image))
+
+in [0, 1]: 0.5 where the image changes nothing, 1 where the token hangs on it, 0 where the image speaks against it
+(`Explanation.grounding`). Why this and not ``delta`` or another function of the head scores: those hardly tell a wrong
+word from a right one (``docs/evaluation.md`` has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .models import Decoder
+from .teacher_forcing import answer_log_probabilities
+
+
+def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or mean ``(..., n, d)`` patches."""
+    blanked = {}
+    for name, value in inputs.items():
+        if value.is_floating_point():
+            mean = value.mean(dim=(-2, -1) if value.ndim > 3 else -2, keepdim=True)
+            value = mean.expand_as(value).contiguous()
+        blanked[name] = value
+    return blanked
+
+
+def log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
+    """``(T, 2)``: log-probability of every answer token with the image, and with a blank one. Two forward passes."""
+    return torch.stack([answer_log_probabilities(decoder, each, answer_ids) for each in (inputs, blank(inputs))], dim=1)
