@@ -179,8 +179,9 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
     """The call that runs the rows, and what comes before them without a cache."""
     if decoder.family.rows == "decoder":
-        ids = torch.cat((decoder.start_ids(answer_ids.device), answer_ids[:-1]))[None]
-        return lambda: decoder.base(**prompt.inputs, decoder_input_ids=ids, use_cache=False)
+        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[:-1]))[None]
+        inputs = {**prompt.inputs, "decoder_input_ids": ids}
+        return lambda: decoder.base(**inputs, use_cache=False)
     assert prompt.embeddings is not None  # for mypy: prefill sets both
     assert prompt.arguments is not None
     family, arguments, embeddings = decoder.family, prompt.arguments, prompt.embeddings

@@ -117,6 +117,12 @@ class Explainer:
             explainer.self_test()
         return explainer
 
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of the processor, as the family asks for it."""
+        family = self.family
+        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+
     def self_test(self) -> ModelReport:
         """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).
 
@@ -127,7 +133,7 @@ class Explainer:
         image = probe_image()
         prompt = "a"
         if self.processor is not None:
-            prompt = PromptEncoder(self.processor, self.family.prompt_image).probe()
+            prompt = self.prompt_encoder.probe()
         inputs, answer_ids = self.encode([image], prompt, "a")
         self.checked_layers.clear()
         options = self.check_options(None, "dexar", "paper", "all_non_image", False)
@@ -204,8 +210,8 @@ class Explainer:
             inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = PromptEncoder(self.processor, self.family.prompt_image)
-                of_prompt = encoder.template(pictures, prompt, inputs["input_ids"][0])
+                encoder = self.prompt_encoder
+                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
             return self._explain(inputs, answer_ids, options, template, pictures, settings, report, ran)
@@ -436,7 +442,7 @@ class Explainer:
             ids = ids[0]
         if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
             raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
-        if "input_ids" not in model_inputs:
+        if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
         device, dtype = main_device(self.model), self.model.dtype
         inputs = {}
@@ -481,7 +487,7 @@ class Explainer:
                 "processor: expected one to encode image and prompt; this Explainer has none. "
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
-        encoder = PromptEncoder(self.processor, self.family.prompt_image)
+        encoder = self.prompt_encoder
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
@@ -548,7 +554,7 @@ class Explainer:
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
                 "row_chunk": options.row_chunk,
-                "prompt_ids": request.inputs["input_ids"][0].tolist(),
+                "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -44,9 +45,9 @@ def generate_answer(
     """
     behind_encoder = decoder.family.rows == "decoder"
     cache = new_cache() if decoder.family.rows == "cached" else None
-    with prompt_call(decoder) as seen:
+    with nullcontext({}) if cache is None else prompt_call(decoder) as seen:
         ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache)
-    start = len(decoder.start_ids(ids.device)) if behind_encoder else inputs["input_ids"].shape[1]
+    start = len(decoder.start_ids(inputs)) if behind_encoder else inputs["input_ids"].shape[1]
     answer: Tensor = ids[0, start:]
     if len(answer) and int(answer[-1]) in end_ids(decoder):
         answer = answer[:-1]

@@ -85,6 +85,11 @@ class LayoutBuilder:
             images.append(" + ".join(shapes) or "no grid")
         return f"{len(images)} image(s) of {', '.join(images)} tokens and what stands beside them"
 
+    @property
+    def n_placeholders(self) -> int:
+        """How many placeholders of the prompt were taken so far, separators included."""
+        return len(self._separators)
+
     def image(self, model_size: tuple[int, int]) -> tuple[int, int]:
         """Begin the next image (or video frame); returns its size ``(width, height)`` in pixels.
 

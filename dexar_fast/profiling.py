@@ -17,7 +17,6 @@ from .errors import InputError
 from .images import ImageInput, load_images
 from .logit_lens import token_lens
 from .model_state import evaluating, main_device
-from .prompts import PromptEncoder
 from .request import lay_out
 from .stages import OTHER, Recorder, recording
 
@@ -159,7 +158,7 @@ def profile(
     explanation, recorder = explain()
     if trace is not None:
         _write_trace(trace, device, explain)
-    encoded = PromptEncoder(explainer.processor, explainer.family.prompt_image).encode(pictures, prompt)
+    encoded = explainer.prompt_encoder.encode(pictures, prompt)
     inputs, answer_ids = explainer.tensors(encoded, explanation.token_ids)
     lens = token_lens(explainer.decoder, answer_ids)
     with evaluating(explainer.model), recording(device) as plain:
@@ -180,7 +179,7 @@ def profile(
         ),
         seconds=total,
         plain_forward_seconds=sum(plain.seconds.values()),
-        prompt_tokens=inputs["input_ids"].shape[1],
+        prompt_tokens=explainer.decoder.prompt_ids(inputs).shape[1],
         image_tokens=layout.n_image_tokens,
         answer_tokens=len(answer_ids),
         device=str(device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
+from .models.family import encoded
 from .stages import stage
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
@@ -25,10 +26,18 @@ class PromptEncoder:
     Args:
         processor: of the model.
         prompt_image: attribute of the processor that holds the image token, as in `Family.prompt_image`.
+        encode, needed: as `Family.encode` and `Family.prompt_needed`.
     """
 
-    def __init__(self, processor: Any, prompt_image: str | None = "image_token") -> None:
-        self.processor = processor
+    def __init__(
+        self,
+        processor: Any,
+        prompt_image: str | None = "image_token",
+        encode: Callable[[Any, list[Image.Image], str], dict[str, Tensor]] = encoded,
+        needed: bool = True,
+    ) -> None:
+        self.processor, self.needed = processor, needed
+        self.encode_with = encode
         self.tokenizer = processor.tokenizer
         self.image_token: str | None = None if prompt_image is None else getattr(processor, prompt_image)
 
@@ -39,12 +48,11 @@ class PromptEncoder:
         Raises:
             InputError: an empty prompt, more or fewer image places than images, or neither a place nor a chat template.
         """
-        inputs = self.processor(images=list(images), text=[self.render(prompt, len(images))], return_tensors="pt")
-        return dict(inputs)
+        return self.encode_with(self.processor, list(images), self.render(prompt, len(images)))
 
     def render(self, prompt: str, n_images: int = 1) -> str:
         """The text that is tokenized: the prompt itself, or the chat template around it."""
-        if not prompt.strip():
+        if self.needed and not prompt.strip():
             raise InputError("prompt: expected text; got an empty prompt")
         image_token = self.image_token
         if image_token is None:

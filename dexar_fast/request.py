@@ -129,7 +129,7 @@ def make_request(
     family = decoder.family
     _check_inputs(decoder, inputs)
     _check_answer(decoder, answer_ids)
-    ids = inputs["input_ids"]
+    ids = decoder.prompt_ids(inputs)
     n_prompt, n_answer, n_image = ids.shape[1], len(answer_ids), layout.n_image_tokens
     if family.keys == "vision":
         # Text is not among the keys of this attention.
@@ -170,7 +170,7 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
             f"model_inputs: expected {', '.join(decoder.family.inputs)}; got also {', '.join(unknown)}, "
             "which this family's answer pass does not know how to continue. Leave them out."
         )
-    ids = inputs["input_ids"]
+    ids = decoder.prompt_ids(inputs)
     if ids.ndim != 2 or len(ids) != 1:
         raise InputError(f"model_inputs: expected input_ids of one prompt, shape (1, P); got {tuple(ids.shape)}")
     mask = inputs.get("attention_mask")

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .answer_pass import LayerGradient
 from .attention_tap import AttentionCall
@@ -49,7 +49,7 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
 
     leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
     inputs = gradient.inputs.at(last)
-    with torch.enable_grad(), _no_dead_ends(decoder.layers[call.layer], call.layer):
+    with torch.enable_grad(), _no_dead_ends(decoder, call.layer):
         replayed = replay(decoder, call.layer, inputs, leaf)
     _compare(decoder, call.layer, "layer output", replayed.detach(), gradient.residual_out[:, last])
 
@@ -57,15 +57,20 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
         row = lens.at(last)
         d_out = gradient.d_out[-1]  # [H, D]
         direction = d_out / d_out.norm().clamp(min=torch.finfo(d_out.dtype).tiny)
-        step = leaf.detach().norm() * _precision(leaf.dtype) ** 0.25
-        ahead, behind = (
-            row(call.layer, replay(decoder, call.layer, inputs, leaf.detach() + sign * step * direction))
-            for sign in (1, -1)
-        )
-        # A layer that hardly moves the score is told by rounding alone: then there is nothing to compare.
-        rounding = 32 * _precision(leaf.dtype) * row.magnitude(replayed.detach()) / step
-        slope = (ahead - behind) / (2 * step)
-        _compare(decoder, call.layer, "local gradient", slope, d_out.norm()[None], 0.05, float(rounding))
+        here = row(call.layer, replayed.detach())
+        for shrink in (1, 8, 64):
+            step = leaf.detach().norm() * _precision(leaf.dtype) ** 0.25 / shrink
+            ahead, behind = (
+                row(call.layer, replay(decoder, call.layer, inputs, leaf.detach() + sign * step * direction))
+                for sign in (1, -1)
+            )
+            # A layer that hardly moves the score is told by rounding alone: then there is nothing to compare.
+            rounding = float(32 * _precision(leaf.dtype) * row.magnitude(replayed.detach()) / step)
+            slope, bend = (ahead - behind) / (2 * step), (ahead - 2 * here + behind) / (2 * step)
+            # A mixture of experts jumps where another expert takes over: then come closer.
+            if bend.norm() <= 0.05 * slope.norm() + rounding:
+                break
+        _compare(decoder, call.layer, "local gradient", slope, d_out.norm()[None], 0.05, rounding)
 
 
 def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
@@ -80,8 +85,8 @@ def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
 
 
 @contextmanager
-def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
-    """Refuse modules inside that take a tensor with a gradient and return one without."""
+def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
+    """Refuse modules of a layer that take a tensor with a gradient and return one without; constants do by intent."""
 
     def check(name: str, args: Any, output: Any) -> None:
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
@@ -93,7 +98,9 @@ def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
                 )
 
     with ExitStack() as stack:
-        for name, module in layer.named_modules():
+        for name, module in decoder.layers[index].named_modules():
+            if name in decoder.family.constant:
+                continue
             handle = module.register_forward_hook(lambda _m, args, out, name=name: check(name, args, out))
             stack.callback(handle.remove)
         yield

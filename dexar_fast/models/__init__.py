@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UnsupportedModelError
-from . import florence2, gemma3, idefics3, llava, llava_next, mllama, paligemma, qwen_vl
+from . import (
+    aya_vision,
+    florence2,
+    gemma3,
+    gemma4,
+    glm4v,
+    idefics3,
+    llava,
+    llava_next,
+    llava_onevision,
+    mllama,
+    paligemma,
+    qformer,
+    qwen_vl,
+    vision_encoder_decoder,
+)
 from .decoder import Decoder
 from .family import Family, Prompt, fixed_grid
 
@@ -14,16 +29,28 @@ if TYPE_CHECKING:
 
 # The built-in ones; one line per entry, alphabetically.
 FAMILIES: tuple[Family, ...] = (
+    aya_vision.FAMILY,
     florence2.FAMILY,
     gemma3.FAMILY,
+    gemma4.FAMILY,
+    glm4v.FAMILY,
     idefics3.FAMILY,
     llava.LLAVA,
     llava.VIPLLAVA,
-    llava_next.FAMILY,
+    llava_next.LLAVA_NEXT,
+    llava_next.LLAVA_NEXT_VIDEO,
+    llava_onevision.FAMILY,
     mllama.FAMILY,
     paligemma.FAMILY,
+    qformer.BLIP_2_OPT,
+    qformer.INSTRUCTBLIP_LLAMA,
     qwen_vl.QWEN2_VL,
     qwen_vl.QWEN2_5_VL,
+    qwen_vl.QWEN3_VL,
+    qwen_vl.QWEN3_5,
+    vision_encoder_decoder.GPT2,
+    vision_encoder_decoder.MBART,
+    vision_encoder_decoder.TROCR,
 )
 
 
@@ -63,16 +90,26 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
-    family = _entry(config.model_type)
+    model_type, with_text = config.model_type, _with_text_type(config)
+    family = _entry(model_type) or _entry(with_text)
     if family is not None:
         return family
     if config.model_type in REFUSED:
         raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
-    supported = ", ".join(t for family in (*FAMILIES, *_registered) for t in family.model_types)
+    types = [t for family in (*FAMILIES, *_registered) for t in family.model_types]
+    supported = ", ".join(types)
+    if any(t.startswith(f"{model_type}/") for t in types):
+        model_type = with_text
     raise UnsupportedModelError(
-        f"model: expected a model of type {supported}; got {config.model_type!r}. "
+        f"model: expected a model of type {supported}; got {model_type!r}. "
         "Declare its family with dexar_fast.register_family (docs/models.md)."
     )
+
+
+def _with_text_type(config: PretrainedConfig) -> str:
+    """ "type/text model's type", for the types that take text models of any type."""
+    text = getattr(config, "decoder", None) or getattr(config, "text_config", None)
+    return f"{config.model_type}/{getattr(text, 'model_type', None)}"
 
 
 def _entry(model_type: str) -> Family | None:

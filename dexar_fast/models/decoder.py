@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +77,13 @@ class Decoder:
         """Bool of the shape of ``ids``: which stand for a piece of an image."""
         return torch.isin(ids, torch.tensor(self.placeholder_ids, device=ids.device, dtype=ids.dtype))
 
-    def start_ids(self, device: torch.device) -> Tensor:
-        """Ids ``(n,)`` that every decoder sequence of an encoder-decoder begins with, before the answer."""
-        config: Any = self.model.generation_config
-        ids = [config.decoder_start_token_id, config.forced_bos_token_id]
-        return torch.tensor([i for i in ids if i is not None], device=device)
+    def start_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Ids ``(n,)`` that the decoder sequence of an encoder-decoder begins with, before the answer."""
+        return self.family.start_ids(self, inputs)
+
+    def prompt_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Ids ``(1, P)`` of the prompt: what is read with the images, or else what the answer begins with."""
+        return inputs["input_ids"] if "input_ids" in inputs else self.start_ids(inputs)[None]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings ``(1, T, d)`` of ids ``(T,)``."""

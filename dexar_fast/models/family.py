@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..layout import LayoutBuilder
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import ProcessorMixin
 
     from .decoder import Decoder
@@ -46,13 +47,21 @@ class Prompt:
     @property
     def image_processor(self) -> Any:
         """The processor's settings for images, which say what part of an image the model saw."""
+        return self._known_processor.image_processor
+
+    @property
+    def video_processor(self) -> Any:
+        """The same for the frames of a video."""
+        return self._known_processor.video_processor
+
+    @property
+    def _known_processor(self) -> Any:
         if self.processor is None:
             raise InputError(
                 "image: the processor says which part of it the model saw, and this Explainer has none. "
                 "Pass Explainer(model, processor), or leave the image out."
             )
-        processor: Any = self.processor
-        return processor.image_processor
+        return self.processor
 
 
 Continuation = Callable[["Decoder", Mapping[str, Any], Tensor], dict[str, Any]]
@@ -72,9 +81,9 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     if positions.ndim == 3 and len(positions) == 4:
         positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
-    further = (positions.max() + 1 + steps).expand(*positions.shape[:-1], -1)
-    before = positions if decoder.family.rows == "whole" else positions[..., -1:]
-    return {"position_ids": torch.cat((before, further), dim=-1)}
+    last = positions[..., -1:]
+    before = positions if decoder.family.rows == "whole" else last
+    return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
 
 
 def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
@@ -87,6 +96,19 @@ def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
             tokens.grid(rows, cols)
 
     return layout
+
+
+def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
+    config: Any = decoder.model.generation_config
+    ids = [config.decoder_start_token_id, config.forced_bos_token_id]
+    return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
+
+
+def encoded(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
+    """Model inputs of one prompt with its images."""
+    # A list of lists: they belong to one prompt, which some processors treat unlike a prompt each.
+    return dict(processor(images=[images], text=[prompt], return_tensors="pt"))
 
 
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
@@ -109,7 +131,7 @@ class Family:
 
     Attributes:
         name: short name, shown in results and messages.
-        model_types: values of `config.model_type`.
+        model_types: values of `config.model_type`; "type/text model's type", where it takes several.
         layout: ``(prompt, builder)``: describes the image tokens of the prompt, in their order.
         inputs: names of the model inputs that a prompt may have; others are refused.
         base: path of the model without its head, which takes the processor's inputs.
@@ -137,8 +159,11 @@ class Family:
         prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
+        encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
+        prompt_needed: whether a prompt must have text.
     """
 
     name: str
@@ -163,7 +188,10 @@ class Family:
     prompt_sees_itself: bool = False
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
+    start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
+    encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
+    prompt_needed: bool = True
 
     def __post_init__(self) -> None:
         if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):

@@ -25,14 +25,16 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         tokens.grid(rows, cols, cropped_box(prompt, size))
 
 
-def cropped_box(prompt: Prompt, size: tuple[int, int]) -> Box | None:
+def cropped_box(prompt: Prompt, size: tuple[int, int], *, video: bool = False) -> Box | None:
     """What a CLIP-like processor (resize, then crop to the centre) leaves of an image of ``(width, height)`` pixels.
+
+    The processor is that of images, or that of video frames.
 
     None, for all of what the model saw, where the user's image is not known.
     """
     if not prompt.images_known:
         return None
-    processor = prompt.image_processor
+    processor = prompt.video_processor if video else prompt.image_processor
     resize = processor.size if processor.do_resize else None
     crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
     return resized_and_cropped(1, 1, size, resize, crop).box

@@ -1,25 +1,40 @@
-"""LLaVA-NeXT: the image as a whole, then its tiles as one grid without padding, each row ended by a newline token."""
+"""LLaVA-NeXT (Video): the image as a whole, then its tiles as one grid without padding, a newline token per row."""
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf, sqrt
 
 from ..geometry import Box
 from ..layout import LayoutBuilder
 from .family import Family, Prompt
+from .llava import cropped_box
+from .videos import images_and_videos
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     """Base grid and unpadded tile grid of each image; `image_sizes` holds the true ``(height, width)``."""
-    config = prompt.config
-    tile, patch = config.vision_config.image_size, config.vision_config.patch_size
-    side = tile // patch
     for height, width in prompt["image_sizes"].tolist():
-        tokens.image((width, height))
-        canvas = best_resolution((width, height), config.image_grid_pinpoints)
-        rows, cols, box = unpadded((width, height), canvas, patch)
-        tokens.grid(side, side, thumbnail=True)
-        tokens.grid(rows, cols, box, row_ends=True)
+        tiled_image(prompt, tokens, (width, height))
+
+
+def tiled_image(prompt: Prompt, tokens: LayoutBuilder, size: tuple[int, int], most: float = inf) -> None:
+    """Base grid and unpadded tile grid of one image of ``(width, height)`` pixels.
+
+    Args:
+        prompt, tokens: as for `layout`.
+        size: of the image.
+        most: the model shrinks a grid that is clearly larger than that many tiles.
+    """
+    tile = prompt.config.vision_config.image_size
+    side = tile // prompt.config.vision_config.patch_size
+    tokens.image(size)
+    canvas = best_resolution(size, prompt.config.image_grid_pinpoints)
+    rows, cols, box = unpadded(size, canvas, tile, side)
+    ratio = sqrt(rows * cols / (most * side**2))
+    if ratio > 1.1:
+        rows, cols = int(rows // ratio), int(cols // ratio)
+    tokens.grid(side, side, thumbnail=True)
+    tokens.grid(rows, cols, box, row_ends=True)
 
 
 def best_resolution(size: tuple[int, int], pinpoints: list[list[int]]) -> tuple[int, int]:
@@ -35,14 +50,17 @@ def best_resolution(size: tuple[int, int], pinpoints: list[list[int]]) -> tuple[
     return best[1], best[0]
 
 
-def unpadded(size: tuple[int, int], canvas: tuple[int, int], patch: int) -> tuple[int, int, Box]:
+def unpadded(size: tuple[int, int], canvas: tuple[int, int], tile: int, side: int) -> tuple[int, int, Box]:
     """Rows and columns of patches that are left of a canvas when the padding is cut off, and the box they cover.
+
+    The canvas consists of tiles of ``tile x tile`` pixels, with ``side x side`` patches each.
 
     The image is scaled to fit the canvas and centred. Whole patches are cut, so some padding may stay: the box may be
     larger than the image.
     """
     (width, height), (canvas_width, canvas_height) = size, canvas
-    cols, rows = canvas_width // patch, canvas_height // patch
+    cols, rows = canvas_width // tile * side, canvas_height // tile * side
+    patch = tile / side  # pixels at the end of a tile that make no patch are shared out
     # transformers cuts patches by one rule ...
     if width / height > cols / rows:
         cut_x, cut_y = 0, (rows - int(round(height * (cols / width), 7))) // 2
@@ -64,9 +82,32 @@ def unpadded(size: tuple[int, int], canvas: tuple[int, int], patch: int) -> tupl
     return rows - 2 * cut_y, cols - 2 * cut_x, box
 
 
-FAMILY = Family(
-    name="llava_next",
-    model_types=("llava_next",),
-    layout=layout,
-    inputs=("input_ids", "attention_mask", "pixel_values", "image_sizes"),
+def layout_with_videos(prompt: Prompt, tokens: LayoutBuilder) -> None:
+    """LLaVA-NeXT-Video: images as above; a video's frames are grids, pooled by `spatial_pool_stride`."""
+    config = prompt.config
+    images, videos = iter(prompt.inputs.get("image_sizes", ())), iter(prompt.inputs.get("pixel_values_videos", ()))
+    for is_video in images_and_videos(prompt, tokens):
+        if is_video:
+            for frame in next(videos, ()):
+                tile = frame.shape[-1]
+                side, stride = tile // config.vision_config.patch_size, config.spatial_pool_stride
+                size = tokens.image((tile, tile))
+                left, top, right, bottom = cropped_box(prompt, size, video=True) or (0.0, 0.0, float(tile), float(tile))
+                pooled = side // stride
+                share = pooled * stride / side  # what fills no pool is left out
+                tokens.grid(pooled, pooled, (left, top, left + share * (right - left), top + share * (bottom - top)))
+        elif (image := next(images, None)) is not None:
+            height, width = image.tolist()
+            tiled_image(prompt, tokens, (width, height))
+
+
+INPUTS = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
+
+LLAVA_NEXT = Family(name="llava_next", model_types=("llava_next",), layout=layout, inputs=INPUTS)
+LLAVA_NEXT_VIDEO = Family(
+    name="llava_next_video",
+    model_types=("llava_next_video",),
+    layout=layout_with_videos,
+    inputs=(*INPUTS, "pixel_values_videos"),
+    placeholders=("image_token_id", "video_token_id"),
 )

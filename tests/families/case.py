@@ -34,6 +34,7 @@ class Case:
         model: builds it, with the given attention in the text model; weights from `randomised`.
         processor: builds it; a real one of transformers, offline.
         image: text that stands for an image in a prompt; "" if the processor puts the image in front by itself.
+        prompt_needed: a prompt must have text.
         several_images: the family takes more than one image per prompt.
         ends_in_image: a prompt may end in an image.
         separators: ``inputs -> bool`` over the placeholders, which of them are learned separators.
@@ -44,12 +45,15 @@ class Case:
         attentions: implementations of the text model, the one that tests take by default first.
         paths: gradient paths that the family's declaration allows.
         skip: test name to the reason why it cannot be run on this family.
+        video: ``(frames, 3, H, W)`` to model inputs of a prompt with that video, by hand: transformers' video
+            processors need torchvision.
     """
 
     name: str
     model: Callable[[str], Any]
     processor: Callable[[], Any]
     image: str = "<image>"
+    prompt_needed: bool = True
     several_images: bool = True
     ends_in_image: bool = True
     separators: Callable[[dict[str, Tensor]], Tensor] | None = None
@@ -59,12 +63,14 @@ class Case:
     attentions: tuple[str, ...] = ("sdpa", "eager")
     paths: tuple[Literal["leaf", "replay"], ...] = ("leaf", "replay")
     skip: dict[str, str] | None = None
+    video: Callable[[Tensor], dict[str, Tensor]] | None = None
 
     @property
     def prompts(self) -> dict[str, tuple[str, int]]:
         """Text before, between and after images: name to the prompt and its number of images."""
         if not self.image:
-            return {"image in front": ("two blue stars", 1)}
+            unprompted = {} if self.prompt_needed else {"no prompt": ("", 1)}
+            return {"image in front": ("two blue stars", 1), **unprompted}
         prompts = {
             "image first": (f"{self.image} two blue stars", 1),
             "image between": (f"a red square {self.image} on the left", 1),
@@ -73,6 +79,8 @@ class Case:
             prompts["image last"] = (f"two blue stars{self.image}", 1)
         if self.several_images:
             prompts["two images"] = (f"a {self.image} small {self.image} star", 2)
+        if self.video:
+            prompts["video"] = ("", 0)
         return prompts
 
     def __str__(self) -> str:
@@ -130,7 +138,12 @@ def randomised(model_class: Any, config: Any, attention: str, *, seed: int = 9) 
     """
     torch.manual_seed(seed)
     implementations = {"": "sdpa", "vision_config": "sdpa", "text_config": attention}
-    model = model_class._from_config(config, attn_implementation=implementations).eval()
+    if not hasattr(config, "text_config"):
+        implementations = {"": "eager", "encoder": "eager", "decoder": attention}
+    # Experts one by one: the grouped product of transformers has no float64.
+    mixture = any("expert" in name for name in vars(config.get_text_config()))
+    experts = {"experts_implementation": "eager"} if mixture else {}
+    model = model_class._from_config(config, attn_implementation=implementations, **experts).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
@@ -186,12 +199,30 @@ def tokenizer(
     )
 
 
+def without_video(processor_class):
+    """transformers' video processors need torchvision; a prompt with images alone asks nothing of them."""
+    unchecked = {"check_argument_for_proper_class": lambda self, name, argument: type(argument)}
+    return type(processor_class.__name__, (processor_class,), unchecked)
+
+
 def picture(size: tuple[int, int] = (40, 30), seed: int = 0) -> Image.Image:
     """A picture with something different everywhere."""
     width, height = size
     x, y = torch.arange(width).expand(height, -1), torch.arange(height)[:, None].expand(-1, width)
     rgb = torch.stack(((x * 6 + seed * 50) % 256, y * 8 % 256, (x + y + seed) * 5 % 256), dim=-1)
     return Image.fromarray(rgb.to(torch.uint8).numpy())
+
+
+def video_prompt(n_tokens: int, video_id: int, parts: int = 1, **inputs: Tensor) -> dict[str, Tensor]:
+    """Model inputs of a prompt with ``parts`` times ``n_tokens`` placeholders of a video, text around each."""
+    part = torch.cat((answer(4), torch.full((n_tokens,), video_id)))
+    ids = torch.cat((part.repeat(parts), answer(3, seed=3)))[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
+
+
+def frames(seed: int = 4) -> Tensor:
+    """Normalised frames ``(4, 3, 48, 48)`` of a random video."""
+    return torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
 
 
 def answer(length: int, vocabulary: int = VOCABULARY, seed: int = 2) -> Tensor:

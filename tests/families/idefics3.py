@@ -12,8 +12,7 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from .case import Case, randomised, text_shape, tokenizer, vision_shape
-from .qwen_vl import without_video
+from .case import Case, randomised, text_shape, tokenizer, vision_shape, without_video
 
 SPECIALS = (
     "<image>",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class _Say(LogitsProcessor):
 
 def generate(decoder: Decoder, inputs: dict[str, Tensor], answer: Tensor) -> Tensor:
     """The logits ``(T, vocabulary)`` that the model sees while it is made to say the answer."""
-    prefix = decoder.start_ids(answer.device)[1:] if decoder.family.rows == "decoder" else answer[:0]
+    prefix = _said_first(decoder, inputs)
     ids = torch.cat((prefix, answer))
     out = decoder.model.generate(
         **inputs,
@@ -61,6 +61,12 @@ def generate(decoder: Decoder, inputs: dict[str, Tensor], answer: Tensor) -> Ten
     )
     assert out.sequences[0, -len(answer) :].tolist() == answer.tolist()
     return torch.cat(out.logits)[len(prefix) :]
+
+
+def _said_first(decoder: Decoder, inputs: dict[str, Tensor]) -> Tensor:
+    """What an encoder-decoder is forced to say before the answer, one token a step."""
+    forced = decoder.family.rows == "decoder" and "decoder_input_ids" not in inputs
+    return decoder.start_ids(inputs)[1:] if forced else torch.empty(0, dtype=torch.int64)
 
 
 @dataclass
@@ -85,7 +91,7 @@ def expected(
     """
     seeds = decoder.output_rows(answer)
     gradients: list[list[Tensor]] = []  # per step and layer (H, keys), NaN where the row does not see the key
-    step = -len(decoder.start_ids(answer.device)) if decoder.family.rows == "decoder" else -1
+    step = -1 - len(_said_first(decoder, inputs))
     with ExitStack() as stack:
         kept = stack.enter_context(_keep_probabilities(decoder))
 
@@ -163,6 +169,34 @@ def _keep_probabilities(decoder: Decoder) -> Iterator[dict[int, tuple[Tensor, Te
     assert "eager" not in ALL_ATTENTION_FUNCTIONS
     ALL_ATTENTION_FUNCTIONS["eager"] = attention
     try:
-        yield kept
+        with _OwnSoftmax(layer_of, kept) if decoder.family.tap == "projections" else nullcontext():
+            yield kept
     finally:
         del ALL_ATTENTION_FUNCTIONS["eager"]
+
+
+class _OwnSoftmax(TorchFunctionMode):
+    """The same for attention that calls no registered function: its softmax ``(H, rows, keys)`` gives the leaf."""
+
+    def __init__(self, layer_of: dict[Any, int], kept: dict[int, tuple[Tensor, Tensor]]) -> None:
+        self.kept, self.layer = kept, -1
+        self.hooks = [module.register_forward_pre_hook(self._enter) for module in layer_of]
+        self.layer_of = layer_of
+
+    def _enter(self, module: Any, _args: Any) -> None:
+        self.layer = self.layer_of[module]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.nn.functional.softmax and self.layer >= 0:
+            probabilities = out.detach()[None].requires_grad_()
+            self.kept[self.layer] = probabilities, torch.ones(out.shape[-1], dtype=torch.bool)
+            self.layer = -1
+            torch.set_grad_enabled(True)
+            return probabilities[0]
+        return out
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        super().__exit__(*error)

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from dexar_fast.models import FAMILIES, REFUSED, Family
+from dexar_fast.models import FAMILIES, REFUSED, Family, family_of
 
 from .case import Case, all_cases
 
@@ -36,12 +36,13 @@ def results_table(outcomes: dict[str, dict[str, list[str]]]) -> str:
 
 def types_table() -> str:
     """Every type of this transformers release that is loaded for image and text to text."""
-    family_of = {model_type: family for family in FAMILIES for model_type in family.model_types}
-    known = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *family_of, *REFUSED}
+    entry_of = {model_type: family for family in FAMILIES for model_type in family.model_types}
+    known = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *entry_of, *REFUSED}
+    known -= {model_type.split("/")[0] for model_type in entry_of if "/" in model_type}  # told by their decoders
     rows = [["model type", "status"], ["---", "---"]]
     for model_type in sorted(known):
-        if model_type in family_of:
-            status = f"supported, family `{family_of[model_type].name}`"
+        if model_type in entry_of:
+            status = f"supported, family `{entry_of[model_type].name}`"
         elif model_type in REFUSED:
             status = f"refused: {REFUSED[model_type]}"
         else:
@@ -61,8 +62,7 @@ def put_between(page: str, name: str, text: str) -> str:
 
 
 def _family(case: Case) -> Family:
-    model_type = case.model(case.attentions[0]).config.model_type
-    return next(family for family in FAMILIES if model_type in family.model_types)
+    return family_of(case.model(case.attentions[0]).config)
 
 
 def _cell(outcomes: Sequence[str]) -> str:

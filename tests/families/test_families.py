@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import Explainer
+from dexar_fast import Explainer, InputError
 from dexar_fast.geometry import Grid
 from dexar_fast.layout import THUMBNAILS, ImageLayout
 from dexar_fast.models import Decoder
 from dexar_fast.request import lay_out
 
 from ..test_untouched import assert_same, state
-from .case import SIZES, Case, all_cases, answer, picture, without_mixing
+from .case import SIZES, Case, all_cases, answer, frames, picture, without_mixing
 from .oracle import DoubleThroughout, expected, generate
 
 CASES = all_cases()
@@ -47,10 +47,17 @@ def explainer_of(case: Case, attention: str = "", dtype: torch.dtype = torch.flo
 
 
 def encode(explainer: Explainer, case: Case, prompt: str) -> tuple[dict[str, Tensor], list[Image.Image]]:
+    if prompt == "video":
+        return video_inputs(case, explainer, frames()), []
     text, n_images = case.prompts[prompt]
     images = [picture((40, 30)), picture((21, 50), seed=1)][:n_images]
     inputs, _ = explainer.encode(images, text, "a")
     return inputs, images
+
+
+def video_inputs(case: Case, explainer: Explainer, of_frames: Tensor) -> dict[str, Tensor]:
+    assert case.video is not None
+    return explainer.tensors(case.video(of_frames), [0])[0]
 
 
 def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_answer: int) -> tuple[Any, Any]:
@@ -115,7 +122,10 @@ def test_sdpa_and_eager_agree(case: Case) -> None:
 
 @each_prompt
 def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
-    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache."""
+    """In float32, as models run: teacher forcing sees what the model sees while it writes, with its cache.
+
+    Where rounding is larger than usual (recurrent layers): at most twice as far from float64 as generating itself is.
+    """
     explainer = explainer_of(case, dtype=torch.float32)
     decoder = explainer.decoder
     inputs, _ = encode(explainer, case, prompt)
@@ -133,7 +143,13 @@ def test_logits_are_those_of_generating(case: Case, prompt: str) -> None:
     with torch.no_grad():
         head = decoder.model.get_submodule(decoder.family.head)
         logits = case.logits(head(decoder.final_norm(rows))[0])
-    assert float((logits - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+    tolerance = 1e-5 * max(1.0, float(wanted.abs().max()))
+    if (logits - wanted).abs().max() > tolerance:
+        with DoubleThroughout(), torch.no_grad():
+            precise = explainer_of(case)
+            true = generate(precise.decoder, encode(precise, case, prompt)[0], ids)
+        tolerance, wanted = 2 * float((wanted - true).abs().max()), true
+    assert float((logits - wanted).abs().max()) <= tolerance
 
 
 @each_family
@@ -142,11 +158,16 @@ def test_whole_way_from_pictures(case: Case) -> None:
     explainer = explainer_of(case, dtype=torch.float32)
     config = explainer.model.generation_config
     config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
-    text, n_images = case.prompts[list(case.prompts)[-1]]
+    text, n_images = [prompt for prompt in case.prompts.values() if prompt[1]][-1]
     images = [picture((41, 29)), picture((20, 50), seed=1)][:n_images]
     e = explainer.explain(images, text, max_new_tokens=3)
     assert e.settings["gradient_path"] == explainer.family.gradient_path
     assert e.image_scores.shape[0] == len(e.tokens) == 3
+    if case.skip and "test_lit_region_lands_where_it_is" in case.skip:  # queries without a place
+        assert e.token_maps.shape == (3, e.answer_map.shape[0])
+        with pytest.raises(InputError, match="there is no map to draw"):
+            e.overlay()
+        return
     assert len(e.grids) == n_images
     for index, (image, grid) in enumerate(zip(images, e.grids)):
         one = e.of_image(index)
@@ -176,7 +197,26 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
         inputs, _ = explainer.encode([lit] * n_images, text, "a")
         change = (image_states(case, explainer, inputs) - before).norm(dim=-1)
         for layout in layouts:
-            _assert_lit(layout, change, region, case.halo)
+            _assert_lit(layout, 0, change, region, case.halo)
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.video], ids=str)
+def test_lit_region_of_a_frame_lands_where_it_is(case: Case, frame: int) -> None:
+    """The same in one frame of a video; frames that the model merges share a map."""
+    model = without_mixing(case.model(case.attentions[0]).to(torch.float32), case.global_vision)
+    explainer = Explainer(model, processor_of(case.name))
+    dark = torch.zeros_like(frames())
+    inputs = video_inputs(case, explainer, dark)
+    before = image_states(case, explainer, inputs)
+    layout = lay_out(explainer.decoder, explainer.processor, inputs, None)
+    index = frame * len(layout.grids) // len(dark)
+    for region in _regions(layout.grids[index], layout.grids[index].image_size):
+        left, top, right, bottom = region
+        lit = dark.clone()
+        lit[frame, :, top:bottom, left:right] = 2
+        change = (image_states(case, explainer, video_inputs(case, explainer, lit)) - before).norm(dim=-1)
+        _assert_lit(layout, index, change, region, case.halo)
 
 
 def _regions(grid: Grid, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
@@ -193,13 +233,16 @@ def _regions(grid: Grid, size: tuple[int, int]) -> list[tuple[int, int, int, int
     return regions
 
 
-def _assert_lit(layout: ImageLayout, change: Tensor, region: tuple[int, int, int, int], halo: float) -> None:
-    grid = layout.grids[0]
+def _assert_lit(
+    layout: ImageLayout, index: int, change: Tensor, region: tuple[int, int, int, int], halo: float
+) -> None:
+    grid = layout.grids[index]
     used = torch.zeros(len(change), dtype=torch.bool)
     used[layout.tokens[layout.weights > 0]] = True
     noticed = change > 0.05 * change[used].max()
-    cells = layout.per_image(layout.to_cells(noticed[None].double())[0].numpy())[0]
-    rows, cols = (cells > 0.5).nonzero()
+    maps = layout.per_image(layout.to_cells(noticed[None].double())[0].numpy())
+    assert all(of_other.max() == 0 for other, of_other in enumerate(maps) if other != index)
+    rows, cols = (maps[index] > 0.5).nonzero()
     for axis, places in enumerate((cols, rows)):
         cell = (grid.box[axis + 2] - grid.box[axis]) / (grid.cols, grid.rows)[axis]
         found = grid.box[axis] + places.min() * cell, grid.box[axis] + (places.max() + 1) * cell
@@ -228,9 +271,11 @@ def image_states(case: Case, explainer: Explainer, inputs: dict[str, Tensor]) ->
     with torch.no_grad(), pytest.raises(Stop):
         decoder.base(**inputs)
     hook.remove()
-    if keys == "vision":
+    if keys == "vision" and "cross_attention_states" in seen:
         visible = seen["cross_attention_mask"][0, 0, -1] == 0
         return seen["cross_attention_states"].flatten(0, -2)[visible]
+    if keys == "vision":
+        return seen["encoder_hidden_states"][0]
     states = seen["inputs_embeds"][0, decoder.is_placeholder(inputs["input_ids"][0])]
     return states if case.separators is None else states[~case.separators(inputs)]
 
@@ -269,4 +314,4 @@ def test_decoder_finds_every_part() -> None:
         model = case.model(case.attentions[0])
         explainer = Explainer(model)
         assert isinstance(explainer.decoder, Decoder)
-        assert model.config.model_type in explainer.family.model_types
+        assert model.config.model_type in {t.split("/")[0] for t in explainer.family.model_types}
