@@ -167,7 +167,7 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
     def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
         if not seen:
             seen.update(kwargs)
-            if seen.get("inputs_embeds") is None:
+            if seen.get("inputs_embeds") is None and decoder.family.rows != "decoder":
                 seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
         if stop:
             raise _PromptSeen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +45,8 @@ def generate_answer(
     """
     behind_encoder = decoder.family.rows == "decoder"
     cache = new_cache() if decoder.family.rows == "cached" else None
-    with nullcontext({}) if cache is None else prompt_call(decoder) as seen:
+    watched: AbstractContextManager[dict[str, Any]] = nullcontext({}) if cache is None else prompt_call(decoder)
+    with watched as seen:
         ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache)
     start = len(decoder.start_ids(inputs)) if behind_encoder else inputs["input_ids"].shape[1]
     answer: Tensor = ids[0, start:]

@@ -95,7 +95,7 @@ def lay_out(
     decoder.family.layout(prompt, builder)
     layout = builder.finish(thumbnail)
     if decoder.family.keys != "vision":
-        expected, found = len(layout.separators), int(decoder.is_placeholder(inputs["input_ids"]).sum())
+        expected, found = len(layout.separators), int(decoder.image_tokens(inputs).sum())
         if expected != found:
             raise InputError(
                 f"model_inputs: the prompt has {found} image tokens, but its layout gives {expected} ({builder}). "
@@ -137,7 +137,7 @@ def make_request(
         return Request(
             inputs, answer_ids, image_keys, torch.zeros_like(image_keys, dtype=torch.bool), layout, cross=True
         )
-    placeholders = decoder.is_placeholder(ids[0]).nonzero().squeeze(-1)
+    placeholders = decoder.image_tokens(inputs).nonzero().squeeze(-1)
     image_keys = placeholders[~layout.separators.to(ids.device)]
     not_image = torch.ones(n_prompt + n_answer, dtype=torch.bool, device=ids.device)
     not_image[image_keys] = False

@@ -77,6 +77,11 @@ class Decoder:
         """Bool of the shape of ``ids``: which stand for a piece of an image."""
         return torch.isin(ids, torch.tensor(self.placeholder_ids, device=ids.device, dtype=ids.dtype))
 
+    def image_tokens(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """``(P,)`` bool: which tokens of the prompt stand for a piece of an image."""
+        mask = self.family.placeholder_mask
+        return self.is_placeholder(inputs["input_ids"][0]) if mask is None else inputs[mask][0].bool()
+
     def start_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Ids ``(n,)`` that the decoder sequence of an encoder-decoder begins with, before the answer."""
         return self.family.start_ids(self, inputs)

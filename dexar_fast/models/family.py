@@ -159,6 +159,7 @@ class Family:
         prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
         run_state: attributes that the base model sets on itself while it runs; they are put back.
         placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
@@ -188,6 +189,7 @@ class Family:
     prompt_sees_itself: bool = False
     run_state: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ("image_token_id",)
+    placeholder_mask: str | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"

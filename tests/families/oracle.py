@@ -29,6 +29,8 @@ class DoubleThroughout(TorchFunctionMode):
             return args[0].double()
         args = tuple(torch.float64 if a is torch.float32 else a for a in args)
         kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()}
+        if func is torch.full and isinstance(args[1] if len(args) > 1 else kwargs["fill_value"], float):
+            kwargs.setdefault("dtype", torch.float64)  # the smallest float64, as masks are filled with
         return func(*args, **kwargs)
 
 

@@ -65,7 +65,7 @@ def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_ans
     family = explainer.family
     if family.keys == "vision":
         return None, None
-    is_image = explainer.decoder.is_placeholder(inputs["input_ids"][0])
+    is_image = explainer.decoder.image_tokens(inputs)
     if case.separators is not None:
         is_image[is_image.nonzero()[case.separators(inputs)]] = False
     if family.keys == "sequence":
