@@ -46,7 +46,7 @@ def types_table() -> str:
         elif model_type in REFUSED:
             status = f"refused: {REFUSED[model_type]}"
         else:
-            status = "no entry yet: declare it with `register_family`"
+            status = "generic, not tried: declare it with `register_family`"
         rows.append([f"`{model_type}`", status])
     return _markdown(rows)
 
