@@ -102,6 +102,13 @@ def test_wheel_works_outside_the_tree(unpacked: Path, run_python: RunPython, tmp
     assert (tmp_path / "report.html").stat().st_size > 0
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_wheel_holds_the_compiled_kernels(files: set[str], unpacked: Path, run_python: RunPython) -> None:
+    assert [name for name in files if name.startswith("dexar_fast/_cpu")]
+    code = "import dexar_fast; print(dexar_fast.info()['auto_backend']['cpu'])"
+    assert run_python(code, path=unpacked, cwd=unpacked) == "cpp"
+
+
 def test_kernels_is_importable_from_the_tree(root: Path, run_python: RunPython) -> None:
     home = run_python("import dexar_fast.kernels; print(dexar_fast.kernels.__file__)")
     assert Path(home).resolve() == root / "kernels" / "triton" / "__init__.py"
