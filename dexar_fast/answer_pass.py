@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
 from .errors import InputError, UnsupportedModelError
@@ -104,8 +105,13 @@ def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     if rows == "decoder":
         return Prefill(inputs)
     cache = new_cache() if rows == "cached" else None
+    return _run_prompt(decoder, inputs, cache, stop=rows == "whole")
+
+
+def _run_prompt(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache | None, *, stop: bool) -> Prefill:
+    """Run the base model on the prompt; ``stop`` ends the run where the text model begins."""
     with ExitStack() as stack:
-        seen = stack.enter_context(prompt_call(decoder, stop=rows == "whole"))
+        seen = stack.enter_context(prompt_call(decoder, stop=stop))
         stack.enter_context(keeping(decoder.base, decoder.family.run_state))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_PromptSeen))
@@ -125,26 +131,23 @@ def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Pre
         raise InputError(
             f"past_key_values: expected None, answers of the family {decoder.family.name!r} do not run over a cache"
         )
-    with ExitStack() as stack:
-        seen = stack.enter_context(prompt_call(decoder, stop=True))
-        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(suppress(_PromptSeen))
-        decoder.base(**inputs, use_cache=False)
-    n_prompt = seen["inputs_embeds"].shape[1]
+    prompt = _run_prompt(decoder, inputs, None, stop=True)
+    assert prompt.embeddings is not None
+    n_prompt = prompt.embeddings.shape[1]
     if cache.get_seq_length() < n_prompt - 1:
         raise InputError(
             f"past_key_values: expected the {n_prompt} positions of the prompt; got {cache.get_seq_length()}. Pass the "
             "cache of the same prompt, images included."
         )
-    if any(layer.is_sliding and layer.get_seq_length() >= layer.sliding_window for layer in cache.layers):
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        kinds = ", ".join(sorted({type(layer).__name__ for layer in cache.layers}))
         warnings.warn(
-            "past_key_values: layers that keep a sliding window only cannot be cut back to the prompt, which runs "
-            "again. Generate with past_key_values=DynamicCache() to reuse it.",
+            f"past_key_values: expected layers that keep every position and grow; got {kinds}, which cannot be cut "
+            "back to the prompt. It runs again; generate with past_key_values=DynamicCache() to reuse the cache.",
             stacklevel=3,
         )
         return None
-    return Prefill(inputs, sharing(cache), seen["inputs_embeds"], seen)
+    return replace(prompt, cache=sharing(cache))
 
 
 def _embed_text(decoder: Decoder, ids: Tensor) -> Tensor:

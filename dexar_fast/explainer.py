@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -85,6 +86,7 @@ class Explainer:
         self.backend = backend
         self.decoder = Decoder(model, self.family)
         self.checked_layers: set[int] = set()  # passed the self-check
+        self._stream: weakref.ref[AnswerStream] | None = None  # the last one, which may still run
 
     @classmethod
     def from_pretrained(
@@ -199,8 +201,8 @@ class Explainer:
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
             row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
-                most. It changes memory and speed, and the result by rounding. Where the rows do not fit after all, half
-                as many run, with a warning.
+                most. It changes memory and speed, and the result by rounding. Where the rows do not fit on a GPU after
+                all, half as many run, with a warning.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -212,6 +214,7 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
+        self._refuse_while_streaming()
         options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
@@ -263,6 +266,7 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
+        self._refuse_while_streaming()
         options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
@@ -289,7 +293,7 @@ class Explainer:
             block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
                 cost is about one forward over the block's tokens per block.
             image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
-                normalisation "paper"; the text set "content_only" needs `explain`.
+                normalisation "paper" and a text set by name; "content_only" needs `explain`.
 
         Returns:
             `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
@@ -298,6 +302,9 @@ class Explainer:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
             UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
         """
+        self._refuse_while_streaming()
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
         options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
         pictures = load_images(image)
         inputs, _ = self.encode(pictures, prompt, "")
@@ -305,7 +312,9 @@ class Explainer:
         streamer = ExplainingStreamer(
             self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
         )
-        return AnswerStream(streamer, max_new_tokens)
+        stream = AnswerStream(streamer, max_new_tokens)
+        self._stream = weakref.ref(stream)
+        return stream
 
     def streamer(
         self,
@@ -334,6 +343,11 @@ class Explainer:
         inputs, _ = self.tensors(model_inputs, [])
         pictures = None if image is None else load_images(image)
         return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+
+    def _refuse_while_streaming(self) -> None:
+        stream = None if self._stream is None else self._stream()
+        if stream is not None and stream.running:
+            raise InputError("stream: the last one still runs the model. Read it to its end, or close() it.")
 
     def check_options(
         self,

@@ -74,7 +74,8 @@ def write(
     with keeping(decoder.base, decoder.family.run_state):
         ids: Tensor = generator.generate(
             **inputs,
-            **({} if cache is None else {"past_key_values": cache}),
+            # A checkpoint may ask for a cache of another kind, which could not be cut back.
+            **({} if cache is None else {"past_key_values": cache, "cache_implementation": None}),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

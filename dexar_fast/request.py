@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, UnsupportedModelError
 from .layout import ImageLayout, LayoutBuilder
 from .models import Decoder, Prompt
 from .ops import KeySets, causal_rows
@@ -61,8 +61,15 @@ class Request:
 
         Raises:
             InputError: a cross-attention has another number of keys than the layout.
+            UnsupportedModelError: self-attention does not read every position.
         """
         if not self.cross:
+            expected = self.prompt_length - 1 + rows.stop
+            if n_keys != expected:
+                raise UnsupportedModelError(
+                    f"model: expected its attention to read {expected} keys for answer tokens up to {rows.stop}; it "
+                    f"reads {n_keys}. The cache does not keep every position; use past_key_values=DynamicCache()."
+                )
             visible = causal_rows(self.row_positions[rows], window)
             if self.first_sees_prompt and rows.start == 0:
                 visible[0, 0] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from .request import Request
 
 if TYPE_CHECKING:
     from .explainer import Explainer
+
+# Others need the whole answer, or the prompt as text.
+_TEXT_SETS = ("all_non_image", "generated_only")
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,24 @@ class ExplainingStreamer(BaseStreamer):
             )
         if block < 1:
             raise InputError(f"block: expected at least 1 token; got {block}")
+        if options.text_set not in _TEXT_SETS:
+            raise InputError(f"text_set: expected one of {', '.join(_TEXT_SETS)} while streaming; use explain()")
         self.explainer, self.inputs, self.options, self.on_token = explainer, inputs, options, on_token
         self.block, self.images = block, images
         self.settings = {"prompt": None, "generated": True, **(settings or {}), "cache": "reused", "block": block}
         self.cache = new_cache()
         self.explanation: Explanation | None = None
+        self._prompt_length = 0
         self._ids: list[int] = []
+        self._end: int | None = None  # an end token, which belongs to the answer only if the answer goes on
         self._parts: list[Accumulator] = []
         self._request: Request | None = None
-        self._prompt_was_put = False
         self._stack = ExitStack()
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, Any] | None = None
 
     def __enter__(self) -> ExplainingStreamer:
+        if self._seen is not None:
+            raise InputError("streamer: it has served already. Make a new one for each answer.")
         self._seen = self._stack.enter_context(prompt_call(self.explainer.decoder))
         return self
 
@@ -109,25 +118,30 @@ class ExplainingStreamer(BaseStreamer):
 
     def put(self, value: Tensor) -> None:
         """Called by `generate`, with the prompt's ids first and then with each token."""
-        if not self._prompt_was_put:
-            self._prompt_was_put = True
+        if self._seen is None:
+            raise InputError("streamer: expected to be entered; write `with explainer.streamer(...) as streamer:`")
+        if not self._prompt_length:
+            self._prompt_length = value.shape[-1]
             return
-        token = int(value.reshape(-1)[0])
-        if token in end_ids(self.explainer.decoder):
-            return
-        self._ids.append(token)
-        if len(self._ids) - self._n_explained == self.block:
+        for token in value.flatten().tolist():
+            if self._end is not None:
+                self._ids.append(self._end)
+            self._end = token if token in end_ids(self.explainer.decoder) else None
+            if self._end is None:
+                self._ids.append(token)
+        if len(self._ids) - self._n_explained >= self.block:
             self._explain()
 
     def end(self) -> None:
         """Called by `generate` when the answer is complete."""
+        if not self._ids:
+            raise InputError("prompt: the model ended its answer at once, there is no token to explain.")
         if len(self._ids) > self._n_explained:
             self._explain()
-        if self._request is not None:
-            settings = {**self.settings, "max_new_tokens": self.settings.get("max_new_tokens")}
-            self.explanation = self.explainer.result(
-                self._request, joined(self._parts), self.options, self.images, settings
-            )
+        assert self._request is not None
+        self.explanation = self.explainer.result(
+            self._request, joined(self._parts), self.options, self.images, self.settings
+        )
 
     @property
     def _n_explained(self) -> int:
@@ -135,6 +149,16 @@ class ExplainingStreamer(BaseStreamer):
 
     def _explain(self) -> None:
         """The tokens since the last block."""
+        assert self._seen is not None
+        n_put = len(self._ids) + (self._end is not None)
+        expected = self._prompt_length + n_put - 1, self._prompt_length
+        found = self.cache.get_seq_length(), self._seen["inputs_embeds"].shape[1]
+        if found != expected:
+            raise InputError(
+                f"generate: expected a cache of {expected[0]} positions, {expected[1]} of them the prompt's; got "
+                f"{found[0]} and {found[1]}. Pass past_key_values=streamer.cache, one prompt, and neither beams, an "
+                "assistant model nor use_cache=False."
+            )
         explainer, rows = self.explainer, slice(self._n_explained, len(self._ids))
         ids = torch.tensor(self._ids, device=main_device(explainer.model))
         with evaluating(explainer.model):
@@ -167,39 +191,48 @@ class _Stopped(Exception):
     """Nobody wants the rest of the answer."""
 
 
+# Tokens; then what went wrong, if anything did; then None.
+_Queue = queue.Queue["StreamedToken | BaseException | None"]
+
+
 class AnswerStream:
     """Tokens with their maps, as the model writes them: an iterator, and an asynchronous one.
 
-    The model runs in a thread of its own, which ends with the answer or with `close`. What goes wrong there is raised
-    here.
-
-    Attributes:
-        explanation: of the whole answer; None until the stream has ended.
+    The model runs in a thread of its own. It ends with the answer, with `close`, or when nobody holds the stream any
+    more; what goes wrong there is raised here.
     """
 
     def __init__(self, streamer: ExplainingStreamer, max_new_tokens: int) -> None:
         self._streamer = streamer
-        self._tokens: queue.Queue[StreamedToken | BaseException | None] = queue.Queue()
-        self._closed = threading.Event()
-        streamer.on_token = self._pass_on
-        self._thread = threading.Thread(target=self._write, args=(max_new_tokens,), daemon=True)
+        self._tokens: _Queue = queue.Queue()
+        closed = threading.Event()
+        # The thread must not hold the stream: one that is forgotten could never end.
+        self._thread = threading.Thread(target=_write, args=(streamer, max_new_tokens, self._tokens, closed))
+        self._end = weakref.finalize(self, _end, closed, self._thread)
         self._thread.start()
 
     @property
     def explanation(self) -> Explanation | None:
+        """Of the whole answer; None until the stream has ended."""
         return self._streamer.explanation
+
+    @property
+    def running(self) -> bool:
+        """Whether the model still writes."""
+        return self._thread.is_alive()
 
     def __iter__(self) -> Iterator[StreamedToken]:
         return self
 
     def __next__(self) -> StreamedToken:
-        item = None if self._closed.is_set() else self._tokens.get()
-        if isinstance(item, StreamedToken):
-            return item
-        self.close()
-        if item is None:
-            raise StopIteration
-        raise item
+        if self._end.alive:
+            item = self._tokens.get()
+            if isinstance(item, StreamedToken):
+                return item
+            self._end()
+            if item is not None:
+                raise item
+        raise StopIteration
 
     def __aiter__(self) -> AsyncIterator[StreamedToken]:
         return self
@@ -211,9 +244,22 @@ class AnswerStream:
         return item
 
     def close(self) -> None:
-        """Stop writing; waits until the model is as it was."""
-        self._closed.set()
-        self._thread.join()
+        """Stop writing, and wait until the model is as it was.
+
+        Raises:
+            Exception: what went wrong and was not yet raised.
+        """
+        if not self._end.alive:
+            return
+        self._end()
+        while not self._tokens.empty():
+            item = self._tokens.get()
+            if isinstance(item, BaseException):
+                raise item
+
+    async def aclose(self) -> None:
+        """`close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> AnswerStream:
         return self
@@ -221,19 +267,43 @@ class AnswerStream:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _pass_on(self, token: StreamedToken) -> None:
-        if self._closed.is_set():
-            raise _Stopped
-        self._tokens.put(token)
+    async def __aenter__(self) -> AnswerStream:
+        return self
 
-    def _write(self, max_new_tokens: int) -> None:
-        streamer = self._streamer
-        try:
-            with evaluating(streamer.explainer.model), streamer:
-                write(streamer.explainer.decoder, streamer.inputs, max_new_tokens, streamer, streamer.cache)
-        except _Stopped:
-            pass
-        except BaseException as error:  # handed over, to be raised where the stream is read
-            self._tokens.put(error)
-        finally:
-            self._tokens.put(None)
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+
+class _StoppableStreamer(BaseStreamer):
+    """Hands on what `generate` writes until nobody wants it."""
+
+    def __init__(self, streamer: ExplainingStreamer, closed: threading.Event) -> None:
+        self.streamer, self.closed = streamer, closed
+
+    def put(self, value: Tensor) -> None:
+        if self.closed.is_set():
+            raise _Stopped
+        self.streamer.put(value)
+
+    def end(self) -> None:
+        self.streamer.end()
+
+
+def _write(streamer: ExplainingStreamer, max_new_tokens: int, tokens: _Queue, closed: threading.Event) -> None:
+    """The thread of a stream."""
+    streamer.on_token = tokens.put
+    decoder = streamer.explainer.decoder
+    try:
+        with evaluating(decoder.model), streamer:
+            write(decoder, streamer.inputs, max_new_tokens, _StoppableStreamer(streamer, closed), streamer.cache)
+    except _Stopped:
+        pass
+    except BaseException as error:  # handed over, to be raised where the stream is read
+        tokens.put(error)
+    finally:
+        tokens.put(None)
+
+
+def _end(closed: threading.Event, thread: threading.Thread) -> None:
+    closed.set()
+    thread.join()

@@ -1,5 +1,6 @@
 """The reference ops against loops written from the equations, in float64, on awkward shapes; what the ops refuse."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -96,8 +97,9 @@ def test_messages(change, message: str) -> None:
         ({"out": torch.zeros(7, 4, 8, dtype=torch.float64)}, r"attention.out: expected shape \(7, 4, 16\)"),
         ({"key": torch.zeros(2, 23, 16)}, r"attention.key: expected torch.float64 on cpu like attention.query"),
         ({"lse": torch.zeros(7, 3)}, r"lse: expected shape \(7, 4\)"),
+        ({"softcap": 0.0}, "softcap: expected a number above 0"),
     ],
-    ids=["heads", "output", "dtype", "lse"],
+    ids=["heads", "output", "dtype", "lse", "soft cap"],
 )
 def test_messages_of_attention(change, message: str) -> None:
     case = make_case()
@@ -137,11 +139,55 @@ def test_a_missing_backend_is_refused_with_the_reason(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_auto_is_a_backend_of_this_machine(dtype: torch.dtype) -> None:
-    assert resolve_backend("auto", torch.device("cpu"), dtype) in available_backends()
+def test_auto_takes_the_compiled_kernels_where_they_serve(dtype: torch.dtype) -> None:
+    """A library that was built must load: without this, one that does not would only be slow."""
+    built = find_spec("dexar_fast._cpu") is not None
+    compiled = built and dtype != torch.float64
+    assert resolve_backend("auto", torch.device("cpu"), dtype) == ("cpp" if compiled else "reference")
 
 
 def test_a_span_of_image_keys_is_known() -> None:
     text, visible = torch.ones(9, dtype=torch.bool), torch.zeros(0, 2, dtype=torch.int64)
     starts = [KeySets(torch.tensor(image), text, visible).packed.image_start for image in ([3, 4, 5], [3, 5, 6], [8])]
     assert starts == [3, -1, 8]
+
+
+TEXT, VISIBLE = torch.ones(9, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "visible"),
+    [
+        ([3, 2], TEXT, VISIBLE),
+        ([3, 3, 5], TEXT, VISIBLE),
+        ([3, 9], TEXT, VISIBLE),
+        ([-1, 3], TEXT, VISIBLE),
+        ([-2], TEXT, VISIBLE),
+        ([3.0], TEXT, VISIBLE),
+        ([3], TEXT.int(), VISIBLE),
+        ([3], TEXT, VISIBLE.int()),
+        ([[3], [4]], TEXT, VISIBLE),
+    ],
+    ids=["descending", "twice", "beyond", "gap", "negative", "float", "text of int", "visible of int32", "samples"],
+)
+def test_key_sets_are_checked(image, text: torch.Tensor, visible: torch.Tensor) -> None:
+    with pytest.raises(InputError, match=r"keys\.(image|text|visible): expected"):
+        KeySets(torch.tensor(image), text, visible)
+
+
+def test_negative_row_counts_are_refused() -> None:
+    case = make_case(T=7)
+    image, text = case.keys.image.expand(2, -1), case.keys.text.expand(2, -1)
+    keys = KeySets(image, text, case.keys.visible, (-1, 8))
+    with pytest.raises(InputError, match=r"keys.rows: expected 2 counts that sum to T = 7; got \(-1, 8\)"):
+        head_scores(case.d_out, case.value.expand(2, -1, -1, -1), keys)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_inputs_may_require_grad_and_autocast_changes_nothing(backend: str) -> None:
+    case = make_case().to(torch.float32)
+    wanted = head_scores(case.d_out, case.value, case.keys, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = head_scores(case.d_out.requires_grad_(), case.value, case.keys, backend=backend)
+    assert not scores.image.requires_grad
+    assert torch.equal(scores.image, wanted.image)

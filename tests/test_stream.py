@@ -1,7 +1,10 @@
 """Maps while the answer is being written: those of `explain`, for any block, and a model left as it was."""
 
 import asyncio
+import gc
 import threading
+import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -121,3 +124,99 @@ def test_refused(explainer: Explainer) -> None:
     florence = explainer_of(CASES["florence2"])
     with pytest.raises(InputError, match="do not run over a cache"):
         florence.stream(family_picture((40, 30)), "what is it")
+
+
+def own_generate(explainer: Explainer, *, enter: bool = True, own_cache: bool = True, **options) -> list[StreamedToken]:
+    inputs, _ = explainer.encode([picture()], "what is it?", "")
+    steps: list[StreamedToken] = []
+    streamer = explainer.streamer(inputs, steps.append, block=2)
+    cache = {"past_key_values": streamer.cache} if own_cache else {}
+    with streamer if enter else nullcontext():
+        explainer.model.generate(**inputs, streamer=streamer, max_new_tokens=6, do_sample=False, **cache, **options)
+    return steps
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"own_cache": False}, {"use_cache": False}, {"enter": False}],
+    ids=["another cache", "no cache", "not entered"],
+)
+def test_misuse_of_the_streamer_is_told(explainer: Explainer, wrong) -> None:
+    with pytest.raises(InputError, match=r"generate: expected a cache of|streamer: expected to be entered"):
+        own_generate(explainer, **wrong)
+
+
+def test_a_streamer_serves_once(explainer: Explainer) -> None:
+    inputs, _ = explainer.encode([picture()], "what is it?", "")
+    streamer = explainer.streamer(inputs, lambda token: None)
+    with streamer:
+        pass
+    with pytest.raises(InputError, match="it has served already"), streamer:
+        pass
+
+
+def test_an_end_token_within_the_answer_belongs_to_it(explainer: Explainer) -> None:
+    usual = own_generate(explainer)
+    explainer.model.generation_config.eos_token_id = usual[2].token_id
+    steps = own_generate(explainer, eos_token_id=499)
+    assert [step.token_id for step in steps] == [step.token_id for step in usual]
+    for step, wanted in zip(steps, usual, strict=True):
+        np.testing.assert_array_equal(step.token_map, wanted.token_map)
+
+
+def test_a_model_that_ends_at_once(explainer: Explainer) -> None:
+    first = explainer.explain(picture(), "what is it?", max_new_tokens=1).token_ids[0]
+    explainer.model.generation_config.eos_token_id = int(first)
+    with pytest.raises(InputError, match="ended its answer at once"):
+        list(explainer.stream(picture(), "what is it?"))
+
+
+def test_nothing_else_runs_the_model_meanwhile(explainer: Explainer) -> None:
+    stream = explainer.stream(picture(), "what is it?", max_new_tokens=400, block=1)
+    next(stream)
+    with pytest.raises(InputError, match="stream: the last one still runs the model"):
+        explainer.explain(picture(), "what is it?", "a")
+    stream.close()
+    explainer.explain(picture(), "what is it?", "a")
+
+
+def test_a_forgotten_stream_ends(explainer: Explainer) -> None:
+    threads = threading.active_count()
+    for _ in explainer.stream(picture(), "what is it?", max_new_tokens=400, block=1):
+        break
+    gc.collect()
+    assert threading.active_count() == threads
+    explainer.explain(picture(), "what is it?", "a")
+
+
+def test_a_program_may_end_while_a_stream_runs(run_python) -> None:
+    code = (
+        "from dexar_fast import Explainer\n"
+        "from dexar_fast.demo.scenes import draw_scene\n"
+        "stream = Explainer.from_pretrained('demo').stream(draw_scene(1).image, 'describe the image', block=1)\n"
+        "print(next(stream).index)"
+    )
+    assert run_python(code) == "0"
+
+
+def test_an_error_is_not_lost_when_a_stream_is_closed(explainer: Explainer) -> None:
+    with torch.no_grad():
+        explainer.model.lm_head.weight.fill_(float("nan"))
+    stream = explainer.stream(picture(), "what is it?", max_new_tokens=4, block=2)
+    while stream.running:
+        time.sleep(0.01)
+    with pytest.raises(NotFiniteError):
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1"),
+        ({"text_set": "content_only"}, "text_set: expected one of all_non_image, generated_only while streaming"),
+    ],
+    ids=["length", "text set"],
+)
+def test_arguments_are_checked_before_the_model_runs(explainer: Explainer, wrong, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        explainer.stream(picture(), "what is it?", **wrong)

@@ -2,11 +2,13 @@
 
 Shapes: T rows, H query heads, H_kv key/value heads with ``H`` a multiple of ``H_kv``, D head width, K keys, N image
 keys. B samples of a batch have ``(B, H_kv, K, D)`` keys and values, and `KeySets.rows`. Tensors may have any strides.
-Dtypes are float16, bfloat16, float32 or float64; results are float32, of float64 inputs float64.
+Dtypes are float16, bfloat16, float32 or float64; results are float32, of float64 inputs float64. The ops have no
+derivative: results do not require grad.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -17,6 +19,7 @@ from .reference import accumulator
 from .signals import SIGNALS, Attention, HeadScores
 
 
+@torch.no_grad()
 def head_scores(
     d_out: Tensor,
     value: Tensor,
@@ -50,6 +53,7 @@ def head_scores(
     return HeadScores(image, text, image_min, None if attention is None else lse)
 
 
+@torch.no_grad()
 def accumulate_maps(
     d_out: Tensor,
     value: Tensor,
@@ -79,6 +83,7 @@ def accumulate_maps(
     library.accumulate_maps(d_out, value, weights, maps, unfiltered, signal, backend, *library.pack(packed, attention))
 
 
+@torch.no_grad()
 def score_and_accumulate(
     d_out: Tensor,
     value: Tensor,
@@ -111,6 +116,7 @@ def score_and_accumulate(
     return HeadScores(image, text, image_min, None if attention is None else lse)
 
 
+@torch.no_grad()
 def attention_lse(
     query: Tensor,
     key: Tensor,
@@ -133,6 +139,7 @@ def attention_lse(
     return lse
 
 
+@torch.no_grad()
 def attention_columns(
     query: Tensor,
     key: Tensor,
@@ -193,6 +200,7 @@ def _check(
     _expect_like("attention.query", attention.query, "d_out", d_out)
     _expect_shape("attention.out", attention.out, tuple(d_out.shape))
     _expect_like("attention.out", attention.out, "d_out", d_out)
+    _check_softcap(attention.softcap)
     _check_lse(attention.query, attention.lse)
     return value, packed, attention._replace(key=key)
 
@@ -209,6 +217,7 @@ def _check_attention_alone(
     check_backend(backend)
     packed = keys.packed
     key = _check_product(("query", query), ("key", key), packed)
+    _check_softcap(softcap)
     _check_lse(query, lse)
     return packed, Attention(query, key, query, scale, softcap, lse)
 
@@ -225,11 +234,11 @@ def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], k
         raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {shape}")
     _expect_like(key_name, key, query_name, query)
     B, K = len(key), key.shape[2]
-    if keys.image.ndim != 2 or len(keys.image) != B:
+    if len(keys.image) != B:
         raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
     _expect_shape("keys.text", keys.kinds, (B, K))
     _expect_shape("keys.visible", keys.visible, (T, 2))
-    if len(keys.rows) != B or sum(keys.rows) != T:
+    if len(keys.rows) != B or sum(keys.rows) != T or any(count < 0 for count in keys.rows):
         raise InputError(f"keys.rows: expected {B} counts that sum to T = {T}; got {tuple(keys.rows)}")
     return key
 
@@ -241,6 +250,11 @@ def _check_maps(d_out: Tensor, keys: PackedKeys, maps: Tensor, unfiltered: Tenso
         _expect_shape(name, out, (d_out.shape[0], keys.image.shape[1]))
         if out.dtype != accumulator(d_out):
             raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {out.dtype}")
+
+
+def _check_softcap(softcap: float | None) -> None:
+    if softcap is not None and not softcap > 0:
+        raise InputError(f"softcap: expected a number above 0, or None for no cap; got {softcap}")
 
 
 def _check_lse(query: Tensor, lse: Tensor | None) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .cpp_library import Block, run_block
-from .keys import PackedKeys
+from .keys import IMAGE, PackedKeys
 from .signals import SIGNALS, Attention, HeadScores
 
 MOST_ROWS = 256  # more make the product no faster
@@ -185,7 +185,8 @@ def _parts(keys: PackedKeys) -> Iterator[_Part]:
             visible = keys.visible[rows].clamp(0, len(kinds)).contiguous()
             bounds = visible[:, 0].amin(), torch.maximum(visible[:, 0].amin(), visible[:, 1].amax())
             seen = slice(*(int(bound) for bound in bounds))
-            image = slice(*torch.searchsorted(sample.image, torch.stack(bounds)).tolist())
+            first = int((kinds[: seen.start] == IMAGE).sum())
+            image = slice(first, first + int((kinds[seen] == IMAGE).sum()))
             yield _Part(b, rows, seen, image, kinds[seen], visible)
 
 

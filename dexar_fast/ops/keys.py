@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ..errors import InputError
+
 NEITHER, IMAGE, TEXT = 0, 1, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeySets:
     """The three sets of keys that the head scores tell apart (``spec``: "which key is what").
 
@@ -29,6 +31,9 @@ class KeySets:
         visible: ``(T, 2)`` int64, row t attends to keys ``visible[t, 0] <= j < visible[t, 1]``. Any other key is
             excluded everywhere: causal limit, sliding window and left padding are all of this form.
         rows: number of rows of each of the B samples; None for one sample that has all of them.
+
+    Raises:
+        InputError: dtypes, shapes or positions are not of this form.
     """
 
     image: Tensor
@@ -40,6 +45,7 @@ class KeySets:
 
     def __post_init__(self) -> None:
         image, text = torch.atleast_2d(self.image), torch.atleast_2d(self.text)
+        _check(image, text, self.visible)
         kinds = torch.where(text, TEXT, NEITHER).to(torch.uint8)
         # Of a row without image keys no position is marked; -1 goes to a column that is cut off again.
         marked = torch.nn.functional.pad(kinds, (0, 1))
@@ -107,13 +113,42 @@ def causal_rows(positions: Tensor, window: int | None = None) -> Tensor:
     return torch.stack((start, stop), dim=-1)
 
 
+def _check(image: Tensor, text: Tensor, visible: Tensor) -> None:
+    for name, tensor, dtype in (
+        ("image", image, torch.int64),
+        ("text", text, torch.bool),
+        ("visible", visible, torch.int64),
+    ):
+        if tensor.dtype != dtype:
+            raise InputError(f"keys.{name}: expected {dtype}; got {tensor.dtype}")
+    if image.ndim != 2 or text.ndim != 2 or len(image) != len(text):
+        raise InputError(
+            f"keys.image: expected a row for each of {tuple(text.shape)} keys.text; got {tuple(image.shape)}"
+        )
+    if _is_traced(image) or image.shape[1] == 0:
+        return
+    is_key = image >= 0
+    ascending = (image[:, 1:] > image[:, :-1]) | ~is_key[:, 1:]
+    at_the_end = is_key[:, :-1] | ~is_key[:, 1:]
+    if not bool(ascending.all() & at_the_end.all() & (image < text.shape[1]).all() & (image >= -1).all()):
+        raise InputError(
+            f"keys.image: expected positions from 0 to {text.shape[1] - 1}, ascending, each once, filled up with -1 at "
+            "the end; got others. Sort them."
+        )
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    """Whether the values are not known: inside torch.compile, torch.export, and of meta tensors."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor) or torch.compiler.is_compiling()
+
+
 def _start_of_span(image: Tensor) -> int:
     """Where one sample's image keys begin if none is missing between first and last; -1 otherwise.
 
     Values of traced tensors are not known: they are taken as scattered, which is right for any.
     """
     B, N = image.shape
-    if B != 1 or N == 0 or image.is_meta or isinstance(image, FakeTensor) or torch.compiler.is_compiling():
+    if B != 1 or N == 0 or _is_traced(image):
         return -1
     first, last = image[0, [0, -1]].tolist()
     return first if last - first == N - 1 else -1

@@ -40,8 +40,15 @@ def _backend(name: str, like: Tensor) -> Backend:
 def _define(name: str, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
     """Define and return ``torch.ops.dexar_fast.<name>``."""
     qualified = f"dexar_fast::{name}"
+
+    def alone(*arguments: Any) -> Any:
+        # The ops have no derivative, and their sums are float32 whatever the caller's autocast says.
+        device = next(argument.device.type for argument in arguments if isinstance(argument, Tensor))
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return kernel(*arguments)
+
     torch.library.define(qualified, schema)
-    torch.library.impl(qualified, "default", kernel)
+    torch.library.impl(qualified, "default", alone)
     torch.library.register_fake(qualified, fake)
     return cast(Callable[..., Any], getattr(torch.ops.dexar_fast, name).default)
 

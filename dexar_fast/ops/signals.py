@@ -27,7 +27,8 @@ class Attention(NamedTuple):
         out: ``(T, H, D_v)``, the attention output o.
         scale: factor on the logits, often ``D ** -0.5``.
         softcap: logits are ``softcap * tanh(scale * q.k / softcap)``; None for none.
-        lse: ``(T, H)`` log-sum-exp of the logits of all visible keys, if known (`HeadScores.lse`).
+        lse: ``(T, H)`` log-sum-exp of the logits of all visible keys, if known (`HeadScores.lse`): maps need not
+            compute it again then. Head scores always do.
     """
 
     query: Tensor

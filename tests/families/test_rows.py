@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast.answer_pass import new_cache
@@ -84,6 +85,33 @@ def test_a_cache_of_another_prompt_is_refused() -> None:
     inputs, _ = encode(explainer, CASES["llava"], next(iter(CASES["llava"].prompts)))
     with pytest.raises(InputError, match=r"past_key_values: expected the \d+ positions of the prompt; got 0"):
         explainer.explain_ids(inputs, [9], past_key_values=new_cache())
+
+
+def test_a_cache_that_forgets_is_not_taken_up() -> None:
+    """Layers that keep a sliding window only: the prompt runs again, and the maps are right in chunks too."""
+    case = CASES["bakllava"]
+    explainer = explainer_of(case)
+    config: Any = explainer.decoder.text_model.config
+    inputs, _ = encode(explainer, case, next(iter(case.prompts)))
+    config.sliding_window = explainer.decoder.prompt_ids(inputs).shape[1] + 2
+    ids = answer(6, explainer.decoder.vocabulary_size)
+    with DoubleThroughout():
+        wanted = explainer.explain_ids(inputs, ids)
+        cache = DynamicCache(config=config)
+        with torch.no_grad():
+            explainer.decoder.base(**inputs, past_key_values=cache)
+        with pytest.warns(UserWarning, match="expected layers that keep every position"):
+            actual = explainer.explain_ids(inputs, ids, past_key_values=cache, row_chunk=2)
+    assert actual.settings["cache"] == "new"
+    assert_equal(actual, wanted)
+
+
+def test_a_checkpoint_that_asks_for_a_static_cache() -> None:
+    explainer = explainer_of(CASES["llava"])
+    explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
+    explainer.model.generation_config.cache_implementation = "static"
+    text, _ = CASES["llava"].prompts[next(iter(CASES["llava"].prompts))]
+    assert len(explainer.explain(picture((40, 30)), text, max_new_tokens=2).tokens) == 2
 
 
 def test_families_without_a_cache_refuse_one() -> None:
