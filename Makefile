@@ -15,7 +15,7 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint format bench gpu clean
+.PHONY: help demo test test-oldest lint format bench evaluation gpu clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end"
+	@echo "make evaluation  run all of docs/evaluation.md and write its tables; from the kept results: ARGS=tables"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
 	@echo "make clean   remove everything that make made"
 
@@ -48,12 +49,15 @@ format: $(VENV)/.has-lint
 bench: $(VENV)/.has-bench
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
+evaluation: $(VENV)/.has-evaluate
+	@$(BIN)/python -m benchmarks.evaluation $(ARGS)
+
 # Outside .venv: GPU machines often have no network and a torch that must stay as it is.
 gpu:
 	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh
 
 clean:
-	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report
+	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.

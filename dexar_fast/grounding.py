@@ -14,18 +14,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .models import Decoder
 from .teacher_forcing import answer_log_probabilities
 
 
 def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or mean ``(..., n, d)`` patches."""
-    blanked = {}
-    for name, value in inputs.items():
-        if value.is_floating_point():
-            mean = value.mean(dim=(-2, -1) if value.ndim > 3 else -2, keepdim=True)
-            value = mean.expand_as(value).contiguous()
-        blanked[name] = value
+    """The inputs with an image in its mean colour: ``(..., 3, H, W)`` pixels, or mean ``(..., n, d)`` patches.
+
+    Raises:
+        InputError: no input holds pixels.
+    """
+    blanked = dict(inputs)
+    pixels = [name for name in inputs if "pixel_values" in name]
+    if not pixels:
+        raise InputError(f"grounding: expected an input with pixel_values in its name; got {', '.join(sorted(inputs))}")
+    for name in pixels:
+        value = inputs[name]
+        mean = value.mean(dim=(-2, -1) if value.ndim > 3 else -2, keepdim=True)
+        blanked[name] = mean.expand_as(value).contiguous()
     return blanked
 
 

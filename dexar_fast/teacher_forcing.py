@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from .answer_pass import prefill, row_states
 
@@ -46,7 +47,7 @@ def answer_log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], ans
         answer_ids: ``(T,)``.
     """
     states = row_states(decoder, prefill(decoder, inputs), answer_ids)
-    return token_log_probabilities(decoder.model, states, answer_ids)[0]
+    return token_log_probabilities(decoder, states, answer_ids)[0]
 
 
 def in_one_sequence(family: Family) -> bool:
@@ -54,12 +55,42 @@ def in_one_sequence(family: Family) -> bool:
     return family.keys == "sequence" and family.rows != "decoder" and not family.prompt_sees_itself
 
 
-def token_log_probabilities(model: PreTrainedModel, states: Tensor, answer_ids: Tensor) -> Tensor:
-    """``(n, T)`` float64 log-probabilities of the answer ids from the normed states ``(n, T, d)`` of their rows.
-
-    A soft-cap that a model puts on the head's output is left out, as in the logit lens.
-    """
-    head: Any = model.get_output_embeddings()
-    log_p = head(states).float().log_softmax(dim=-1)
+def token_log_probabilities(decoder: Decoder, states: Tensor, answer_ids: Tensor) -> Tensor:
+    """``(n, T)`` float64 log-probabilities of the answer ids from the normed states ``(n, T, d)`` of their rows."""
+    log_p = own_logits(decoder, states).float().log_softmax(dim=-1)
     found: Tensor = log_p.gather(2, answer_ids.expand(len(states), -1)[..., None])[..., 0].double()
     return found
+
+
+def own_logits(decoder: Decoder, states: Tensor) -> Tensor:
+    """The model's logits ``(n, T, V)`` from normed states ``(n, T, d)``, with what it does behind its head.
+
+    That is a soft-cap or a scale in some models, and which depends on the release of transformers. So the model's own
+    ``forward`` runs, with the states for what its base would return.
+    """
+    base = decoder.family.base
+    if not base:  # the head is part of what ran, and nothing comes behind it
+        logits: Tensor = decoder.model.get_submodule(decoder.family.head)(states)
+        return logits
+    forward: Any = type(decoder.model).forward
+    output: Tensor = forward(_WithoutBase(decoder.model, base, states), inputs_embeds=states, return_dict=True).logits
+    return output
+
+
+class _WithoutBase:
+    """A model that looks like another, except that its base has the states ready and takes no notice of its input."""
+
+    def __init__(self, model: PreTrainedModel, base: str, states: Tensor) -> None:
+        self._model = model
+        setattr(self, base, lambda *_, **__: _States(last_hidden_state=states))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class _States(BaseModelOutput):
+    """Output of a base model: nothing but states."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)

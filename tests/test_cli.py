@@ -231,10 +231,11 @@ def test_layers_refused(text: str) -> None:
 
 
 def test_choices_are_the_engines() -> None:
+    from dexar_fast.evaluate.methods import COMPARISONS
     from dexar_fast.methods import METHODS
     from dexar_fast.options import NORMALIZATIONS, TEXT_SETS
 
-    assert [str(choice) for choice in Method] == list(METHODS)
+    assert [str(choice) for choice in Method] == [*METHODS, *COMPARISONS]
     assert [str(choice) for choice in Normalization] == list(NORMALIZATIONS)
     assert [str(choice) for choice in TextSet] == list(TEXT_SETS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -370,6 +371,9 @@ def test_command_line(tmp_path):
     assert {"records.parquet", "report.html", "report.md", "settings.json", "curves.svg"} <= {
         path.name for path in tmp_path.iterdir()
     }
+    for table in json.loads((tmp_path / "tables.json").read_text()):
+        assert f"### {table['title']}\n" in (tmp_path / "report.md").read_text()
+        assert all(len(row) == len(table["head"]) for row in table["body"])
     quiet = CliRunner().invoke(app, [*arguments, "--quiet"])  # everything is there already
     assert quiet.output.strip() == str(tmp_path / "report.html")
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..progress import ProgressCallback
 
 DEFAULT_OUT = Path("dexar-fast-evaluation")
-CHANCE = ("random", "uniform", "centre")
 
 
 def evaluate(
@@ -122,6 +121,7 @@ def parse_methods(text: str) -> tuple[str, ...]:
         InputError: a name that is no method.
     """
     from ..evaluate.methods import COMPARISONS, SLOW
+    from ..evaluate.summary import CHANCE
     from ..methods import METHODS
 
     known = (*METHODS, *COMPARISONS)
@@ -143,8 +143,9 @@ def _extra(
     grounding: bool,
     ablations: bool,
 ) -> list[Table]:
-    """Tables besides those of the records; each is kept in the folder when it is done."""
+    """Tables besides those of the records; an interrupted run makes them anew."""
     from ..evaluate.data import open_data
+    from ..evaluate.summary import CHANCE
 
     tables = []
     if ablations:

@@ -21,6 +21,18 @@ class Method(StrEnum):
     dexar_scores = "dexar-scores"
     dexar_contribution = "dexar-contribution"
     dexar_attention = "dexar-attention"
+    # For comparison, from `evaluate.methods`.
+    attention = "attention"
+    attention_contrast = "attention-contrast"
+    attention_gradient = "attention-gradient"
+    dexar_unfiltered = "dexar-unfiltered"
+    gradient_input = "gradient-input"
+    grad_cam = "grad-cam"
+    tam = "tam"
+    occlusion = "occlusion"
+    random = "random"
+    uniform = "uniform"
+    centre = "centre"
 
 
 class Normalization(StrEnum):
@@ -56,7 +68,11 @@ Layers = Annotated[
     ),
 ]
 OneMethod = Annotated[
-    Method, typer.Option(help="What is read off a key: its gradient, or that weighted by its attention.")
+    Method,
+    typer.Option(
+        help=f"Where the maps come from: {', '.join(Method)}. docs/evaluation.md compares them.",
+        metavar="NAME",
+    ),
 ]
 OneNormalization = Annotated[Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")]
 OneTextSet = Annotated[TextSet, typer.Option(help="Which positions count as text when image and text are weighed.")]

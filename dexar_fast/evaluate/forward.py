@@ -19,6 +19,9 @@ from ..teacher_forcing import Inputs, answer_log_probabilities, in_one_sequence,
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
+COUNTED_OVER_THE_BATCH = {"image_token_pooling"}
+"""Model inputs that number the patches of all pictures of a batch: batches cannot be joined."""
+
 
 class Case(NamedTuple):
     """Pictures of one size (made when they are needed), the prompt, and the answer whose probability each is asked."""
@@ -33,8 +36,8 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
 
     Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
     Only the rows that predict the answer go through the output embedding. Families whose prompt and answer cannot run
-    as one sequence (encoder-decoders, cross-attention, prefix-LM), or that encode in their own way, take one picture
-    at a time.
+    as one sequence (encoder-decoders, cross-attention, prefix-LM), that encode in their own way, or whose inputs cannot
+    be joined take one picture at a time.
 
     Args:
         explainer: a model with its processor.
@@ -49,7 +52,9 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
     """
     if explainer.processor is None:
         raise InputError("processor: expected one to encode changed images; this Explainer has none.")
-    if not in_one_sequence(explainer.family) or explainer.family.encode is not usually_encoded:
+    family = explainer.family
+    joinable = in_one_sequence(family) and family.encode is usually_encoded
+    if not joinable or COUNTED_OVER_THE_BATCH.intersection(family.inputs):
         return [_one_by_one(explainer, case) for case in cases]
     results: list[list[Tensor]] = [[] for _ in cases]
     waiting: list[tuple[int, Inputs, Tensor]] = []
@@ -100,7 +105,7 @@ def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) ->
             n, length = inputs["input_ids"].shape
             T = len(answer_ids)
             rows = hidden[start : start + n, length - T - 1 : length - 1]  # [n, T, d]
-            found.append(token_log_probabilities(explainer.model, rows, answer_ids).cpu())
+            found.append(token_log_probabilities(decoder, rows, answer_ids).cpu())
             start += n
     return found
 

@@ -1,9 +1,11 @@
-"""The report of a run: Markdown and HTML with tables, curves and pictures."""
+"""The report of a run: Markdown and HTML with tables, curves and pictures; the tables also as JSON."""
 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from .records import Record
 from .summary import constant_maps, failures
 from .tables import Table, tables
 
+TABLES = "tables.json"
 SHOWN_FAILURES = 10
 
 _STYLE = """
@@ -35,7 +38,7 @@ def write_report(
     panels: Sequence[str] = (),
     extra: Sequence[Table] = (),
 ) -> tuple[Path, Path]:
-    """Write `report.md` and `report.html`.
+    """Write `report.md` and `report.html`, and the tables for programs: `tables.json`, a list of `Table` objects.
 
     Args:
         records: of the run.
@@ -67,6 +70,7 @@ def write_report(
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title>'
         f"<style>{_STYLE}</style><body>" + "\n".join(parts) + "</body></html>"
     )
+    write_atomically(folder / TABLES, (json.dumps([asdict(table) for table in shown], indent=1) + "\n").encode())
     return (
         write_atomically(folder / "report.md", ("\n".join(markdown).rstrip() + "\n").encode()),
         write_atomically(folder / "report.html", page.encode()),

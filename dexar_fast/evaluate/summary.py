@@ -11,7 +11,7 @@ from .perturbation import area
 from .records import Record
 from .statistics import Interval, bootstrap
 
-CHANCE = ("uniform", "random", "centre")
+CHANCE = ("random", "uniform", "centre")
 """Methods that do not look at the answer."""
 
 ALL_WORDS = "all words"

@@ -6,7 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import transformers
 
+from .case import Case
 from .table import put_between, results_table, types_table
 
 _COLLECTED = pytest.StashKey[dict[str, dict[str, list[str]]]]()
@@ -19,6 +21,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     collected: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     config.stash[_COLLECTED] = collected
+
+
+@pytest.fixture(autouse=True)
+def _skip_with_reason(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    case = callspec.params.get("case") if callspec else None
+    if not isinstance(case, Case):
+        return
+    if not case.available:
+        pytest.skip(f"transformers {transformers.__version__} has no {case.needs}")
+    if case.skip and request.node.originalname in case.skip:
+        pytest.skip(case.skip[request.node.originalname])
 
 
 @pytest.hookimpl(hookwrapper=True)

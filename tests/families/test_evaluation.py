@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -12,18 +13,21 @@ from dexar_fast import Explainer, UnsupportedModelError
 from dexar_fast.evaluate.forward import Case as Pictures
 from dexar_fast.evaluate.forward import picture_log_probabilities
 from dexar_fast.evaluate.methods import COMPARISONS
+from dexar_fast.teacher_forcing import answer_log_probabilities, own_logits
 
 from .case import Case, picture
-from .test_families import each_family, explainer_of
+from .test_families import CASES, each_family, explainer_of
 
 NOT_ONE_SEQUENCE = {"florence2", "mllama", "paligemma", "paligemma2", "trocr", "donut", "vit_gpt2"}
 """Image, prompt and answer do not run as one causal sequence."""
-EMBEDS_INSIDE = {"kosmos2"}
-"""The text model takes ids."""
+NO_EMBEDDINGS = {"kosmos2", "phi4_multimodal", "granite4_vision"}
+"""The text model takes ids, or the image comes in behind its embeddings."""
 NO_PLACE = {"blip_2", "instructblip", "kosmos2"}
 """Image tokens are queries."""
-WITH_GRAD_CAM = {"llava", "bakllava", "vipllava"}
+WITH_GRAD_CAM = {"llava", "bakllava", "vipllava", "fast_vlm", "internvl", "qianfan_ocr", "pixtral"}
 """Models with a projector that takes one feature per image token."""
+MANY_CELLS = {"phi4_multimodal"}
+"""Occlusion would take a pass for each of hundreds."""
 
 
 def question(case: Case) -> str:
@@ -65,6 +69,8 @@ def test_comparisons(case: Case) -> None:
     explainer = explainer_of(case, dtype=torch.float32)
     refused = set()
     for name in COMPARISONS:
+        if name == "occlusion" and case.name in MANY_CELLS:
+            continue
         try:
             e = explainer.explain(picture((40, 30)), question(case), "a red square", method=name)
         except UnsupportedModelError:
@@ -76,11 +82,11 @@ def test_comparisons(case: Case) -> None:
         else:
             assert maps.shape == (len(e.tokens), e.grid.rows, e.grid.cols)
         assert np.isfinite(maps).all()
-        assert name == "uniform" or maps.max() == 1
+        assert name in ("uniform", "centre") or maps.max() == 1  # a grid of 2 x 2 has its middle everywhere
     expected = set() if case.name in WITH_GRAD_CAM else {"grad-cam"}
     if case.name in NOT_ONE_SEQUENCE:
         expected |= {"gradient-input", "tam"}
-    if case.name in EMBEDS_INSIDE:
+    if case.name in NO_EMBEDDINGS:
         expected |= {"gradient-input"}
     if case.name in NO_PLACE:
         expected |= {"tam", "occlusion", "random", "uniform", "centre"}
@@ -101,3 +107,26 @@ def test_grounding(case: Case) -> None:
     assert e.grounding is not None
     assert e.grounding.min() >= 0
     assert e.grounding.max() <= 1
+
+
+@pytest.mark.parametrize("cap", [None, 1.0], ids=["no cap", "capped"])
+def test_what_the_model_does_behind_its_head(cap: float | None) -> None:
+    """Gemma 2's soft-cap on the logits counts where the model applies it, which older releases leave out."""
+    explainer = explainer_of(CASES["paligemma2"], dtype=torch.float32)
+    explainer.model.config.get_text_config().final_logit_softcapping = cap
+    inputs, _ = explainer.encode([picture((40, 30))], "two blue stars", "")
+    ids, scores = written(explainer, inputs, 3)
+    with torch.no_grad():
+        log_p = answer_log_probabilities(explainer.decoder, inputs, ids)
+    np.testing.assert_allclose(log_p, scores, atol=1e-4)
+    model: Any = explainer.model
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    assert torch.equal(own_logits(explainer.decoder, states_of(model, inputs)), logits)
+    assert vars(model.model).keys() == vars(explainer_of(CASES["paligemma2"]).model.model).keys()  # left as it was
+
+
+def states_of(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        states: torch.Tensor = model.model(**inputs)[0]
+    return states

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
@@ -29,16 +28,6 @@ each_family = pytest.mark.parametrize("case", CASES.values(), ids=str)
 each_prompt = pytest.mark.parametrize(
     ("case", "prompt"), [pytest.param(c, p, id=f"{c}, {p}") for c in CASES.values() for p in c.prompts]
 )
-
-
-@pytest.fixture(autouse=True)
-def _skip_with_reason(request: pytest.FixtureRequest) -> None:
-    callspec = getattr(request.node, "callspec", None)
-    case = callspec.params["case"] if callspec else None
-    if case and not case.available:
-        pytest.skip(f"transformers {transformers.__version__} has no {case.needs}")
-    if case and case.skip and request.node.originalname in case.skip:
-        pytest.skip(case.skip[request.node.originalname])
 
 
 @cache

@@ -17,10 +17,19 @@ PROJECTOR = "multi_modal_projector"
 
 
 def gradient_input(subject: Subject) -> Tensor:
-    """Gradient x input at the image embeddings: ``relu(< x_j, d s / d x_j >)``, x_j what the decoder reads at key j."""
+    """Gradient x input at the image embeddings: ``relu(< x_j, d s / d x_j >)``, x_j what the decoder reads at key j.
+
+    Raises:
+        UnsupportedModelError: the decoder is not given the image as embeddings.
+    """
     subject.need_sequence("gradient-input")
     embeddings, gradients = _gradients(subject, subject.explainer.decoder.text_model)
     keys = subject.request.image_keys
+    if not bool(embeddings[0, keys].any()):
+        raise UnsupportedModelError(
+            f"method: gradient-input needs the image among the decoder's input embeddings; family "
+            f"{subject.explainer.family.name!r} adds it to later layers. Use a dexar method or attention."
+        )
     maps = torch.stack([(g[0, keys] * embeddings[0, keys]).sum(dim=-1).clamp(min=0) for g in gradients])  # [T, N]
     return subject.request.layout.to_cells(maps)
 
