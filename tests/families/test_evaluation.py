@@ -22,7 +22,7 @@ EMBEDS_INSIDE = {"kosmos2"}
 """The text model takes ids."""
 NO_PLACE = {"blip_2", "instructblip", "kosmos2"}
 """Image tokens are queries."""
-WITH_GRAD_CAM = {"llava", "bakllava", "vipllava"}
+WITH_GRAD_CAM = {"llava", "llava, padded", "bakllava", "vipllava"}
 """Models with a projector that takes one feature per image token."""
 
 
