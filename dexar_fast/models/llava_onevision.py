@@ -32,7 +32,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
             if alone:
                 tiled_image(prompt, tokens, (width, height), most_tiles)
             else:
-                tokens.image((width, height))
+                tokens.image_as_processed((width, height))
                 tokens.grid(side, side, padded_to_square((width, height)))
                 tokens.separators(1)
 
