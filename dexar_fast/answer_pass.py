@@ -68,6 +68,19 @@ class Prefill:
 
 
 @dataclass(frozen=True)
+class LastStates:
+    """Behind the last layer, ``(1, T, d)`` both.
+
+    Attributes:
+        residual: the layer's output.
+        normed: what the text model makes of it for the head.
+    """
+
+    residual: Tensor
+    normed: Tensor
+
+
+@dataclass(frozen=True)
 class LayerGradient:
     """What the answer pass hands over for one layer and some rows, T of them.
 
@@ -243,7 +256,7 @@ def run_rows(
     layers: Collection[int],
     lens: LogitLens,
     visit: Callable[[LayerGradient], None],
-) -> None:
+) -> LastStates:
     """Run some answer rows, and visit every chosen layer with its gradient, in order.
 
     Args:
@@ -255,6 +268,9 @@ def run_rows(
         lens: the score of a layer's residual stream, one seed for each of these rows.
         visit: called once per layer, grad mode off.
 
+    Returns:
+        The states behind the last layer.
+
     Raises:
         UnsupportedModelError: the model's attention is not seen, or its layers have no gradient.
     """
@@ -262,6 +278,7 @@ def run_rows(
     last = slice(-n_rows, None)
     visited: list[int] = []
     calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
+    behind: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
         run = _start(decoder, prompt, answer_ids, rows)
         tap = _tap(decoder, layers, n_rows, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
@@ -291,13 +308,19 @@ def run_rows(
                 return output
 
             stack.enter_context(_removing(decoder.layers[layer].register_forward_hook(leave, with_kwargs=True)))
-        run()
+
+        def end(_: nn.Module, args: Any, output: Any) -> None:
+            behind.append((output[0] if isinstance(output, tuple) else output)[:, last])
+
+        stack.enter_context(_removing(decoder.layers[-1].register_forward_hook(end)))
+        normed = normed_states(decoder, run)
     missing = sorted(set(layers) - set(visited))
     if missing:
         raise UnsupportedModelError(
             f"model: the attention of layers {missing} was not seen. A {decoder.family.name} model is expected to look "
             f"its attention up in transformers' registry as {decoder.attention_implementation!r}; this one does not."
         )
+    return LastStates(behind[-1], normed[:, last])
 
 
 def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall) -> AbstractContextManager[None]:

@@ -80,6 +80,14 @@ def resized_and_cropped(
     return Grid(rows, cols, box, image_size)
 
 
+def padded_to_square(image_size: tuple[int, int]) -> Box:
+    """The square that an image of ``(width, height)`` in its middle is padded to, in the image's pixels."""
+    width, height = image_size
+    longest = max(image_size)
+    left, top = (longest - width) // 2, (longest - height) // 2
+    return float(-left), float(-top), float(longest - left), float(longest - top)
+
+
 def to_pixels(cell_map: NDArray[np.floating], grid: Grid) -> NDArray[np.float32]:
     """Upsample one map to the user's image.
 

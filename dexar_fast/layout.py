@@ -106,6 +106,20 @@ class LayoutBuilder:
         self._blocks.append([])
         return size
 
+    def image_as_processed(self, size: tuple[int, int]) -> None:
+        """Begin the next image, of which the processor noted the size ``(width, height)`` in pixels as it came.
+
+        Raises:
+            InputError: the user's image has another size, so it is not the one that was processed.
+        """
+        given = self.image(size)
+        if given != size:
+            raise InputError(
+                f"image: expected {size[0]} x {size[1]} pixels, as image_sizes of the model inputs says; got "
+                f"{given[0]} x {given[1]}. Pass the picture that was given to the processor, and give the processor "
+                "pictures that are upright in their pixels (PIL.ImageOps.exif_transpose)."
+            )
+
     def grid(
         self, rows: int, cols: int, box: Box | None = None, *, thumbnail: bool = False, row_ends: bool = False
     ) -> None:

@@ -19,7 +19,7 @@ from .models import Decoder
 from .progress import ProgressCallback, Steps
 from .request import Request
 from .row_chunk import rows_at_once
-from .self_check import check_layer
+from .self_check import check_final_norm, check_layer
 
 
 def accumulate_layers(
@@ -108,8 +108,11 @@ def _add_rows(
         steps.next()
 
     accumulator.begin(rows)
+    checking = bool(unchecked)
     try:
-        run_rows(decoder, prompt, request.answer_ids, rows, layers, lens.at(rows), visit)
+        states = run_rows(decoder, prompt, request.answer_ids, rows, layers, lens.at(rows), visit)
+        if checking:
+            check_final_norm(decoder, states)
     except torch.OutOfMemoryError:
         if prompt.cache is None or rows.stop - rows.start == 1:
             raise

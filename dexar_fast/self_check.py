@@ -6,6 +6,7 @@
    the layer works on one position at a time.
 3. No module of the layer takes in a gradient's path and lets it end, as a quantised one without backward does.
 4. In float32 and float64, the gradient predicts how the score moves: half precision is too coarse to tell.
+5. The last layer's output behind the norm that the family names is what the text model gives to the head.
 
 A wrong assumption gives errors of order one; rounding gives less than half of the digits.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answer_pass import LayerGradient
+from .answer_pass import LastStates, LayerGradient
 from .attention_tap import AttentionCall
 from .errors import SelfCheckError, UnsupportedModelError
 from .logit_lens import LogitLens
@@ -45,13 +46,13 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
     """
     call = gradient.attention
     last = slice(-1, None)
-    _compare(decoder, call.layer, "attention output", _attend(call, keys), call.out[0, -1])
+    _compare(decoder, f"attention output of layer {call.layer}", _attend(call, keys), call.out[0, -1])
 
     leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
     inputs = gradient.inputs.at(last)
     with torch.enable_grad(), _no_dead_ends(decoder, call.layer):
         replayed = replay(decoder, call.layer, inputs, leaf)
-    _compare(decoder, call.layer, "layer output", replayed.detach(), gradient.residual_out[:, last])
+    _compare(decoder, f"layer output of layer {call.layer}", replayed.detach(), gradient.residual_out[:, last])
 
     if leaf.dtype in (torch.float32, torch.float64):
         row = lens.at(last)
@@ -70,7 +71,18 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
             # A mixture of experts jumps where another expert takes over: then come closer.
             if bend.norm() <= 0.05 * slope.norm() + rounding:
                 break
-        _compare(decoder, call.layer, "local gradient", slope, d_out.norm()[None], 0.05, rounding)
+        _compare(decoder, f"local gradient of layer {call.layer}", slope, d_out.norm()[None], 0.05, rounding)
+
+
+@stage("self-check")
+def check_final_norm(decoder: Decoder, states: LastStates) -> None:
+    """Check the last row behind the last layer.
+
+    Raises:
+        SelfCheckError: the norm that the family names does not give what the model does.
+    """
+    ours = decoder.final_norm(states.residual[:, -1:])
+    _compare(decoder, f"final norm {decoder.family.final_norm!r}", ours, states.normed[:, -1:].to(ours.device))
 
 
 def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
@@ -108,7 +120,6 @@ def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
 
 def _compare(
     decoder: Decoder,
-    layer: int,
     what: str,
     ours: Tensor,
     models: Tensor,
@@ -121,7 +132,7 @@ def _compare(
     size = models.double().norm()
     if difference > tolerance * size + rounding:
         raise SelfCheckError(
-            f"self-check of family {decoder.family.name!r}: the {what} of layer {layer} differs from the model's by "
+            f"self-check of family {decoder.family.name!r}: the {what} differs from the model's by "
             f"{float(difference / size):.1e} (at most {tolerance:.1e} is rounding). This model is not what the "
             "family's entry describes; explaining it would give wrong maps."
         )

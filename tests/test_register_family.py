@@ -47,6 +47,20 @@ def test_wrong_declaration_is_caught(unknown) -> None:
         Explainer(unknown).explain_ids(tiny_inputs(unknown), tiny_answer(4))
 
 
+@pytest.mark.parametrize("wrong", [None, "model.language_model.layers.2.input_layernorm"])
+def test_wrong_norm_is_caught(unknown, wrong: str | None) -> None:
+    register_family(Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(3, 3), final_norm=wrong))
+    with pytest.raises(SelfCheckError, match=rf"family 'mine': the final norm {wrong!r} differs from the model's"):
+        Explainer(unknown).explain_ids(tiny_inputs(unknown), tiny_answer(4), layers=0)
+
+
+def test_wrong_head_is_caught(unknown) -> None:
+    head = "model.language_model.embed_tokens"
+    register_family(Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(3, 3), head=head))
+    with pytest.raises(UnsupportedModelError, match=rf"declares the head '{head}'; .* gives 'lm_head'"):
+        Explainer(unknown)
+
+
 def test_wrong_grid_is_named(unknown) -> None:
     register_family(Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(4, 4)))
     with pytest.raises(InputError, match=r"has 9 image tokens, but its layout gives 16 .*4 x 4"):

@@ -21,7 +21,7 @@ class Decoder:
     """What the answer pass works on.
 
     Raises:
-        UnsupportedModelError: a path of the family does not exist in the model.
+        UnsupportedModelError: a path of the family does not exist in the model, or its head is not the model's.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
@@ -33,6 +33,14 @@ class Decoder:
             raise UnsupportedModelError(
                 f"model: no layer of {family.layers} has an attention {family.attention!r}, as family {family.name!r} "
                 f"declares; {type(model).__name__} is built otherwise."
+            )
+
+        head = model.get_output_embeddings()
+        if head is not None and self._part(family.head) is not head:
+            name = next((name for name, module in model.named_modules() if module is head), "another module")
+            raise UnsupportedModelError(
+                f"model: family {family.name!r} declares the head {family.head!r}; get_output_embeddings() of "
+                f"{type(model).__name__} gives {name!r}. Declare that."
             )
 
     @cached_property

@@ -21,7 +21,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     tile = config.vision_config.image_size
     side = int(tile // config.vision_config.patch_size * Fraction(config.downsample_rate))
     for height, width in prompt["image_sizes"].tolist():
-        tokens.image((width, height))
+        tokens.image_as_processed((width, height))
         canvas = best_resolution((width, height), config.image_grid_pinpoints)
         rows, cols, box = unpadded((width, height), canvas, tile, side)
         tokens.grid(side, side, thumbnail=True)

@@ -6,7 +6,7 @@ Pixtral 12B is a LLaVA by its type, with a vision tower that takes images of any
 from __future__ import annotations
 
 from ..errors import InputError
-from ..geometry import Box, resized_and_cropped
+from ..geometry import Box, padded_to_square, resized_and_cropped
 from ..layout import LayoutBuilder
 from . import pixtral
 from .family import Family, Prompt
@@ -35,7 +35,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
 def cropped_box(prompt: Prompt, size: tuple[int, int], *, video: bool = False) -> Box | None:
     """What a CLIP-like processor (resize, then crop to the centre) leaves of an image of ``(width, height)`` pixels.
 
-    The processor is that of images, or that of video frames.
+    The processor is that of images, or that of video frames. LLaVA's own can pad to a square before.
 
     None, for all of what the model saw, where the user's image is not known.
     """
@@ -44,7 +44,11 @@ def cropped_box(prompt: Prompt, size: tuple[int, int], *, video: bool = False) -
     processor = prompt.video_processor if video else prompt.image_processor
     resize = processor.size if processor.do_resize else None
     crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
-    return resized_and_cropped(1, 1, size, resize, crop).box
+    pads_first = hasattr(processor, "pad_to_square") and processor.do_pad
+    x, y, right, bottom = padded_to_square(size) if pads_first else (0.0, 0.0, *size)
+    given = int(right - x), int(bottom - y)
+    left, top, right, bottom = resized_and_cropped(1, 1, given, resize, crop).box
+    return x + left, y + top, x + right, y + bottom
 
 
 LLAVA = Family(name="llava", model_types=("llava",), layout=layout, inputs=pixtral.INPUTS)

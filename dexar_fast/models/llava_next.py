@@ -27,7 +27,7 @@ def tiled_image(prompt: Prompt, tokens: LayoutBuilder, size: tuple[int, int], mo
     """
     tile = prompt.config.vision_config.image_size
     side = tile // prompt.config.vision_config.patch_size
-    tokens.image(size)
+    tokens.image_as_processed(size)
     canvas = best_resolution(size, prompt.config.image_grid_pinpoints)
     rows, cols, box = unpadded(size, canvas, tile, side)
     ratio = sqrt(rows * cols / (most * side**2))

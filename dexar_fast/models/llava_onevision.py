@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from ..geometry import Box
+from ..geometry import padded_to_square
 from ..layout import LayoutBuilder
 from .family import Family, Prompt
 from .llava_next import tiled_image
@@ -32,17 +32,9 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
             if alone:
                 tiled_image(prompt, tokens, (width, height), most_tiles)
             else:
-                tokens.image((width, height))
+                tokens.image_as_processed((width, height))
                 tokens.grid(side, side, padded_to_square((width, height)))
                 tokens.separators(1)
-
-
-def padded_to_square(size: tuple[int, int]) -> Box:
-    """The square that an image in its middle is padded to, in the image's pixels."""
-    width, height = size
-    longest = max(size)
-    left, top = (longest - width) // 2, (longest - height) // 2
-    return float(-left), float(-top), float(longest - left), float(longest - top)
 
 
 FAMILY = Family(

@@ -47,8 +47,14 @@ def thumbnail_box(processor: Any, size: tuple[int, int]) -> Box:
     """Where Donut's canvas lies on an image of ``(width, height)`` pixels: made to fit, and padded on all sides.
 
     Raises:
-        InputError: the processor would turn the image by a quarter.
+        InputError: the processor would turn the image by a quarter, or leave the canvas away.
     """
+    if not processor.do_pad:
+        raise InputError(
+            "image: expected a processor that pads images to its size; this one has do_pad=False, so the model sees "
+            "images of many sizes, which its encoder pads by rules of its own. Set the image processor's do_pad to "
+            "True, as Donut was trained."
+        )
     (width, height), canvas = size, (processor.size["width"], processor.size["height"])
     if processor.do_align_long_axis and (canvas[0] - canvas[1]) * (width - height) < 0:
         raise InputError(

@@ -11,6 +11,7 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from .case import Case, randomised, text_shape, tokenizer, vision_shape
 
@@ -40,8 +41,8 @@ def vipllava(attention: str):
     return randomised(VipLlavaForConditionalGeneration, config, attention)
 
 
-def processor() -> LlavaProcessor:
-    images = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+def processor(image_processor=CLIPImageProcessorPil, **pads) -> LlavaProcessor:
+    images = image_processor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, **pads)
     return LlavaProcessor(
         images,
         tokenizer(image_token="<image>"),
@@ -51,8 +52,13 @@ def processor() -> LlavaProcessor:
     )
 
 
+def padding_processor() -> LlavaProcessor:
+    return processor(LlavaImageProcessorPil, do_pad=True)
+
+
 CASES = (
     Case("llava", llava(LlamaConfig(**text_shape())), processor),
+    Case("llava, padded", llava(LlamaConfig(**text_shape())), padding_processor),
     Case("bakllava", llava(MistralConfig(**text_shape(sliding_window=16))), processor),
     Case("vipllava", vipllava, processor),
 )

@@ -24,7 +24,7 @@ NO_EMBEDDINGS = {"kosmos2", "phi4_multimodal", "granite4_vision"}
 """The text model takes ids, or the image comes in behind its embeddings."""
 NO_PLACE = {"blip_2", "instructblip", "kosmos2"}
 """Image tokens are queries."""
-WITH_GRAD_CAM = {"llava", "bakllava", "vipllava", "fast_vlm", "internvl", "qianfan_ocr", "pixtral"}
+WITH_GRAD_CAM = {"llava", "bakllava", "vipllava", "fast_vlm", "internvl", "qianfan_ocr", "pixtral", "llava, padded"}
 """Models with a projector that takes one feature per image token."""
 MANY_CELLS = {"phi4_multimodal"}
 """Occlusion would take a pass for each of hundreds."""

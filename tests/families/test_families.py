@@ -193,6 +193,20 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
             _assert_lit(layout, 0, change, region, case.halo)
 
 
+@pytest.mark.parametrize("n_images", [1, 2])
+@pytest.mark.parametrize(
+    "case", [CASES[n] for n in ("llava_next", "llava_next_video", "llava_onevision", "granite4_vision")], ids=str
+)
+def test_picture_of_another_size_is_named(case: Case, n_images: int) -> None:
+    """Where the processor notes the size: a photo that only viewers turn, or a larger copy, is not what it processed."""
+    explainer = explainer_of(case, dtype=torch.float32)
+    inputs, _ = explainer.encode([picture((40, 30))] * n_images, case.image * n_images + " a star", "a")
+    lay_out(explainer.decoder, explainer.processor, inputs, [(40, 30)] * n_images)
+    for size in ((30, 40), (80, 60)):
+        with pytest.raises(InputError, match=rf"expected 40 x 30 pixels, .*; got {size[0]} x {size[1]}\. Pass the"):
+            lay_out(explainer.decoder, explainer.processor, inputs, [size] * n_images)
+
+
 @pytest.mark.parametrize("frame", [0, 3])
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.video], ids=str)
 def test_lit_region_of_a_frame_lands_where_it_is(case: Case, frame: int) -> None:
