@@ -33,6 +33,14 @@ WIDE_SHAPES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_interpreter() -> None:
+    if "triton" in BACKENDS:
+        from .interpreter import patch_once
+
+        patch_once()
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """Uninitialised memory holds NaN, so that what a kernel forgets to write is seen."""
