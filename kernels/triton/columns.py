@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .config import columns_blocks
-from .launch import Launch, Operands, padded_width, strided, width
-from .tiles import LN2, cap_logits, dot_rows, image_positions, load_tile, load_visible, sample_rows
+from .launch import Launch, Operands, strided
+from .tiles import LN2, cap_logits, image_positions, load_visible, products, sample_rows
 
 
 @triton.jit(do_not_specialize=["T", "K", "N", "image_start"])
@@ -70,14 +70,18 @@ def attention_columns_kernel(
     is_key = position >= 0
 
     offset = row * query_stride_t + head * query_stride_h
-    query = load_tile(query_ptr, offset, is_row, query_stride_d, D_QK, BLOCK_D_QK)  # [BLOCK_M, D_QK]
-    of_head = key_ptr + b.to(tl.int64) * key_stride_b + kv * key_stride_h
-    key = load_tile(of_head, position * key_stride_k, is_key, key_stride_d, D_QK, BLOCK_D_QK)  # [BLOCK_N, D_QK]
-    logits = cap_logits(dot_rows(query, key, PRECISION), logit_scale, cap_scale, SOFTCAP)
+    of_keys = key_ptr + b.to(tl.int64) * key_stride_b + kv * key_stride_h
+    logits = products(
+        None, query_ptr, offset, is_row, query_stride_d,
+        None, of_keys, position * key_stride_k, is_key, key_stride_d,
+        D_QK, BLOCK_D_QK, PRECISION,
+    )  # [BLOCK_M, BLOCK_N]  # fmt: skip
+    logits = cap_logits(logits, logit_scale, cap_scale, SOFTCAP)
     lse = tl.load(lse_ptr + row * lse_stride_t + head * lse_stride_h, mask=is_row, other=0.0)  # [BLOCK_M]
     p = tl.exp2(logits - (lse.to(tl.float32) / LN2)[:, None])  # [BLOCK_M, BLOCK_N]
 
     start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
+    position = position.to(tl.int32)
     seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & is_key[None, :]
     offset = (row * (H_KV * G) + head) * N  # columns are contiguous
     is_cell = is_row[:, None] & (n < N)[None, :]
@@ -110,10 +114,10 @@ def attention_columns(x: Operands, lse: Tensor) -> tuple[Launch, Tensor]:
             "SPAN": x.image_start >= 0,
             "H_KV": x.H_kv,
             "G": x.G,
-            "D_QK": width(x.key),
+            "D_QK": x.D_qk,
             "BLOCK_M": blocks.M,
             "BLOCK_N": blocks.N,
-            "BLOCK_D_QK": padded_width(x.key),
+            "BLOCK_D_QK": x.width_of_tiles(x.D_qk),
             "PRECISION": x.precision,
         },
         blocks.warps,

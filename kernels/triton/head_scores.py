@@ -13,9 +13,9 @@ from .tiles import (
     LN2,
     UNSEEN,
     cap_logits,
-    dot_rows,
     load_tile,
     load_visible,
+    products,
     read_signal,
     relu,
     sample_rows,
@@ -23,6 +23,7 @@ from .tiles import (
     to_number,
 )
 
+MIXED = tl.constexpr(0)
 IMAGE = tl.constexpr(1)
 TEXT = tl.constexpr(2)
 COMBINE_BLOCK = 128
@@ -54,12 +55,15 @@ def add_tile(
     kind,
     SIGNAL: tl.constexpr,
     WITH_LSE: tl.constexpr,
-    ALL_SEEN_IMAGE: tl.constexpr,
+    ALL: tl.constexpr,
 ):
-    """Running maxima, minimum and softmax sums ``[BLOCK_M]`` after one more tile of keys ``[BLOCK_M, BLOCK_N]``."""
+    """Running maxima, minimum and softmax sums ``[BLOCK_M]`` after one more tile of keys ``[BLOCK_M, BLOCK_N]``.
+
+    ALL is IMAGE or TEXT for a tile of such keys alone that all rows see, which needs no masks, or MIXED.
+    """
     p = logits
     if WITH_LSE:
-        if not ALL_SEEN_IMAGE:
+        if ALL == MIXED:
             logits = tl.where(seen, logits, float("-inf"))
         higher = tl.maximum(highest, tl.max(logits, 1))
         base = finite_base(higher)
@@ -73,14 +77,17 @@ def add_tile(
             low = rescale(low, factor)
     if SIGNAL != "none":
         bits = to_bits(read_signal(g, p, row_dot, SIGNAL))  # [BLOCK_M, BLOCK_N]
-        if ALL_SEEN_IMAGE:
+        if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
             low = tl.minimum(low, tl.min(bits, 1))
-        else:
-            seen_image = seen & (kind == IMAGE)[None, :]
-            image = tl.maximum(image, tl.max(tl.where(seen_image, bits, 0), 1))
-            low = tl.minimum(low, tl.min(tl.where(seen_image, bits, UNSEEN), 1))
-            text = tl.maximum(text, tl.max(tl.where(seen & (kind == TEXT)[None, :], bits, 0), 1))
+        elif ALL == TEXT:
+            text = tl.maximum(text, tl.max(bits, 1))
+        else:  # masks as bits: one instruction applies two of them
+            seen_image = tl.where(seen, -1, 0) & tl.where(kind == IMAGE, -1, 0)[None, :]
+            seen_text = tl.where(seen, -1, 0) & tl.where(kind == TEXT, -1, 0)[None, :]
+            image = tl.maximum(image, tl.max(bits & seen_image, 1))
+            low = tl.minimum(low, tl.min((bits & seen_image) | (UNSEEN & ~seen_image), 1))
+            text = tl.maximum(text, tl.max(bits & seen_text, 1))
     return image, text, low, highest, total
 
 
@@ -120,7 +127,7 @@ def store_scores(
         tl.store(weight_ptr + offset, relu(image - text), mask=is_row)
 
 
-@triton.jit(do_not_specialize=["T", "K", "image_start", "image_stop"])
+@triton.jit(do_not_specialize=["T", "K"])
 def head_scores_kernel(
     d_out_ptr,
     d_out_stride_t,
@@ -156,11 +163,10 @@ def head_scores_kernel(
     partial_ptr,
     T,
     K,
-    image_start,
-    image_stop,
     logit_scale,
     cap_scale,
     SIGNAL: tl.constexpr,
+    WITH_G: tl.constexpr,
     WITH_LSE: tl.constexpr,
     SOFTCAP: tl.constexpr,
     RAGGED: tl.constexpr,
@@ -184,16 +190,16 @@ def head_scores_kernel(
     Program (row block, kv head, sample and key split) holds BLOCK_M pairs m of row and query head, ``t = m // G`` and
     ``i = kv G + m % G``, and walks over the keys that any of its rows sees: all heads of a GQA group share each tile.
     """
-    b = tl.program_id(2) // KEY_SPLITS
+    b = (tl.program_id(2) // KEY_SPLITS).to(tl.int64)
     split = tl.program_id(2) % KEY_SPLITS
-    kv = tl.program_id(1)
+    kv = tl.program_id(1).to(tl.int64)
     first, count = sample_rows(row_offsets_ptr, b, T, RAGGED)
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
     if tl.program_id(0) * BLOCK_M >= count * G:
         return
     is_row = m < count * G
     row = (first + m // G).to(tl.int64)
-    head = (kv * G + m % G).to(tl.int64)
+    head = kv * G + m % G
 
     start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
     start_seen = tl.min(start, 0)
@@ -206,19 +212,19 @@ def head_scores_kernel(
         start_seen += split * of_split
         stop_seen = tl.minimum(stop_seen, start_seen + of_split)
 
-    d_out = 0.0
-    query = 0.0
-    row_dot = tl.zeros([BLOCK_M], tl.float32)
-    b = b.to(tl.int64)
-    kv = kv.to(tl.int64)
-    if SIGNAL != "none" and SIGNAL != "attention":
-        offset = row * d_out_stride_t + head * d_out_stride_h
-        d_out = load_tile(d_out_ptr, offset, is_row, d_out_stride_d, D_V, BLOCK_D_V)  # [BLOCK_M, D_V]
+    d_out = None
+    query = None
+    row_dot = None
+    d_out_offset = row * d_out_stride_t + head * d_out_stride_h
+    query_offset = row * query_stride_t + head * query_stride_h
+    if WITH_G:
         value_ptr += b * value_stride_b + kv * value_stride_h
+        if BLOCK_D_V >= D_V:
+            d_out = load_tile(d_out_ptr, d_out_offset, is_row, d_out_stride_d, 0, D_V, BLOCK_D_V)  # [BLOCK_M, D_V]
     if WITH_LSE:
-        offset = row * query_stride_t + head * query_stride_h
-        query = load_tile(query_ptr, offset, is_row, query_stride_d, D_QK, BLOCK_D_QK)  # [BLOCK_M, D_QK]
         key_ptr += b * key_stride_b + kv * key_stride_h
+        if BLOCK_D_QK >= D_QK:
+            query = load_tile(query_ptr, query_offset, is_row, query_stride_d, 0, D_QK, BLOCK_D_QK)  # [BLOCK_M, D_QK]
     if SIGNAL == "score_gradient":
         row_dot = tl.load(row_dot_ptr + row * (H_KV * G) + head, mask=is_row, other=0.0)  # [BLOCK_M]
     kinds_ptr += b * kinds_stride_b
@@ -232,26 +238,37 @@ def head_scores_kernel(
         j = first_key + tl.arange(0, BLOCK_N)  # [BLOCK_N]
         is_key = j < stop_seen
         position = j.to(tl.int64)
-        g = 0.0
-        logits = 0.0
-        if SIGNAL != "none" and SIGNAL != "attention":
-            value = load_tile(value_ptr, position * value_stride_k, is_key, value_stride_d, D_V, BLOCK_D_V)
-            g = dot_rows(d_out, value, PRECISION)  # [BLOCK_M, BLOCK_N]
+        kind = tl.load(kinds_ptr + position * kinds_stride_k, mask=is_key, other=0).to(tl.int32)  # [BLOCK_N]
+        g = None
+        logits = None
+        if WITH_G:
+            g = products(
+                d_out, d_out_ptr, d_out_offset, is_row, d_out_stride_d,
+                None, value_ptr, position * value_stride_k, is_key, value_stride_d,
+                D_V, BLOCK_D_V, PRECISION,
+            )  # [BLOCK_M, BLOCK_N]  # fmt: skip
         if WITH_LSE:
-            key = load_tile(key_ptr, position * key_stride_k, is_key, key_stride_d, D_QK, BLOCK_D_QK)
-            products = dot_rows(query, key, PRECISION)  # [BLOCK_M, BLOCK_N]
-            logits = cap_logits(products, logit_scale, cap_scale, SOFTCAP)
-        last_key = first_key + BLOCK_N
-        all_seen = (first_key >= start_seen_by_all) & (last_key <= stop_seen_by_all)
-        if all_seen & (first_key >= image_start) & (last_key <= image_stop) & (last_key <= stop_seen):
+            logits = products(
+                query, query_ptr, query_offset, is_row, query_stride_d,
+                None, key_ptr, position * key_stride_k, is_key, key_stride_d,
+                D_QK, BLOCK_D_QK, PRECISION,
+            )  # [BLOCK_M, BLOCK_N]  # fmt: skip
+            logits = cap_logits(logits, logit_scale, cap_scale, SOFTCAP)
+        all_seen = (first_key >= start_seen_by_all) & (first_key + BLOCK_N <= stop_seen_by_all)
+        least = tl.min(kind, 0)
+        one_kind = tl.where(all_seen & (least == tl.max(kind, 0)), least, MIXED)
+        if one_kind == IMAGE:
             image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g, logits, row_dot, None, None, SIGNAL, WITH_LSE, True
+                image, text, low, highest, total, g, logits, row_dot, None, None, SIGNAL, WITH_LSE, IMAGE
+            )
+        elif one_kind == TEXT:
+            image, text, low, highest, total = add_tile(
+                image, text, low, highest, total, g, logits, row_dot, None, None, SIGNAL, WITH_LSE, TEXT
             )
         else:
             seen = (j[None, :] >= start[:, None]) & (j[None, :] < stop[:, None]) & is_key[None, :]
-            kind = tl.load(kinds_ptr + position * kinds_stride_k, mask=is_key, other=0)  # [BLOCK_N]
             image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g, logits, row_dot, seen, kind, SIGNAL, WITH_LSE, False
+                image, text, low, highest, total, g, logits, row_dot, seen, kind, SIGNAL, WITH_LSE, MIXED
             )
 
     offset = row * (H_KV * G) + head
@@ -355,11 +372,10 @@ def head_scores(x: Operands, signal: str) -> tuple[list[Launch], dict[str, Tenso
             "partial_ptr": partial,
             "T": x.T,
             "K": x.K,
-            "image_start": max(x.image_start, 0),
-            "image_stop": x.image_start + x.N if x.image_start >= 0 else 0,
             "logit_scale": x.logit_scale,
             "cap_scale": x.cap_scale,
             "SIGNAL": signal,
+            "WITH_G": signal not in ("none", "attention"),
             "WITH_LSE": with_lse,
             "SOFTCAP": x.softcap,
             "RAGGED": x.row_offsets is not None,

@@ -10,10 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
-from .config import Machine, machine_of
+from .config import Machine, machine_of, width_of_tiles
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,28 @@ class Operands:
         """How products of float32 are taken: in three TF32 products, for TF32 alone keeps three digits."""
         return "tf32x3" if self.of_rows.dtype == torch.float32 else "ieee"
 
+    @property
+    def D_v(self) -> int:
+        """Head width of values, 0 without."""
+        return 0 if self.value is None else self.value.shape[-1]
+
+    @property
+    def D_qk(self) -> int:
+        """Head width of keys, 0 without."""
+        return 0 if self.key is None else self.key.shape[-1]
+
     def widths(self) -> dict[str, int]:
-        """Head widths, and the powers of two that tiles of them have."""
+        """Head widths, and how many columns of them a tile has."""
         return {
-            "D_V": width(self.value),
-            "D_QK": width(self.key),
-            "BLOCK_D_V": padded_width(self.value),
-            "BLOCK_D_QK": padded_width(self.key),
+            "D_V": self.D_v,
+            "D_QK": self.D_qk,
+            "BLOCK_D_V": self.width_of_tiles(self.D_v),
+            "BLOCK_D_QK": self.width_of_tiles(self.D_qk),
         }
+
+    def width_of_tiles(self, D: int) -> int:
+        """Columns of a tile of rows D wide."""
+        return width_of_tiles(self.machine, D, self.of_rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -166,13 +179,3 @@ def strided(name: str, tensor: Tensor | None, axes: str) -> dict[str, Any]:
     """Arguments for a tensor: its pointer and a stride for each axis."""
     strides = [0] * len(axes) if tensor is None else tensor.stride()
     return {f"{name}_ptr": tensor, **{f"{name}_stride_{axis}": s for axis, s in zip(axes, strides, strict=True)}}
-
-
-def width(tensor: Tensor | None) -> int:
-    """The head width, 0 without a tensor."""
-    return 0 if tensor is None else tensor.shape[-1]
-
-
-def padded_width(tensor: Tensor | None) -> int:
-    """The head width as a power of two that matrix units take."""
-    return max(16, triton.next_power_of_2(width(tensor)))

@@ -8,19 +8,26 @@ from torch import Tensor
 
 from .config import maps_blocks, splits_to_fill
 from .launch import Launch, Operands, strided
-from .tiles import LN2, cap_logits, dot_rows, image_positions, load_tile, load_visible, read_signal, relu, sample_rows
+from .tiles import LN2, cap_logits, image_positions, load_tile, load_visible, products, read_signal, relu, sample_rows
 
 
 @triton.jit
-def add_to(out_ptr, sums, stride_t, stride_n, row, n, is_cell, ADD: tl.constexpr):
-    """Add to, or write, cells that belong to this program alone."""
-    pointers = out_ptr + row[:, None] * stride_t + n.to(tl.int64)[None, :] * stride_n
-    if ADD:
-        sums += tl.load(pointers, mask=is_cell, other=0.0)
-    tl.store(pointers, sums, mask=is_cell)
+def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, HEAD_SPLITS: tl.constexpr):
+    """Add sums to the cells whose keys are seen; those of a head range are written, with zero elsewhere.
+
+    Within a tile offsets are of 32 bits, for pointers of 64 to all its cells are more than registers hold.
+    """
+    t = tl.arange(0, sums.shape[0])  # [BLOCK_T]
+    n = tl.arange(0, sums.shape[1])  # [BLOCK_N]
+    cells = base_ptr + first_row * stride_t + (t[:, None] * stride_t + n[None, :] * stride_n)
+    if HEAD_SPLITS == 1:  # a cell belongs to one program alone
+        tl.store(cells, sums + tl.load(cells, mask=is_cell & seen, other=0.0), mask=is_cell & seen)
+    else:
+        tl.store(cells, tl.where(seen, sums, 0.0), mask=is_cell)
 
 
-@triton.jit(do_not_specialize=["T", "K", "N", "image_start"])
+# With a number of heads known at compile time the loop over them is unrolled, which registers do not hold.
+@triton.jit(do_not_specialize=["T", "K", "N", "H_kv", "image_start"])
 def accumulate_maps_kernel(
     d_out_ptr,
     d_out_stride_t,
@@ -65,15 +72,17 @@ def accumulate_maps_kernel(
     T,
     K,
     N,
+    H_kv,
     image_start,
     logit_scale,
     cap_scale,
     SIGNAL: tl.constexpr,
+    WITH_G: tl.constexpr,
+    WITH_P: tl.constexpr,
     SOFTCAP: tl.constexpr,
     RAGGED: tl.constexpr,
     SPAN: tl.constexpr,
     UNFILTERED: tl.constexpr,
-    H_KV: tl.constexpr,
     G: tl.constexpr,
     D_V: tl.constexpr,
     D_QK: tl.constexpr,
@@ -104,36 +113,45 @@ def accumulate_maps_kernel(
 
     b = b.to(tl.int64)
     sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    unfiltered_sums = 0.0
+    unfiltered_sums = None
     if UNFILTERED:
         unfiltered_sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     split = split.to(tl.int64)
-    for kv in tl.range(split * H_KV // HEAD_SPLITS, (split + 1) * H_KV // HEAD_SPLITS):
-        value = 0.0
-        key = 0.0
-        if SIGNAL != "attention":
-            of_head = value_ptr + b * value_stride_b + kv * value_stride_h
-            value = load_tile(of_head, position * value_stride_k, is_key, value_stride_d, D_V, BLOCK_D_V)
-        if SIGNAL != "gradient":
-            of_head = key_ptr + b * key_stride_b + kv * key_stride_h
-            key = load_tile(of_head, position * key_stride_k, is_key, key_stride_d, D_QK, BLOCK_D_QK)
+    for kv in tl.range(split * H_kv // HEAD_SPLITS, (split + 1) * H_kv // HEAD_SPLITS):
+        value = None
+        key = None
+        if WITH_G:
+            of_values = value_ptr + b * value_stride_b + kv * value_stride_h
+            value_offset = position * value_stride_k
+            if BLOCK_D_V >= D_V:
+                value = load_tile(of_values, value_offset, is_key, value_stride_d, 0, D_V, BLOCK_D_V)  # [BLOCK_N, D_V]
+        if WITH_P:
+            of_keys = key_ptr + b * key_stride_b + kv * key_stride_h
+            key_offset = position * key_stride_k
+            if BLOCK_D_QK >= D_QK:
+                key = load_tile(of_keys, key_offset, is_key, key_stride_d, 0, D_QK, BLOCK_D_QK)  # [BLOCK_N, D_QK]
         for member in tl.range(G):
             head = kv * G + member
-            g = 0.0
-            p = 0.0
-            row_dot = 0.0
-            if SIGNAL != "attention":
-                of_head = d_out_ptr + head * d_out_stride_h
-                d_out = load_tile(of_head, row * d_out_stride_t, is_row, d_out_stride_d, D_V, BLOCK_D_V)
-                g = dot_rows(d_out, value, PRECISION)  # [BLOCK_T, BLOCK_N]
-            if SIGNAL != "gradient":
-                of_head = query_ptr + head * query_stride_h
-                query = load_tile(of_head, row * query_stride_t, is_row, query_stride_d, D_QK, BLOCK_D_QK)
-                logits = cap_logits(dot_rows(query, key, PRECISION), logit_scale, cap_scale, SOFTCAP)
+            g = None
+            p = None
+            row_dot = None
+            if WITH_G:
+                g = products(
+                    None, d_out_ptr + head * d_out_stride_h, row * d_out_stride_t, is_row, d_out_stride_d,
+                    value, of_values, value_offset, is_key, value_stride_d,
+                    D_V, BLOCK_D_V, PRECISION,
+                )  # [BLOCK_T, BLOCK_N]  # fmt: skip
+            if WITH_P:
+                logits = products(
+                    None, query_ptr + head * query_stride_h, row * query_stride_t, is_row, query_stride_d,
+                    key, of_keys, key_offset, is_key, key_stride_d,
+                    D_QK, BLOCK_D_QK, PRECISION,
+                )  # [BLOCK_T, BLOCK_N]  # fmt: skip
+                logits = cap_logits(logits, logit_scale, cap_scale, SOFTCAP)
                 lse = tl.load(lse_ptr + row * lse_stride_t + head * lse_stride_h, mask=is_row, other=0.0)  # [BLOCK_T]
                 p = tl.exp2(logits - (lse.to(tl.float32) / LN2)[:, None])  # [BLOCK_T, BLOCK_N]
             if SIGNAL == "score_gradient":
-                row_dot = tl.load(row_dot_ptr + row * (H_KV * G) + head, mask=is_row, other=0.0)  # [BLOCK_T]
+                row_dot = tl.load(row_dot_ptr + row * (H_kv * G) + head, mask=is_row, other=0.0)  # [BLOCK_T]
             x = relu(read_signal(g, p, row_dot, SIGNAL))  # [BLOCK_T, BLOCK_N]
             w = tl.load(weights_ptr + row * weights_stride_t + head * weights_stride_h, mask=is_row, other=0.0)
             sums += w.to(tl.float32)[:, None] * x
@@ -141,16 +159,16 @@ def accumulate_maps_kernel(
                 unfiltered_sums += x
 
     start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
+    position = position.to(tl.int32)
     seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & is_key[None, :]
     is_cell = is_row[:, None] & (n < N)[None, :]
-    of_split = maps_ptr + split * maps_stride_s
-    add_to(of_split, tl.where(seen, sums, 0.0), maps_stride_t, maps_stride_n, row, n, is_cell, HEAD_SPLITS == 1)
+    first_row = (first + tl.program_id(0) * BLOCK_T).to(tl.int64)
+    first_n = tl.program_id(1).to(tl.int64) * BLOCK_N
+    tile = maps_ptr + split * maps_stride_s + first_n * maps_stride_n
+    add_to(tile, sums, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS)
     if UNFILTERED:
-        of_split = unfiltered_ptr + split * unfiltered_stride_s
-        unfiltered_sums = tl.where(seen, unfiltered_sums, 0.0)
-        add_to(
-            of_split, unfiltered_sums, unfiltered_stride_t, unfiltered_stride_n, row, n, is_cell, HEAD_SPLITS == 1
-        )  # fmt: skip
+        tile = unfiltered_ptr + split * unfiltered_stride_s + first_n * unfiltered_stride_n
+        add_to(tile, unfiltered_sums, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS)
 
 
 def accumulate_maps(
@@ -185,15 +203,17 @@ def accumulate_maps(
             "T": x.T,
             "K": x.K,
             "N": x.N,
+            "H_kv": x.H_kv,
             "image_start": x.image_start,
             "logit_scale": x.logit_scale,
             "cap_scale": x.cap_scale,
             "SIGNAL": signal,
+            "WITH_G": signal != "attention",
+            "WITH_P": signal != "gradient",
             "SOFTCAP": x.softcap,
             "RAGGED": x.row_offsets is not None,
             "SPAN": x.image_start >= 0,
             "UNFILTERED": unfiltered is not None,
-            "H_KV": x.H_kv,
             "G": x.G,
             **x.widths(),
             "BLOCK_T": blocks.M,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Launch, padded_width, strided
+from .launch import Launch, strided
 from .tiles import load_tile
 
 BLOCK = 16
@@ -36,9 +36,9 @@ def row_dots_kernel(
     row = pair // H
     head = pair % H
     offset = row * d_out_stride_t + head * d_out_stride_h
-    d_out = load_tile(d_out_ptr, offset, is_pair, d_out_stride_d, D, BLOCK_D).to(tl.float32)  # [BLOCK, D]
+    d_out = load_tile(d_out_ptr, offset, is_pair, d_out_stride_d, 0, D, BLOCK_D).to(tl.float32)  # [BLOCK, D]
     offset = row * out_stride_t + head * out_stride_h
-    out = load_tile(out_ptr, offset, is_pair, out_stride_d, D, BLOCK_D).to(tl.float32)  # [BLOCK, D]
+    out = load_tile(out_ptr, offset, is_pair, out_stride_d, 0, D, BLOCK_D).to(tl.float32)  # [BLOCK, D]
     tl.store(row_dot_ptr + pair, tl.sum(d_out * out, 1), mask=is_pair)
 
 
@@ -54,6 +54,6 @@ def row_dots(d_out: Tensor, out: Tensor) -> tuple[Launch, Tensor]:
         "H": H,
         "D": D,
         "BLOCK": BLOCK,
-        "BLOCK_D": padded_width(d_out),
+        "BLOCK_D": triton.next_power_of_2(D),
     }
     return Launch(row_dots_kernel, (triton.cdiv(T * H, BLOCK),), arguments, warps=4, stages=1), row_dot

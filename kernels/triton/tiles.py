@@ -43,13 +43,15 @@ def image_positions(image_ptr, stride_b, stride_n, b, n, N, image_start, SPAN: t
 
 
 @triton.jit
-def load_tile(base_ptr, offset, is_row, stride_d, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows at `offset` ``[rows, BLOCK_D]``; zero where there is no such row, and behind D."""
-    d = tl.arange(0, BLOCK_D)  # [BLOCK_D]
+def load_tile(base_ptr, offset, is_row, stride_d, first_d, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Columns from first_d on of the rows at `offset` ``[rows, BLOCK_D]``; zero where there are none."""
+    d = first_d + tl.arange(0, BLOCK_D)  # [BLOCK_D]
     pointers = base_ptr + offset[:, None] + d.to(tl.int64)[None, :] * stride_d
-    if D == BLOCK_D:
-        return tl.load(pointers, mask=is_row[:, None], other=0.0)
-    return tl.load(pointers, mask=is_row[:, None] & (d < D)[None, :], other=0.0)
+    if D % BLOCK_D == 0:
+        tile = tl.load(pointers, mask=is_row[:, None], other=0.0)
+    else:
+        tile = tl.load(pointers, mask=is_row[:, None] & (d < D)[None, :], other=0.0)
+    return tile
 
 
 @triton.jit
@@ -59,6 +61,42 @@ def dot_rows(a, b, PRECISION: tl.constexpr):
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, tl.trans(b), input_precision=PRECISION)
+
+
+@triton.jit
+def products(
+    a,
+    a_ptr,
+    a_offset,
+    is_row,
+    a_stride_d,
+    b,
+    b_ptr,
+    b_offset,
+    is_key,
+    b_stride_d,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``sum over d of a[row, d] b[key, d]``, ``[rows, keys]``.
+
+    A tile that the caller holds is taken as it is, one that is None is loaded. Operands wider than BLOCK_D are nobody's
+    to hold: BLOCK_D columns of both are streamed at a time.
+    """
+    if BLOCK_D >= D:
+        if a is None:
+            a = load_tile(a_ptr, a_offset, is_row, a_stride_d, 0, D, BLOCK_D)  # [rows, D]
+        if b is None:
+            b = load_tile(b_ptr, b_offset, is_key, b_stride_d, 0, D, BLOCK_D)  # [keys, D]
+        sums = dot_rows(a, b, PRECISION)
+    else:
+        sums = tl.zeros([a_offset.shape[0], b_offset.shape[0]], tl.float32)
+        for first_d in tl.range(0, D, BLOCK_D):
+            a_part = load_tile(a_ptr, a_offset, is_row, a_stride_d, first_d, D, BLOCK_D)  # [rows, BLOCK_D]
+            b_part = load_tile(b_ptr, b_offset, is_key, b_stride_d, first_d, D, BLOCK_D)  # [keys, BLOCK_D]
+            sums += dot_rows(a_part, b_part, PRECISION)
+    return sums
 
 
 @triton.jit
