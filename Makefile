@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 SOURCES := benchmarks dexar_fast tests
 # Further arguments: make test ARGS="-k cli", make demo ARGS="--seed 3".
 ARGS ?=
@@ -14,14 +15,15 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench gpu clean
+.PHONY: help demo test test-oldest lint format bench gpu clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
 	@echo "make test    run all tests; skipped ones are named with the reason"
+	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
-	@echo "make bench   measure, and write benchmarks/results/"
+	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
 	@echo "make clean   remove everything that make made"
 
@@ -30,6 +32,9 @@ demo: $(VENV)/.has-base
 
 test: $(VENV)/.has-test
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: $(OLDEST)/.created
+	@$(OLDEST)/bin/python -m pytest tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
@@ -48,13 +53,23 @@ gpu:
 	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh
 
 clean:
-	@rm -rf $(VENV) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report
+	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.
 $(VENV)/.has-%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp csrc/*.h) | $(VENV)/.created
 	@echo "Setting up $(VENV) for: $* (once; the first time takes some minutes)"
 	@$(PIP_INSTALL) --no-build-isolation --editable ".$(if $(filter base,$*),,[$*])" || $(SET_UP_FAILED)
+	@touch $@
+
+# Everything but transformers and what comes with it is that of $(VENV).
+$(OLDEST)/.created: constraints-oldest.txt $(VENV)/.has-test
+	@rm -rf $(OLDEST)
+	@$(BIN)/python -m venv $(OLDEST)
+	@$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(OLDEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/newest.pth"
+	@$(OLDEST)/bin/python -m pip install -qq --progress-bar off --log $(OLDEST)/pip.log --constraint constraints-oldest.txt \
+		$$(grep -o '^[a-zA-Z0-9_]*' constraints-oldest.txt) || (echo "The set-up failed; see $(OLDEST)/pip.log"; exit 1)
 	@touch $@
 
 $(VENV)/.created:

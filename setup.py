@@ -10,7 +10,7 @@ def cpp_extensions() -> list[Extension]:
     sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
     if not sources:
         return []
-    flags = ["-std=c++17", "-O3", "-fopenmp"]
+    flags = ["-std=c++17", "-O3", "-fopenmp", "-fno-math-errno", "-Wno-psabi"]
     return [
         Extension(
             "dexar_fast._cpu",
@@ -18,7 +18,6 @@ def cpp_extensions() -> list[Extension]:
             depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
             language="c++",
             extra_compile_args=flags,
-            extra_link_args=["-fopenmp"],
             optional=True,
         )
     ]

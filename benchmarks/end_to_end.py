@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ import torch
 from dexar_fast import Explainer, Explanation
 
 from . import models, naive
+from .files import RESULTS, put_between_markers, write_results
 from .memory import peak_in_fresh_process
-from .timing import side_by_side, timed
+from .timing import described, environment, side_by_side, slug, timed
 
 # Largest difference of maps and scores to the naive method's; a row that differs by more prints no speed.
 GATES = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
@@ -136,3 +138,32 @@ def arguments(extra: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shape", choices=SHAPES, default="mid")
     return parser
+
+
+def main(given: Sequence[str]) -> None:
+    parser = arguments()
+    parser.prog = "benchmarks.run end-to-end"
+    parser.add_argument("--lengths", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument(
+        "--naive-lengths", type=int, nargs="*", help="where to run the naive method; default: everywhere"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--readme", type=Path, default=None, help="also put the table into this file")
+    options = parser.parse_args(given)
+
+    where = environment(options.device)
+    calls = prepare(options.shape, options.device)
+    path = options.out / f"{options.shape}-{slug(where)}.json"
+    rows: list[dict[str, Any]] = []
+    for length in options.lengths:
+        with_naive = options.naive_lengths is None or length in options.naive_lengths
+        repetitions = options.repetitions
+        row = measure(calls, options.shape, length, options.device, repetitions=repetitions, with_naive=with_naive)
+        rows.append(row)
+        write_results(path, {"environment": where, "shape": options.shape, "rows": rows})
+        print(table([row]).splitlines()[-1], flush=True)
+    text = f"{table(rows)}\n\nMedian of {options.repetitions} runs (naive: 1) on {described(where)}."
+    print(f"\n{text}\n\nWritten: {path}")
+    if options.readme is not None:
+        put_between_markers(options.readme, "end-to-end", text)

@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
-# What a GPU machine is asked, in one go and without a network: install this checkout beside the torch that is there, run
-# the GPU tests and the benchmarks, and leave JSON in $OUT. DEVICE=cpu SHAPE=tiny LENGTHS="2 3" rehearses it anywhere.
+# What a GPU machine is asked, without a network: install this checkout beside the torch that is there, run the GPU tests
+# and the benchmarks, print the prediction beside the measurement, and leave everything in $OUT as soon as it is there.
+#
+#   make gpu                                     all but the tuner
+#   SECTIONS="tests ops" make gpu                some of it: tests, ops, end-to-end, sanitizer, tune
+#   SECTIONS=ops OPS="--only Qwen" make gpu      further options of a section: TESTS, OPS, END_TO_END, TUNE
+#   DEVICE=cpu SHAPE=tiny LENGTHS="2 3" make gpu    a rehearsal anywhere
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 OUT=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd)
 DEVICE=${DEVICE:-cuda}
 SHAPE=${SHAPE:-llava-7b}
 LENGTHS=${LENGTHS:-32 128 512}
+SECTIONS=${SECTIONS:-tests ops end-to-end sanitizer}
+OPS_SET=gpu
+[ "$SHAPE" != tiny ] || OPS_SET=tiny
 
 # The package is used as it is installed: only tests and benchmarks come from the checkout.
 work=$(mktemp -d)
@@ -14,13 +22,66 @@ trap 'rm -rf "$work"' EXIT
 "$PYTHON" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$work/site" .
 cp -r tests benchmarks pyproject.toml "$work"
 cd "$work"
-export PYTHONPATH="$work/site" HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE"
+export PYTHONPATH="$work/site" HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE" PYTHONUNBUFFERED=1
 [ "$DEVICE" = cpu ] || export TRITON_INTERPRET=0
 
-failed=0
-"$PYTHON" -m pytest tests/test_devices.py tests/test_ops.py tests/test_golden.py --junitxml="$OUT/tests.xml" || failed=1
-# The naive method, which the results are compared with, is run at the shortest length.
-# shellcheck disable=SC2086 # LENGTHS is a list
-"$PYTHON" -m benchmarks.run --device "$DEVICE" --shape "$SHAPE" --lengths $LENGTHS --naive-lengths ${LENGTHS%% *} \
-    --out "$OUT" || failed=1
-exit $failed
+failed=()
+section() { # NAME COMMAND...: a section that fails does not keep the others from running
+    local name=$1 start=$SECONDS
+    shift
+    case " $SECTIONS " in *" $name "*) ;; *) return 0 ;; esac
+    printf '\n== %s\n' "$name"
+    "$@" || failed+=("$name")
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+# shellcheck disable=SC2086 # the options of a section and LENGTHS are lists
+{
+    run_tests() {
+        local files=() name
+        for name in ops ops_backends kernels_compile devices golden; do
+            if [ -e "tests/test_$name.py" ]; then files+=("tests/test_$name.py"); else echo "no tests/test_$name.py"; fi
+        done
+        "$PYTHON" -m pytest -q "${files[@]}" --junitxml="$OUT/tests.xml" ${TESTS:-}
+    }
+    run_ops() {
+        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$OPS_SET" --budget 3 --out "$OUT" ${OPS:-}
+    }
+    run_end_to_end() { # the naive method, which the results are compared with, is run at the shortest length
+        "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --shape "$SHAPE" --lengths $LENGTHS \
+            --naive-lengths ${LENGTHS%% *} --out "$OUT" ${END_TO_END:-}
+    }
+    run_sanitizer() {
+        if [ "$DEVICE" = cpu ] || ! command -v compute-sanitizer >/dev/null; then
+            echo "Not run: it needs a GPU and compute-sanitizer, and this machine has not both."
+            return 0
+        fi
+        local tool ok=0
+        for tool in memcheck racecheck; do
+            # Without the caching allocator a tensor's end is the end of its allocation.
+            PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                --log-file "$OUT/$tool.txt" "$PYTHON" -m pytest -q -x -p no:cacheprovider tests/test_ops_backends.py \
+                -k "triton and (dtypes or strided or lengths)" || ok=1
+            tail -n 1 "$OUT/$tool.txt"
+        done
+        return $ok
+    }
+    run_tune() {
+        if [ ! -e benchmarks/tune.py ]; then
+            echo "Not run: there is no benchmarks/tune.py."
+            return 0
+        fi
+        "$PYTHON" -m benchmarks.tune --out "$OUT" ${TUNE:-}
+    }
+}
+
+section tests run_tests
+section ops run_ops
+section end-to-end run_end_to_end
+section sanitizer run_sanitizer
+section tune run_tune
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "Failed: ${failed[*]}"
+    exit 1
+fi

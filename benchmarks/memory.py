@@ -8,22 +8,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from .timing import on_gpu
 
+# Every tensor of size goes back to the system when it is freed, so that what is resident is what is in use.
+LITTLE_HOARDING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
 
 def peak_in_fresh_process(what: str, length: int, device: str, shape: str) -> float:
     """MiB at most in use during the call, less what was in use before it."""
     command = [sys.executable, "-m", "benchmarks.memory", what, str(length), "--device", device, "--shape", shape]
-    # Every tensor of size goes back to the system when it is freed, so that what is resident is what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return float(output_of(command).split()[-1])
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints, run with `LITTLE_HOARDING`.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **LITTLE_HOARDING})
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return float(done.stdout.split()[-1])
+    return done.stdout
 
 
 def _status(field: str) -> float:
@@ -34,6 +45,23 @@ def _status(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def peak_of(call: Callable[[], object], warm_up: Callable[[], object], device: str) -> float:
+    """MiB at most in use during ``call``, less what was in use before it and what ``warm_up`` left behind.
+
+    On a CPU right only in a process with `LITTLE_HOARDING` in its environment.
+    """
+    warm_up()
+    if on_gpu(device):
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    resident = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    call()
+    return _status("VmHWM") - resident
+
+
 def main() -> None:
     from .end_to_end import arguments, prepare
 
@@ -41,18 +69,9 @@ def main() -> None:
     length = int(options.length)
     calls = prepare(options.shape, options.device)
     call = getattr(calls, options.what)
-    if on_gpu(options.device):
-        call(length)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call(length)
-        print((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
-    call(2)  # threads, caches and lazily loaded code are not the call's
-    resident = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    call(length)
-    print(_status("VmHWM") - resident)
+    # A short answer pays for threads and lazily loaded code; a GPU's kernels are loaded for the size that is run.
+    peak = peak_of(lambda: call(length), lambda: call(length if on_gpu(options.device) else 2), options.device)
+    print(peak)
 
 
 if __name__ == "__main__":

@@ -3,46 +3,97 @@
 from __future__ import annotations
 
 import datetime
-import statistics
+import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dexar_fast import info
 
 T = TypeVar("T")
+Clock = Callable[[Callable[[], Any], str], tuple[float, Any]]
+
+# Written before each GPU timing: more than any cache holds, and long enough for the host to run ahead of the device.
+_FLUSHED_BYTES, _FLUSHES = 1 << 29, 4
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Seconds of one call over several repetitions."""
+    """Seconds of one call over several repetitions; ``low`` and ``high`` hold 20 % and 80 % of them."""
 
     minimum: float
+    low: float
     median: float
+    high: float
     maximum: float
-
-
-def side_by_side(calls: Sequence[Callable[[], object]], repetitions: int, device: str) -> list[Quantiles]:
-    """Time several calls in turn, over and over, so that whatever else the machine does falls on all of them alike."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()  # the first call pays for caches and compilation
-    for _ in range(repetitions):
-        for call, taken in zip(calls, seconds, strict=True):
-            taken.append(timed(call, device)[0])
-    return [Quantiles(min(s), statistics.median(s), max(s)) for s in seconds]
+    repetitions: int
 
 
 def timed(call: Callable[[], T], device: str) -> tuple[float, T]:
-    """Seconds of one call, and what it returned."""
+    """Wall-clock seconds of one call, and what it returned."""
     synchronize(device)
     start = time.perf_counter()
     result = call()
     synchronize(device)
     return time.perf_counter() - start, result
+
+
+def device_seconds(call: Callable[[], T], device: str) -> tuple[float, T]:
+    """Seconds that a GPU worked on one call, its cache cold and launches queued ahead; on a CPU the same as `timed`."""
+    if not on_gpu(device):
+        return timed(call, device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(_FLUSHES):
+        _flushed(device).zero_()
+    start.record()
+    result = call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3, result
+
+
+@cache
+def _flushed(device: str) -> Tensor:
+    return torch.empty(_FLUSHED_BYTES, dtype=torch.uint8, device=device)
+
+
+def side_by_side(
+    calls: Sequence[Callable[[], object]],
+    repetitions: int,
+    device: str,
+    *,
+    clock: Clock = timed,
+    budget: float = math.inf,
+) -> list[Quantiles]:
+    """Time several calls in turn, over and over, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        calls: what is timed; each is called once before.
+        repetitions: of each call.
+        device: that the calls run on.
+        clock: `timed` or `device_seconds`.
+        budget: seconds after which a slow call is not repeated any more, measured at least once.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()  # the first call pays for caches and compilation
+    for _ in range(repetitions):
+        for call, taken in zip(calls, seconds, strict=True):
+            if not taken or sum(taken) + taken[-1] <= budget:
+                taken.append(clock(call, device)[0])
+    return [_quantiles(each) for each in seconds]
+
+
+def _quantiles(seconds: list[float]) -> Quantiles:
+    minimum, low, median, high, maximum = np.quantile(seconds, (0, 0.2, 0.5, 0.8, 1)).tolist()
+    return Quantiles(minimum, low, median, high, maximum, len(seconds))
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -53,6 +104,17 @@ def environment(device: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **facts,
     }
+
+
+def described(where: dict[str, Any]) -> str:
+    """An `environment` in one line."""
+    versions = ", ".join(f"{name} {where['packages'][name]}" for name in ("torch", "transformers"))
+    return f"{where['device']}, {where['threads']} threads, {versions}, {where['date']}"
+
+
+def slug(where: dict[str, Any]) -> str:
+    """The device's name for file names."""
+    return re.sub(r"[^a-z0-9]+", "-", str(where["device"]).lower()).strip("-")
 
 
 def synchronize(device: str) -> None:

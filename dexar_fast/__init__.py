@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .environment import info
     from .explainer import Explainer
     from .explanation import Explanation
+    from .models import Family, register_family
+    from .profiling import Profile
 
 __version__ = "0.1.0"
 
@@ -18,16 +20,26 @@ __all__ = [
     "DexarFastError",
     "Explainer",
     "Explanation",
+    "Family",
     "InputError",
     "NotFiniteError",
+    "Profile",
     "SelfCheckError",
     "UnsupportedModelError",
     "__version__",
     "info",
+    "register_family",
 ]
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
-_HOMES = {"Explainer": ".explainer", "Explanation": ".explanation", "info": ".environment"}
+_HOMES = {
+    "Explainer": ".explainer",
+    "Explanation": ".explanation",
+    "Family": ".models",
+    "Profile": ".profiling",
+    "info": ".environment",
+    "register_family": ".models",
+}
 
 
 def __getattr__(name: str) -> Any:

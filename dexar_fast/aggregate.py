@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .answer_pass import LayerGradient
+from .layout import ImageLayout
 from .methods import Method
 from .ops import Attention, KeySets, accumulator, score_and_accumulate
+from .stages import stage
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Maps over the C cells of the grid, row by row.
+    """Maps over the C cells of all grids, each row by row.
 
     Attributes:
         token_maps: ``(T, C)`` in [0, 1]; `answer_map` ``(C,)`` in [0, 1].
@@ -32,44 +35,54 @@ class Aggregate:
 
 
 class Accumulator:
-    """Takes one layer after the other; holds ``(T, N)`` sums and ``(T, L, H)`` scores, never a gradient."""
+    """Takes one layer after the other, of T rows or some of them; holds ``(T, N)`` sums and ``(T, L, H)`` scores.
 
-    def __init__(self, n_tokens: int, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
-        self.shape = n_tokens, n_image_keys
+    Args:
+        rows: the T answer rows, counted in the whole answer.
+        n_image_keys: N.
+        method, unfiltered, backend: as for `Explainer.explain`.
+    """
+
+    def __init__(self, rows: slice, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
+        self.rows = rows
+        self.n_image_keys = n_image_keys
         self.method = method
         self.wants_unfiltered = unfiltered
         self.backend = backend
         self._maps: Tensor | None = None
         self.unfiltered: Tensor | None = None
-        self._image: list[Tensor] = []
-        self._text: list[Tensor] = []
-        self._image_min: list[Tensor] = []
+        self._scores: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # of each layer S_img, S_text, minimum: (T, H)
 
+    def begin(self, rows: slice) -> None:
+        """All layers of these rows come next; what was added to them before is forgotten."""
+        for sums in (self._maps, self.unfiltered):
+            if sums is not None:
+                sums[self._own(rows)] = 0
+
+    @stage("ops")
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
         """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
-        d_out, call = gradient.d_out, gradient.attention
+        d_out, call, rows = gradient.d_out, gradient.attention, self._own(gradient.rows)
+        n_rows = self.rows.stop - self.rows.start
         if self._maps is None:
-            self._maps = d_out.new_zeros(self.shape, dtype=accumulator(d_out))
+            self._maps = d_out.new_zeros((n_rows, self.n_image_keys), dtype=accumulator(d_out))
             self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
         scores = score_and_accumulate(
             d_out,
             call.value,
             keys,
-            self._maps,
-            unfiltered=self.unfiltered,
+            self._maps[rows],
+            unfiltered=None if self.unfiltered is None else self.unfiltered[rows],
             score_signal=self.method.score_signal,
             map_signal=self.method.map_signal,
             attention=Attention(call.query, call.key, call.out[0].detach(), call.scale, call.softcap),
             backend=self.backend,
         )
-        self._image.append(scores.image)
-        self._text.append(scores.text)
-        self._image_min.append(scores.image_min)
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of layers added so far."""
-        return len(self._image)
+        if call.layer not in self._scores:
+            image, text, low = (scores.image.new_zeros(n_rows, d_out.shape[1]) for _ in range(3))
+            self._scores[call.layer] = image, text, low
+        for whole, of_rows in zip(self._scores[call.layer], (scores.image, scores.text, scores.image_min)):
+            whole[rows] = of_rows
 
     @property
     def maps(self) -> Tensor:
@@ -85,17 +98,39 @@ class Accumulator:
     @property
     def image_scores(self) -> Tensor:
         """S_img ``(T, L, H)``."""
-        return torch.stack(self._image, dim=1)
+        return self._stacked(0)
 
     @property
     def text_scores(self) -> Tensor:
         """S_text ``(T, L, H)``."""
-        return torch.stack(self._text, dim=1)
+        return self._stacked(1)
 
     @property
     def image_minima(self) -> Tensor:
         """Smallest relu-gradient on the image keys ``(T, L, H)``."""
-        return torch.stack(self._image_min, dim=1)
+        return self._stacked(2)
+
+    def _own(self, rows: slice) -> slice:
+        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
+
+    def _stacked(self, score: int) -> Tensor:
+        return torch.stack([scores[score] for scores in self._scores.values()], dim=1)
+
+
+def joined(parts: Sequence[Accumulator]) -> Accumulator:
+    """One accumulator of rows that follow each other, of the same layers."""
+    first = parts[0]
+    rows = slice(first.rows.start, parts[-1].rows.stop)
+    whole = Accumulator(
+        rows, first.n_image_keys, method=first.method, unfiltered=first.wants_unfiltered, backend=first.backend
+    )
+    whole._maps = torch.cat([part.maps for part in parts])
+    if first.wants_unfiltered:
+        whole.unfiltered = torch.cat([part.unfiltered for part in parts if part.unfiltered is not None])
+    for layer in first._scores:
+        image, text, low = (torch.cat(of_parts) for of_parts in zip(*(part._scores[layer] for part in parts)))
+        whole._scores[layer] = image, text, low
+    return whole
 
 
 def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
@@ -115,12 +150,13 @@ def minmax(x: Tensor) -> Tensor:
     return ((x - low) / span.where(span > 0, 1)).where(span > 0, 0)
 
 
-def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
+@stage("aggregation")
+def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggregate:
     """Normalise and combine what was accumulated.
 
     Args:
         acc: all layers added, at least one.
-        cells: ``(N,)``, the cell of each image token; -1 for one without a place, which belongs to no map.
+        layout: the cells that each image token belongs to; ``minmax`` runs over the cells of all images together.
         normalization: "paper" (Eq. 4-6) or "reference" (the released code).
     """
     image, text = acc.image_scores, acc.text_scores
@@ -134,8 +170,8 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
         maps = (maps - low * weight_sums) * scale
         if unfiltered is not None:
             unfiltered = (unfiltered - low * (image.shape[1] * image.shape[2])) * scale
-    maps = _on_grid(maps, cells)
-    unfiltered = _on_grid(unfiltered, cells) if unfiltered is not None else None
+    maps = layout.to_cells(maps)
+    unfiltered = layout.to_cells(unfiltered) if unfiltered is not None else None
     delta = token_weights(image, text)
     return Aggregate(
         token_maps=minmax(maps),
@@ -147,14 +183,6 @@ def aggregate(acc: Accumulator, cells: Tensor, normalization: str) -> Aggregate:
         if unfiltered is not None
         else None,
     )
-
-
-def _on_grid(maps: Tensor, cells: Tensor) -> Tensor:
-    """``(T, N)`` over image tokens to ``(T, cells)`` over the grid; tokens without a place are left out."""
-    placed = cells >= 0
-    on_grid = maps.new_zeros(len(maps), int(cells.max()) + 1)
-    on_grid[:, cells[placed]] = maps[:, placed]
-    return on_grid
 
 
 def _answer_map(maps: Tensor, delta: Tensor, normalization: str) -> Tensor:

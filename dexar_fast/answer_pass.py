@@ -6,117 +6,259 @@ output of the T answer rows is made a leaf, the rest of the layer runs with grad
     s[t] = < W_lm[y_t], norm_final(h[t]) >        (Eq. 2-3)
     dO   = d(sum_t s[t]) / d(leaf)                 (T, H, D)
 
-gives the gradient with respect to attention as ``dO V^T``. The layer's output goes on detached: its graph is freed.
+gives the gradient with respect to attention as ``dO V^T``. On the gradient path "leaf" this happens while the model
+runs, and the layer's output goes on detached: its graph is freed. On the path "replay" the model runs without
+gradients, and each layer runs once more on the answer rows alone.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from .attention_tap import AttentionCall, tap_attention
-from .errors import UnsupportedModelError
+from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
+from .errors import InputError, UnsupportedModelError
 from .logit_lens import LogitLens
+from .model_state import keeping
 from .models import Decoder
+from .replay import LayerInputs, layer_inputs, replay, watch_outputs
+from .stages import stage
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """A prompt, run.
+    """A prompt, run as far as the answer rows need it.
 
     Attributes:
-        cache: keys and values of all prompt positions but the last.
-        last: ``(1, 1, d)``, input embedding of the last position. It predicts the first answer token, so it runs again,
-            with gradients, as the first answer row.
+        inputs: model inputs of the prompt.
+        cache: keys and values of the prompt, and of answer tokens as far as they ran; None for rows "whole" and
+            "decoder".
+        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder".
+        arguments: everything that the text model was called with for the prompt.
     """
 
-    cache: Cache
-    last: Tensor
+    inputs: Mapping[str, Tensor]
+    cache: Cache | None = None
+    embeddings: Tensor | None = None
+    arguments: Mapping[str, Any] | None = None
+
+    def rewind(self, decoder: Decoder, answer_rows: int) -> None:
+        """Cut the cache back to where answer row ``answer_rows`` is about to run.
+
+        The prompt's last position is the first answer row. A cross-attention's keys are no positions of the prompt.
+        """
+        assert self.cache is not None
+        assert self.embeddings is not None
+        length = self.embeddings.shape[1] - 1 + answer_rows
+        crossing = set() if decoder.family.keys == "sequence" else set(decoder.attentions)
+        for index, layer in enumerate(self.cache.layers):
+            # A run that ended early has left some layers longer than others.
+            surplus = int(layer.get_seq_length()) - length
+            if surplus > 0 and index not in crossing:
+                layer.crop(-surplus)
 
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """What the answer pass hands over for one layer.
+    """What the answer pass hands over for one layer and some rows, T of them.
 
     Attributes:
+        rows: which answer rows.
         d_out: ``(T, H, D)``, gradient of each row's score with respect to the attention output.
         attention: query, key, value and output of the layer's attention.
-        residual_in, residual_out: ``(1, T, d)``, the layer's input and output.
+        inputs: what the layer was called with, for the T rows.
+        residual_out: ``(1, T, d)``, the layer's output.
     """
 
+    rows: slice
     d_out: Tensor
     attention: AttentionCall
-    residual_in: Tensor
+    inputs: LayerInputs
     residual_out: Tensor
 
+    def to(self, device: torch.device) -> LayerGradient:
+        """What scores and maps are made of, on the device that adds up the layers of a model on several devices."""
+        if self.d_out.device == device:
+            return self
+        call = self.attention
+        moved = {name: getattr(call, name).to(device) for name in ("query", "key", "value", "out")}
+        return replace(self, d_out=self.d_out.to(device), attention=replace(call, **moved))
 
+
+class _PromptSeen(Exception):
+    """Ends a run of the base model where its text model begins."""
+
+
+@stage("vision")  # up to the language model
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
-    """Run the prompt once, without gradients."""
-    embeddings: list[Tensor] = []
+    """Run the prompt once, without gradients: wholly for a cache, else up to the text model."""
+    rows = decoder.family.rows
+    if rows == "decoder":
+        return Prefill(inputs)
+    cache = new_cache() if rows == "cached" else None
+    with ExitStack() as stack:
+        seen = stack.enter_context(prompt_call(decoder, stop=rows == "whole"))
+        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(suppress(_PromptSeen))
+        decoder.base(**inputs, past_key_values=cache, use_cache=cache is not None)
+    return Prefill(inputs, cache, seen["inputs_embeds"], seen)
+
+
+def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Prefill | None:
+    """A prompt whose keys and values a caller's cache holds: only what comes before the text model runs.
+
+    None, with a warning, if the cache cannot be cut back to the prompt; the caller's object is not changed.
+
+    Raises:
+        InputError: the family's rows do not run over a cache, or the cache is shorter than the prompt.
+    """
+    if decoder.family.rows != "cached":
+        raise InputError(
+            f"past_key_values: expected None, answers of the family {decoder.family.name!r} do not run over a cache"
+        )
+    with ExitStack() as stack:
+        seen = stack.enter_context(prompt_call(decoder, stop=True))
+        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(suppress(_PromptSeen))
+        decoder.base(**inputs, use_cache=False)
+    n_prompt = seen["inputs_embeds"].shape[1]
+    if cache.get_seq_length() < n_prompt - 1:
+        raise InputError(
+            f"past_key_values: expected the {n_prompt} positions of the prompt; got {cache.get_seq_length()}. Pass the "
+            "cache of the same prompt, images included."
+        )
+    if any(layer.is_sliding and layer.get_seq_length() >= layer.sliding_window for layer in cache.layers):
+        warnings.warn(
+            "past_key_values: layers that keep a sliding window only cannot be cut back to the prompt, which runs "
+            "again. Generate with past_key_values=DynamicCache() to reuse it.",
+            stacklevel=3,
+        )
+        return None
+    return Prefill(inputs, sharing(cache), seen["inputs_embeds"], seen)
+
+
+def sharing(cache: Cache) -> Cache:
+    """A cache of its own on the same tensors: layers replace theirs when they are cut or grow, and never write."""
+    mine = copy(cache)
+    mine.layers = [copy(layer) for layer in cache.layers]
+    return mine
+
+
+def new_cache() -> Cache:
+    """One that can be cut back: without a config every layer keeps all keys, and a window is the mask's business."""
+    return DynamicCache()
+
+
+@contextmanager
+def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, Any]]:
+    """Collect what the text model is called with first, `inputs_embeds` among it; ``stop`` ends the run there."""
+    seen: dict[str, Any] = {}
 
     def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
-        embeddings.append(kwargs["inputs_embeds"][:, -1:])
+        if not seen:
+            seen.update(kwargs)
+            if seen.get("inputs_embeds") is None and decoder.family.rows != "decoder":
+                seen["inputs_embeds"] = decoder.embed(kwargs["input_ids"][0])
+        if stop:
+            raise _PromptSeen
 
-    # Without a config every layer keeps all keys; a sliding window is then the mask's business.
-    cache = DynamicCache()
-    with _removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)), torch.no_grad():
-        decoder.base(**inputs, past_key_values=cache, use_cache=True)
-    cache.crop(-1)
-    return Prefill(cache, embeddings[0])
+    with _removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)):
+        yield seen
 
 
+def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
+    """The call that runs the rows, and what comes before them without a cache."""
+    if decoder.family.rows == "decoder":
+        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[:-1]))[None]
+        inputs = {**prompt.inputs, "decoder_input_ids": ids}
+        return lambda: decoder.base(**inputs, use_cache=False)
+    assert prompt.embeddings is not None  # for mypy: prefill sets both
+    assert prompt.arguments is not None
+    family, arguments, embeddings = decoder.family, prompt.arguments, prompt.embeddings
+    if prompt.cache is not None:
+        prompt.rewind(decoder, rows.start)
+        embeddings = embeddings[:, -1:]
+        if rows.start:
+            # The rows run on from a longer prompt, which ends in the answer token before them.
+            before = answer_ids[: rows.start + 1]
+            arguments = {**arguments, **family.continue_arguments(decoder, arguments, before)}
+            embeddings = decoder.embed(before[-2:-1])
+    of_rows = answer_ids[rows]
+    embeddings = torch.cat((embeddings, decoder.embed(of_rows[:-1])), dim=1)
+    arguments = family.continue_arguments(decoder, arguments, of_rows)
+    return lambda: decoder.text_model(
+        inputs_embeds=embeddings, past_key_values=prompt.cache, use_cache=prompt.cache is not None, **arguments
+    )
+
+
+@stage("answer pass")
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
     answer_ids: Tensor,
+    rows: slice,
     layers: Collection[int],
     lens: LogitLens,
     visit: Callable[[LayerGradient], None],
 ) -> None:
-    """Run the answer rows once, and visit every chosen layer with its gradient, in order.
+    """Run some answer rows, and visit every chosen layer with its gradient, in order.
 
     Args:
         decoder: the model, in eval mode.
-        prompt: its cache is filled further.
-        answer_ids: ``(T,)``.
-        layers: indices of the layers to visit.
-        lens: the score of a layer's residual stream, one seed per row.
+        prompt: its cache holds all positions before the rows at least; it is filled up to the last row.
+        answer_ids: ``(T,)``, the whole answer.
+        rows: which of its tokens are explained; all of them unless there is a cache.
+        layers: indices of the layers to visit, all with an attention that reads the image.
+        lens: the score of a layer's residual stream, one seed for each of these rows.
         visit: called once per layer, grad mode off.
 
     Raises:
         UnsupportedModelError: the model's attention is not seen, or its layers have no gradient.
     """
+    n_rows = rows.stop - rows.start
+    last = slice(-n_rows, None)
     visited: list[int] = []
-    calls: dict[int, AttentionCall] = {}
-    tapped = {decoder.attentions[layer]: layer for layer in layers}
+    calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
     with torch.no_grad(), ExitStack() as stack:
-        rows = torch.cat((prompt.last, decoder.embed(answer_ids[:-1])), dim=1)
-        stack.enter_context(
-            tap_attention(decoder.attention_implementation, tapped, lambda call: calls.update({call.layer: call}))
-        )
+        run = _start(decoder, prompt, answer_ids, rows)
+        tap = _tap(decoder, layers, n_rows, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
+        stack.enter_context(tap)
         for layer in layers:
+            outputs = stack.enter_context(watch_outputs(decoder, layer))
 
-            def leave(_: nn.Module, args: Any, kwargs: Any, output: Any, layer: int = layer) -> Any:
+            def leave(
+                _: nn.Module, args: Any, kwargs: Any, output: Any, layer: int = layer, outputs: Any = outputs
+            ) -> Any:
                 if layer not in calls:
                     return output
-                call = calls.pop(layer)
+                call, leaf = calls.pop(layer)
                 residual = output[0] if isinstance(output, tuple) else output
-                d_out = _tail_gradient(lens, layer, call.out, residual)
-                torch.set_grad_enabled(False)
-                residual = residual.detach()
-                residual_in = args[0] if args else kwargs["hidden_states"]
-                visit(LayerGradient(d_out, call, residual_in, residual))
+                inputs = layer_inputs(decoder, layer, args, kwargs, outputs).at(last)
+                if leaf is None:
+                    leaf = call.out.detach().requires_grad_()
+                    with torch.enable_grad():
+                        d_out = _tail_gradient(lens, layer, leaf, replay(decoder, layer, inputs, leaf))
+                else:
+                    d_out = _tail_gradient(lens, layer, leaf, residual[:, last])
+                    torch.set_grad_enabled(False)
+                    residual = residual.detach()
+                    output = (residual, *output[1:]) if isinstance(output, tuple) else residual
+                visit(LayerGradient(rows, d_out[0, last], call, inputs, residual[:, last]))
                 visited.append(layer)
-                return (residual, *output[1:]) if isinstance(output, tuple) else residual
+                return output
 
             stack.enter_context(_removing(decoder.layers[layer].register_forward_hook(leave, with_kwargs=True)))
-        decoder.base(inputs_embeds=rows, past_key_values=prompt.cache, use_cache=True)
+        run()
     missing = sorted(set(layers) - set(visited))
     if missing:
         raise UnsupportedModelError(
@@ -125,6 +267,22 @@ def run_rows(
         )
 
 
+def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall) -> AbstractContextManager[None]:
+    family = decoder.family
+    layer_of = {decoder.attentions[layer]: layer for layer in layers}
+    if family.tap == "projections":
+        return tap_projections(layer_of, family.projection, on_call, n_rows=n_rows)
+    return tap_attention(
+        decoder.attention_implementation,
+        layer_of,
+        on_call,
+        n_rows=n_rows,
+        cross=family.keys != "sequence",
+        leaf=family.gradient_path == "leaf",
+    )
+
+
+@stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
     scores = lens(layer, residual)
     d_out = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)[0] if scores.requires_grad else None
@@ -133,7 +291,7 @@ def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) 
             f"model: layer {layer}'s output does not depend differentiably on its attention. Its weights (quantised or "
             "compiled) have no backward; load the model unquantised or in a format with gradients."
         )
-    return d_out[0]
+    return d_out
 
 
 @contextmanager

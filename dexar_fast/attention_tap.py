@@ -1,9 +1,10 @@
 """See query, key and value of a layer's attention, and make its output a leaf, whatever attention the model uses.
 
-Every decoder of transformers looks its attention function up by name (`sdpa`, `eager`, `flash_attention_2`,
+Nearly every decoder of transformers looks its attention function up by name (`sdpa`, `eager`, `flash_attention_2`,
 `flex_attention`, ...) in one registry. Inside `tap_attention` the entry of that name is a wrapper that calls the
 original and lets other modules (the vision tower, other models) pass through. Name and masks stay what they were, so
-no code that compares the name changes its behaviour.
+no code that compares the name changes its behaviour. `tap_projections` is for the few models that call no registered
+function: hooks on the projections before and behind attention see the same, but cannot put a leaf in its place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +32,12 @@ class AttentionCall:
 
     Attributes:
         layer: index of the decoder layer, from 0.
-        query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, the cache included.
-        out: ``(T, H, D)``, the attention output as a leaf that requires grad.
+        query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, the cache included; keys that no
+            answer row of a cross-attention sees are left out.
+        out: ``(1, T, H, D)``, the attention output, detached.
         scale: factor on the attention logits.
-        softcap: cap on the attention logits, or None.
         window: number of keys that a row sees under a sliding window, or None.
+        softcap: the logits are ``softcap * tanh(logits / softcap)``, or None.
     """
 
     layer: int
@@ -44,15 +46,19 @@ class AttentionCall:
     value: Tensor
     out: Tensor
     scale: float
-    softcap: float | None
     window: int | None
+    softcap: float | None = None
+
+
+# Receives what was seen, and the whole attention output ``(1, S, H, D)`` of all S rows that ran: a leaf, or None.
+OnCall = Callable[[AttentionCall, Tensor | None], None]
 
 
 @contextmanager
 def tap_attention(
-    name: str, layer_of: Mapping[nn.Module, int], on_call: Callable[[AttentionCall], None]
+    name: str, layer_of: Mapping[nn.Module, int], on_call: OnCall, *, n_rows: int, cross: bool, leaf: bool
 ) -> Iterator[None]:
-    """Make the attention output of some modules a leaf, and switch grad mode on behind it.
+    """See some modules' attention; make its output a leaf and switch grad mode on behind it if asked to.
 
     The caller switches grad mode off again where the layer ends. The registry is restored on exit, also after an
     exception.
@@ -61,11 +67,42 @@ def tap_attention(
         name: the attention implementation of the decoder, `config._attn_implementation`.
         layer_of: attention modules to tap, and the index of their layers. Others pass through.
         on_call: receives what was seen.
+        n_rows: T; the last T rows are the answer's.
+        cross: the modules attend to an encoder's states, under a mask that is the same for all answer rows.
+        leaf: make the output a leaf.
     """
     with _ONE_TAP_AT_A_TIME:
         overridden = name in ALL_ATTENTION_FUNCTIONS._local_mapping
         original = ALL_ATTENTION_FUNCTIONS.get(name)  # None for "eager", which each modelling file defines for itself
-        ALL_ATTENTION_FUNCTIONS[name] = _tapped(original, layer_of, on_call)
+        owner = threading.get_ident()
+
+        def tapped(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor | None]:
+            function = original or _eager_attention(module)
+            out, probabilities = function(module, query, key, value, attention_mask, **kwargs)
+            if module not in layer_of or threading.get_ident() != owner:
+                return out, probabilities
+            if cross:
+                key, value = _seen_keys(key, value, attention_mask, n_rows)
+            scale = kwargs.get("scaling")
+            out = out.detach().requires_grad_(leaf)
+            call = AttentionCall(
+                layer=layer_of[module],
+                query=query[0, :, -n_rows:].transpose(0, 1),
+                key=key[0],
+                value=value[0],
+                out=out.detach()[:, -n_rows:],
+                scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                window=kwargs.get("sliding_window"),
+                softcap=kwargs.get("softcap"),
+            )
+            on_call(call, out if leaf else None)
+            if leaf:
+                torch.set_grad_enabled(True)
+            return out, probabilities
+
+        ALL_ATTENTION_FUNCTIONS[name] = tapped
         try:
             yield
         finally:
@@ -75,37 +112,55 @@ def tap_attention(
                 del ALL_ATTENTION_FUNCTIONS[name]
 
 
-def _tapped(
-    original: Callable[..., Any] | None, layer_of: Mapping[nn.Module, int], on_call: Callable[[AttentionCall], None]
-) -> Callable[..., Any]:
-    """The registry's entry while a tap is open."""
-    owner = threading.get_ident()
+@contextmanager
+def tap_projections(
+    layer_of: Mapping[nn.Module, int], projection: str, on_call: OnCall, *, n_rows: int
+) -> Iterator[None]:
+    """See the attention of modules that call no registered function, between their projections.
 
-    def tapped(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        function = original or _eager_attention(module)
-        out, probabilities = function(module, query, key, value, attention_mask, **kwargs)
-        if module not in layer_of or threading.get_ident() != owner:
-            return out, probabilities
-        out = out.detach().requires_grad_()
-        scale = kwargs.get("scaling")
-        on_call(
-            AttentionCall(
-                layer=layer_of[module],
-                query=query[0].transpose(0, 1),
-                key=key[0],
-                value=value[0],
-                out=out,
-                scale=query.shape[-1] ** -0.5 if scale is None else scale,
-                softcap=kwargs.get("softcap"),
-                window=kwargs.get("sliding_window"),
-            )
-        )
-        torch.set_grad_enabled(True)
-        return out, probabilities
+    Args:
+        layer_of: attention modules, with `q_proj`, `k_proj`, `v_proj` and `num_heads`, and the index of their layers.
+        projection: name of the output projection.
+        on_call, n_rows: as for `tap_attention`; the leaf is None.
+    """
+    with ExitStack() as stack:
+        for module, layer in layer_of.items():
+            seen: dict[str, Tensor] = {}
 
-    return tapped
+            def keep(_m: nn.Module, _a: Any, out: Tensor, *, name: str, seen: dict[str, Tensor] = seen) -> None:
+                seen[name] = out
+
+            def leave(
+                _m: nn.Module,
+                args: Any,
+                module: Any = module,
+                layer: int = layer,
+                seen: dict[str, Tensor] = seen,
+            ) -> None:
+                if not seen:  # a replay runs the output projection alone
+                    return
+                width = args[0].shape[-1] // module.num_heads
+                query, key, value = (seen.pop(name).detach()[0].unflatten(-1, (-1, width)) for name in "qkv")
+                out = args[0].detach().unflatten(-1, (-1, width))[:, -n_rows:]
+                key, value = key.transpose(0, 1), value.transpose(0, 1)
+                on_call(AttentionCall(layer, query[-n_rows:], key, value, out, width**-0.5, None), None)
+
+            for name in "qkv":
+                hook = module.get_submodule(f"{name}_proj").register_forward_hook(
+                    lambda m, a, out, name=name, keep=keep: keep(m, a, out, name=name)
+                )
+                stack.callback(hook.remove)
+            stack.callback(module.get_submodule(projection).register_forward_pre_hook(leave).remove)
+        yield
+
+
+def _seen_keys(key: Tensor, value: Tensor, mask: Any, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Keys and values without those that the mask ``(1, 1, S, K)`` hides from every answer row."""
+    if not isinstance(mask, Tensor):
+        return key, value
+    of_rows = mask[0, 0, -n_rows:]
+    seen = of_rows.any(dim=0) if mask.dtype == torch.bool else (of_rows == 0).any(dim=0)
+    return (key, value) if bool(seen.all()) else (key[:, :, seen], value[:, :, seen])
 
 
 def _eager_attention(module: nn.Module) -> Callable[..., Any]:

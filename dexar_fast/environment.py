@@ -19,11 +19,13 @@ def info() -> dict[str, Any]:
     Returns:
         `dexar_fast`, `python`, `packages` (name to version, None where not installed), `system`, `cpu`, `cores`,
         `threads` (that torch uses), `devices` (a list of GPUs with `name`, `memory_gib` and `capability`),
-        `cuda` (the version torch was built for, or None) and `backends` (names for `backend=`).
+        `cuda` (the version torch was built for, or None), `backends` (names for `backend=`), `missing_backends` (name
+        to the reason), `auto_backend` (device type to what "auto" takes there in float32) and `cpu_instructions` (what
+        the C++ kernels run with, or None without them).
     """
     import torch
 
-    from .ops import available_backends
+    from .ops import available_backends, missing_backends, resolve_backend
 
     return {
         "dexar_fast": __version__,
@@ -36,6 +38,12 @@ def info() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "devices": [_device(index) for index in range(torch.cuda.device_count())],
         "backends": available_backends(),
+        "missing_backends": missing_backends(),
+        "auto_backend": {
+            device: resolve_backend("auto", torch.device(device), torch.float32)
+            for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+        },
+        "cpu_instructions": _cpu_instructions(),
     }
 
 
@@ -44,6 +52,16 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _cpu_instructions() -> str | None:
+    from .ops import available_backends
+
+    if "cpp" not in available_backends():
+        return None
+    from .ops.cpp_library import instruction_sets
+
+    return instruction_sets()[0]
 
 
 def _processor() -> str:

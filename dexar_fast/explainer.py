@@ -13,26 +13,31 @@ import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate
+from .answer_pass import Prefill, take_up
 from .errors import InputError, UnsupportedModelError
-from .explanation import Explanation, Floats
+from .explanation import Explanation, Floats, Maps
 from .generation import generate_answer
-from .geometry import Grid
-from .images import ImageInput, load_image
+from .images import ImageInput, load_images
 from .layers import LayerSelection
+from .layout import ImageLayout
 from .loading import load_model
 from .logit_lens import LogitLens, token_lens
-from .model_state import evaluating
+from .model_report import ModelReport, probe_image
+from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
 from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
+from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
+from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
-from .request import Request, make_request
+from .request import Request, lay_out, make_request
+from .stream import AnswerStream, ExplainingStreamer, StreamedToken
 from .tokens import token_pieces
 
 
@@ -44,7 +49,8 @@ class Explainer:
     answer passes take turns); one model must not be used by another thread meanwhile.
 
     Args:
-        model: a transformers model of a supported family, on its device.
+        model: a transformers model of a supported family, on its device or devices; it may be compiled, hold LoRA
+            adapters of peft, or be offloaded by accelerate.
         processor: its processor; without one only `explain_ids` works and tokens are shown as ids.
         backend: implementation of the ops, "auto" or a name of `dexar_fast.ops.available_backends`.
 
@@ -56,8 +62,14 @@ class Explainer:
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
     ) -> None:
+        model = unwrapped(model)
         self.family = family_of(model.config)
-        on_meta = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+        on_meta = [
+            f"{path}.{name}"
+            for path, module in model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.is_meta and name not in offloaded_weights(module)
+        ]
         if on_meta:
             raise UnsupportedModelError(
                 f"model: {len(on_meta)} weights are on the meta device (first: {on_meta[0]}), they have no values. "
@@ -80,6 +92,7 @@ class Explainer:
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
         backend: str = "auto",
+        self_test: bool = True,
     ) -> Explainer:
         """Load a model and its processor.
 
@@ -90,19 +103,62 @@ class Explainer:
                 float16 arithmetic; or a torch dtype or its name.
             attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None leaves it to transformers.
             backend: as for the constructor.
+            self_test: run `self_test` on the loaded model: one forward pass over a small picture.
 
         Raises:
             UnsupportedModelError: the model's family is not supported.
             InputError: unknown dtype, or no such model.
+            SelfCheckError, NotFiniteError: the self-test failed.
         """
         loaded = load_model(model, device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)
+        if self_test:
+            explainer.self_test()
         return explainer
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of the processor, as the family asks for it."""
+        family = self.family
+        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+
+    def self_test(self) -> ModelReport:
+        """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).
+
+        Raises:
+            InputError: no processor.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        image = probe_image()
+        prompt = "a"
+        if self.processor is not None:
+            prompt = self.prompt_encoder.probe()
+        inputs, answer_ids = self.encode([image], prompt, "a")
+        self.checked_layers.clear()
+        options = self.check_options(None, "dexar", "paper", "all_non_image", False)
+        request, sums = self.run(inputs, answer_ids[:1], options, image_sizes=[image.size])
+        self.checked_layers.clear()  # the first real prompt is longer, and checked too
+        grids = request.layout.grids
+        return ModelReport(
+            model=self.model_name,
+            model_class=type(self.model).__name__,
+            family=self.family.name,
+            layers=len(self.decoder.layers),
+            explained_layers=options.layers,
+            heads=sums.image_scores.shape[2],
+            keys=self.family.keys,
+            image_tokens=len(request.image_keys),
+            grid=(grids[0].rows, grids[0].cols) if grids else None,
+            gradient_path=self.family.gradient_path,
+            attention=self.decoder.attention_implementation,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            device=str(main_device(self.model)),
+        )
 
     def explain(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         prompt: str,
         answer: str | None = None,
         *,
@@ -111,13 +167,15 @@ class Explainer:
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        row_chunk: int | str = "auto",
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
 
         Args:
-            image: a PIL image, a path, or ``(height, width, 3)`` uint8.
+            image: a PIL image, a path, or ``(height, width, 3)`` uint8; or a list of these, in the prompt's order.
             prompt: what the user asks; put into the model's chat template, unless it holds the image token itself.
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
@@ -129,7 +187,12 @@ class Explainer:
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
                 "generated_only", or ``(P + T,)`` bool over prompt and answer.
             unfiltered: also compute the maps with every head weight 1.
+            thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
+                "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.
+            row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
+                most. It changes memory and speed, and the result by rounding. Where the rows do not fit after all, half
+                as many run, with a warning.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -141,29 +204,32 @@ class Explainer:
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
-        picture = load_image(image)
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
+        pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids = self.encode(picture, prompt, answer, max_new_tokens=max_new_tokens, report=report)
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
             template = None
             if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = PromptEncoder(self.processor)
-                of_prompt = encoder.template(picture, prompt, inputs["input_ids"][0])
+                encoder = self.prompt_encoder
+                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
                 template = torch.cat((of_prompt, encoder.special(answer_ids)))
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self._explain(inputs, answer_ids, options, template, picture, settings, report)
+            return self._explain(inputs, answer_ids, options, template, pictures, settings, report, ran)
 
     def explain_ids(
         self,
         model_inputs: Mapping[str, Tensor],
         answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int],
         *,
-        image: ImageInput | None = None,
+        image: ImageInput | Sequence[ImageInput] | None = None,
         layers: LayerSelection = None,
         method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
+        thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
+        past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
@@ -171,10 +237,14 @@ class Explainer:
         Args:
             model_inputs: what the processor returned for the prompt: `input_ids` ``(1, P)``, `pixel_values`, ...
             answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
-            image: the picture to show behind the maps; it needs the processor, which says how the picture was cropped.
-                Without it the result has none, and its grid is in model pixels.
-            layers, method, normalization, text_set, unfiltered, progress: as for `explain`; the text set
-                "content_only" needs `explain`.
+            image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
+                map; they need the processor, which says how a picture was cropped. Without them the result has none,
+                and its grid is in model pixels.
+            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, progress: as for `explain`; the
+                text set "content_only" needs `explain`.
+            past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
+                does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
+                sliding window only) is of no use: the prompt runs, with a warning.
 
         Returns:
             `Explanation`.
@@ -182,11 +252,132 @@ class Explainer:
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = check_options(layers, method, normalization, text_set, unfiltered, len(self.decoder.layers))
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
         inputs, ids = self.tensors(model_inputs, answer_ids)
-        picture = None if image is None else load_image(image)
+        pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
-            return self._explain(inputs, ids, options, None, picture, {"prompt": None, "generated": False}, report)
+            ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
+            settings = {"prompt": None, "generated": False}
+            return self._explain(inputs, ids, options, None, pictures, settings, report, ran)
+
+    def stream(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        *,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+    ) -> AnswerStream:
+        """Each token of the model's own answer with its map, soon after it was written.
+
+        Args:
+            block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
+                cost is about one forward over the block's tokens per block.
+            image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
+                normalisation "paper"; the text set "content_only" needs `explain`.
+
+        Returns:
+            `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+            UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        pictures = load_images(image)
+        inputs, _ = self.encode(pictures, prompt, "")
+        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+        streamer = ExplainingStreamer(
+            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+        )
+        return AnswerStream(streamer, max_new_tokens)
+
+    def streamer(
+        self,
+        model_inputs: Mapping[str, Tensor],
+        on_token: Callable[[StreamedToken], None],
+        *,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        block: int = 16,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        text_set: TextSet = "all_non_image",
+        thumbnail: str = "blend",
+    ) -> ExplainingStreamer:
+        """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
+
+        Args:
+            model_inputs: what `generate` is called with for the prompt.
+            on_token: called with each token and its map.
+            image: as for `explain_ids`.
+            block, layers, method, text_set, thumbnail: as for `stream`.
+
+        Raises:
+            InputError: an argument is not usable, or the family's answers do not run over a cache.
+        """
+        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
+        inputs, _ = self.tensors(model_inputs, [])
+        pictures = None if image is None else load_images(image)
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+
+    def check_options(
+        self,
+        layers: LayerSelection,
+        method: str,
+        normalization: str,
+        text_set: TextSet,
+        unfiltered: bool,
+        thumbnail: str = "blend",
+        row_chunk: int | str = "auto",
+    ) -> Options:
+        """The options of one call to this model, checked.
+
+        Raises:
+            InputError: one of them is not usable.
+        """
+        return check_options(
+            layers,
+            method,
+            normalization,
+            text_set,
+            unfiltered,
+            len(self.decoder.layers),
+            with_attention=self.decoder.attentions,
+            thumbnail=thumbnail,
+            row_chunk=row_chunk,
+        )
+
+    def profile(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        trace: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Profile:
+        """Where the time and memory of `explain` go, for this model and these lengths.
+
+        Explains once to warm up, then once with a clock on every stage, and runs the same tokens once without
+        explaining.
+
+        Args:
+            image, prompt, answer, options: as for `explain`.
+            trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
+                chrome://tracing; explains once more, because recording every operation takes time itself.
+
+        Returns:
+            `Profile`; print it, or take its `stages`.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+            OSError: the trace cannot be written.
+        """
+        return profile(self, image, prompt, answer, trace=trace, **options)
 
     def run(
         self,
@@ -195,9 +386,11 @@ class Explainer:
         options: Options,
         *,
         template: Tensor | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
+        ran: Prefill | None = None,
+        rows: slice | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -205,15 +398,17 @@ class Explainer:
             inputs, answer_ids: as `tensors` or `encode` return them.
             options: as `check_options` returns them.
             template: ``(P + T,)`` bool, which tokens are the template's; the text set "content_only" needs it.
-            image_size: ``(width, height)`` of the user's image in pixels.
+            image_sizes: ``(width, height)`` of the user's images in pixels.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
+            ran: the prompt, if it ran already.
+            rows: the answer tokens to explain, None for all.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
         with evaluating(self.model):
-            layout = self.family.layout(self.model, self.processor, inputs, image_size)
+            layout = lay_out(self.decoder, self.processor, inputs, image_sizes, options.thumbnail)
             request = make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
             lens = token_lens(self.decoder, answer_ids)
             if adapt is not None:
@@ -228,6 +423,9 @@ class Explainer:
                 backend=self.backend,
                 checked=self.checked_layers,
                 report=report,
+                row_chunk=options.row_chunk,
+                prompt=ran,
+                rows=rows,
             )
         return request, sums
 
@@ -244,11 +442,13 @@ class Explainer:
             ids = ids[0]
         if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
             raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
-        if "input_ids" not in model_inputs:
+        if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
-        device, dtype = self.model.device, self.model.dtype
+        device, dtype = main_device(self.model), self.model.dtype
         inputs = {}
         for name, value in model_inputs.items():
+            if name == "labels":  # some processors add them; they only serve training
+                continue
             if not isinstance(value, Tensor):
                 raise InputError(
                     f"model_inputs: expected tensors; {name} is {type(value).__name__}. Use return_tensors='pt'."
@@ -258,30 +458,42 @@ class Explainer:
 
     def encode(
         self,
-        image: Image.Image,
+        images: Sequence[Image.Image],
         prompt: str,
         answer: str | None,
         *,
         max_new_tokens: int = 256,
         report: ProgressCallback = silent,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Model inputs of the prompt, and the ids ``(T,)`` of the answer, written by the model if None.
+        """Model inputs of prompt and images, and the ids ``(T,)`` of the answer, written by the model if None.
 
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
+        inputs, ids, _ = self._encode(images, prompt, answer, max_new_tokens, report)
+        return inputs, ids
+
+    def _encode(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer: str | None,
+        max_new_tokens: int,
+        report: ProgressCallback,
+    ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
+        """As `encode`; and the prompt as it ran while the model wrote the answer."""
         if self.processor is None:
             raise InputError(
                 "processor: expected one to encode image and prompt; this Explainer has none. "
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
-        encoder = PromptEncoder(self.processor)
+        encoder = self.prompt_encoder
         given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
-        inputs, ids = self.tensors(encoder.encode(image, prompt), given)
+        inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
-            return inputs, ids
+            return inputs, ids, None
         with evaluating(self.model):
-            return inputs, generate_answer(self.model, inputs, max_new_tokens, report)
+            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
     def _explain(
         self,
@@ -289,27 +501,49 @@ class Explainer:
         answer_ids: Tensor,
         options: Options,
         template: Tensor | None,
-        image: Image.Image | None,
+        images: Sequence[Image.Image] | None,
         settings: dict[str, Any],
         report: ProgressCallback,
+        ran: Prefill | None,
     ) -> Explanation:
         request, sums = self.run(
             inputs,
             answer_ids,
             options,
             template=template,
-            image_size=None if image is None else image.size,
+            image_sizes=None if images is None else [image.size for image in images],
             report=report,
+            ran=ran,
         )
-        text_set = options.text_set
+        settings = {**settings, "cache": "none" if self.family.rows != "cached" else "new" if ran is None else "reused"}
+        return self.result(request, sums, options, images, settings)
+
+    def result(
+        self,
+        request: Request,
+        sums: Accumulator,
+        options: Options,
+        images: Sequence[Image.Image] | None,
+        settings: Mapping[str, Any],
+    ) -> Explanation:
+        """The explanation of the rows that were summed up.
+
+        Args:
+            request, sums: as `run` returns them.
+            options: those of the run.
+            images: the user's, or None.
+            settings: what else the result is to record.
+        """
+        text_set, ids = options.text_set, request.answer_ids
+        pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
         return _explanation(
-            aggregate(sums, request.layout.cells.to(answer_ids.device), options.normalization),
+            aggregate(sums, request.layout, options.normalization),
             sums,
-            request.layout.grid,
-            tokens=token_pieces(getattr(self.processor, "tokenizer", None), answer_ids.tolist()),
-            token_ids=answer_ids,
+            request.layout,
+            tokens=pieces[sums.rows],
+            token_ids=ids[sums.rows],
             layers=options.layers,
-            image=image,
+            images=images,
             settings={
                 **settings,
                 **self._provenance(),
@@ -318,7 +552,9 @@ class Explainer:
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "unfiltered": options.unfiltered,
-                "prompt_ids": inputs["input_ids"][0].tolist(),
+                "thumbnail": options.thumbnail,
+                "row_chunk": options.row_chunk,
+                "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
         )
 
@@ -329,10 +565,10 @@ class Explainer:
             "model_class": type(self.model).__name__,
             "family": self.family.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(self.model.device),
+            "device": str(main_device(self.model)),
             "attention": self.decoder.attention_implementation,
-            "gradient_path": "leaf",
-            "backend": resolve_backend(self.backend, self.model.device, self.model.dtype),
+            "gradient_path": self.family.gradient_path,
+            "backend": resolve_backend(self.backend, main_device(self.model), self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,
@@ -345,32 +581,32 @@ class Explainer:
 def _explanation(
     maps: Aggregate,
     scores: Accumulator,
-    grid: Grid,
+    layout: ImageLayout,
     *,
     tokens: list[str],
     token_ids: Tensor,
     layers: tuple[int, ...],
-    image: Image.Image | None,
+    images: Sequence[Image.Image] | None,
     settings: dict[str, Any],
 ) -> Explanation:
-    """The result in numpy, the maps in the shape of the grid."""
+    """The result in numpy, the maps in the shape of their grids."""
 
-    def shaped(flat: Tensor | None) -> Floats | None:
-        return None if flat is None else _numpy(flat).reshape(*flat.shape[:-1], grid.rows, grid.cols)
+    def shaped(flat: Tensor | None) -> Maps | None:
+        return None if flat is None else one_or_tuple(layout.per_image(_numpy(flat)))
 
     return Explanation(
         tokens=tokens,
         token_ids=token_ids.cpu().numpy(),
-        token_maps=_numpy(maps.token_maps).reshape(-1, grid.rows, grid.cols),
-        answer_map=_numpy(maps.answer_map).reshape(grid.rows, grid.cols),
+        token_maps=shaped(maps.token_maps),
+        answer_map=shaped(maps.answer_map),
         token_weights=_numpy(maps.token_weights),
         image_scores=_numpy(scores.image_scores),
         text_scores=_numpy(scores.text_scores),
         token_map_ranges=_numpy(maps.token_map_ranges),
         layers=layers,
-        grid=grid,
+        grid=one_or_tuple(layout.grids) if layout.grids else None,
         settings=settings,
-        image=image,
+        image=None if images is None else one_or_tuple(images),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
         unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
     )

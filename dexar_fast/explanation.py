@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from PIL import Image
 
 from .errors import InputError
 from .geometry import Grid
+from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
 from .tokens import word_spans
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.floating[Any]]
+# One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
+Maps = Any
+PerImage = Any
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,27 @@ class Word:
     Attributes:
         text: the word without surrounding white space.
         start, stop: its tokens are ``tokens[start:stop]``.
-        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation.
+        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
+            images a tuple, one per image.
         weight: the largest ``delta`` of its tokens.
     """
 
     text: str
     start: int
     stop: int
-    map: Floats
+    map: Maps
     weight: float
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    Where the model reads the image through N queries that have no place (BLIP-2), there is no 2-D map: `grid` is None,
+    ``token_maps`` is ``(T, N)`` and ``answer_map`` ``(N,)``, the scores per query.
+
+    Of a prompt with several images (or video frames), maps, `grid` and `image` are tuples, one entry per image in the
+    prompt's order; [0, 1] then spans all of them, so that images can be compared. `of_image` gives one of them alone.
 
     Attributes:
         tokens: T pieces of the answer as text; joined they are the answer.
@@ -63,18 +74,18 @@ class Explanation:
 
     tokens: list[str]
     token_ids: NDArray[np.int64]
-    token_maps: Floats
-    answer_map: Floats
+    token_maps: Maps
+    answer_map: Maps
     token_weights: Floats
     image_scores: Floats
     text_scores: Floats
     token_map_ranges: Floats
     layers: tuple[int, ...]
-    grid: Grid
+    grid: PerImage
     settings: dict[str, Any] = field(default_factory=dict)
-    image: Image.Image | None = None
-    unfiltered_token_maps: Floats | None = None
-    unfiltered_answer_map: Floats | None = None
+    image: PerImage = None
+    unfiltered_token_maps: Maps = None
+    unfiltered_answer_map: Maps = None
 
     @property
     def answer(self) -> str:
@@ -85,6 +96,41 @@ class Explanation:
     def prompt(self) -> str:
         """The prompt as the user gave it; empty when only ids were given."""
         return str(self.settings.get("prompt") or "")
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Where the cells lie on each image; empty if there is no 2-D map."""
+        return () if self.grid is None else as_tuple(self.grid)
+
+    def require_map(self) -> None:
+        """Raise InputError if there is no 2-D map to draw."""
+        if self.grid is None:
+            raise InputError(
+                f"explanation: a {self.settings.get('family', '')} model reads the image through "
+                f"{self.answer_map.shape[0]} queries, which have no place on it: there is no map to draw. "
+                "token_maps (T, N) and answer_map (N,) are the scores of the queries."
+            )
+
+    def of_image(self, index: int) -> Explanation:
+        """The same with the maps of one image alone; scores, weights and the range of [0, 1] stay those of all.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        _item(self.grids, index, "image")
+
+        def one(values: Any) -> Any:
+            return None if values is None else as_tuple(values)[index]
+
+        return replace(
+            self,
+            token_maps=one(self.token_maps),
+            answer_map=one(self.answer_map),
+            grid=one(self.grid),
+            image=one(self.image),
+            unfiltered_token_maps=one(self.unfiltered_token_maps),
+            unfiltered_answer_map=one(self.unfiltered_answer_map),
+        )
 
     def words(self) -> list[Word]:
         """Tokens grouped into words, with their maps and weights.
@@ -99,6 +145,7 @@ class Explanation:
         token: int | None = None,
         *,
         word: int | None = None,
+        image: int = 0,
         heatmap_opacity: float = DEFAULT_OPACITY,
         colormap: str = DEFAULT_COLORMAP,
     ) -> Image.Image:
@@ -107,6 +154,7 @@ class Explanation:
         Args:
             token: index of a token, negative from the end; None for the answer map.
             word: index into `words()`, instead of a token.
+            image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
@@ -115,8 +163,10 @@ class Explanation:
         """
         from .render.overlay import overlay
 
-        cell_map = self._map(token, word)
-        return overlay(self.image, cell_map, self.grid, heatmap_opacity=heatmap_opacity, colormap=colormap)
+        self.require_map()
+        cell_map = _item(as_tuple(self._map(token, word)), image, "image")
+        picture = None if self.image is None else as_tuple(self.image)[image]
+        return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
 
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure of the answer map and the token maps: see `dexar_fast.render.plot.plot`."""
@@ -153,17 +203,25 @@ class Explanation:
         return load(path)
 
     def _word(self, start: int, stop: int) -> Word:
-        low, high = self.token_map_ranges[start:stop].T[..., None, None]
-        total = (low + self.token_maps[start:stop] * (high - low)).sum(axis=0)
+        maps = as_tuple(self.token_maps)
+        low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
+        totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
         text = "".join(self.tokens[start:stop]).strip()
-        return Word(text, start, stop, minmax(total), float(self.token_weights[start:stop].max()))
+        # [0, 1] spans all images, as it does for tokens.
+        flat = minmax(np.concatenate([total.ravel() for total in totals]))
+        parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
+        word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
+        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()))
 
-    def _map(self, token: int | None, word: int | None) -> Floats:
+    def _map(self, token: int | None, word: int | None) -> Maps:
         if token is not None and word is not None:
             raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
         if word is not None:
             return self._word(*_item(word_spans(self.tokens), word, "word")).map
-        return self.answer_map if token is None else _item(self.token_maps, token, "token")
+        if token is None:
+            return self.answer_map
+        _item(self.tokens, token, "token")
+        return one_or_tuple([of_image[token] for of_image in as_tuple(self.token_maps)])
 
 
 def minmax(values: Floats) -> Floats:

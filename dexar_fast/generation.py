@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from torch import Tensor
+from transformers import Cache
 
+from .answer_pass import Prefill, new_cache, prompt_call
 from .errors import InputError
+from .model_state import keeping
+from .models import Decoder
 from .progress import ProgressCallback
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from .stages import stage
 
 
 class _CountTokens:
@@ -28,36 +31,65 @@ class _CountTokens:
         pass
 
 
+@stage("generation")
 def generate_answer(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
-) -> Tensor:
+    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
+) -> tuple[Tensor, Prefill | None]:
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
+
+    Also the prompt as it ran, with the cache that generation filled, so that it need not run again; None for families
+    whose rows do not run over a cache.
 
     Raises:
         InputError: ``max_new_tokens`` is below one, or the model ended at once.
     """
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
-    generator: Any = model
-    ids = generator.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        # A checkpoint's sampling settings would only cause warnings.
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        return_dict_in_generate=False,
-        streamer=_CountTokens(progress, max_new_tokens),
-    )
-    answer: Tensor = ids[0, inputs["input_ids"].shape[1] :]
-    ends = generator.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    if len(answer) and int(answer[-1]) in ends:
+    behind_encoder = decoder.family.rows == "decoder"
+    cache = new_cache() if decoder.family.rows == "cached" else None
+    watched: AbstractContextManager[dict[str, Any]] = nullcontext({}) if cache is None else prompt_call(decoder)
+    with watched as seen:
+        ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache)
+    start = len(decoder.start_ids(inputs)) if behind_encoder else inputs["input_ids"].shape[1]
+    answer: Tensor = ids[0, start:]
+    if len(answer) and int(answer[-1]) in end_ids(decoder):
         answer = answer[:-1]
     if len(answer) == 0:
         raise InputError(
             "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
         )
-    return answer
+    prompt = None if cache is None else Prefill(inputs, cache, seen["inputs_embeds"], seen)
+    return answer, prompt
+
+
+def write(
+    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, streamer: Any, cache: Cache | None
+) -> Tensor:
+    """What `generate` returns, ``(1, n)``, greedily.
+
+    Raises:
+        InputError: ``max_new_tokens`` is below one.
+    """
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
+    generator: Any = decoder.model
+    with keeping(decoder.base, decoder.family.run_state):
+        ids: Tensor = generator.generate(
+            **inputs,
+            **({} if cache is None else {"past_key_values": cache}),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # A checkpoint's sampling settings would only cause warnings.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            return_dict_in_generate=False,
+            streamer=streamer,
+        )
+    return ids
+
+
+def end_ids(decoder: Decoder) -> list[int]:
+    """Ids that end an answer."""
+    config: Any = decoder.model.generation_config
+    ids = config.eos_token_id
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]

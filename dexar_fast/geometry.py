@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -24,7 +26,7 @@ class Grid:
 
     rows: int
     cols: int
-    box: tuple[float, float, float, float]
+    box: Box
     image_size: tuple[int, int]
 
     @property

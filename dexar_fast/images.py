@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,18 @@ from PIL import Image, ImageOps
 from .errors import InputError
 
 ImageInput = Image.Image | str | PathLike[str] | NDArray[np.uint8]
+
+
+def load_images(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
+    """One image, or a list or tuple of them, as `load_image` reads each.
+
+    Raises:
+        InputError: as for `load_image`, or an empty list.
+    """
+    several: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
+    if not several:
+        raise InputError("image: expected at least one; got an empty list")
+    return [load_image(image) for image in several]
 
 
 def load_image(image: ImageInput) -> Image.Image:

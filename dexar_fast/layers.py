@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import SupportsIndex
 
 from .errors import InputError
@@ -10,17 +10,35 @@ from .errors import InputError
 LayerSelection = SupportsIndex | tuple[int, int] | Sequence[int] | None
 
 
-def select_layers(layers: LayerSelection, n_layers: int) -> tuple[int, ...]:
+def select_layers(
+    layers: LayerSelection, n_layers: int, with_attention: Collection[int] | None = None
+) -> tuple[int, ...]:
     """Indices of the chosen layers, ascending, from 0.
 
     Args:
         layers: None for all; an int for all from that layer on, negative from the end (-10: the last ten); a tuple
             ``(start, stop)`` for a half-open band; a list for exactly these.
         n_layers: L of the model.
+        with_attention: layers that can be explained, None for all. A band leaves the others out; a list must not name
+            them.
 
     Raises:
-        InputError: a layer that the model does not have, an empty band, a repeated layer, something else than integers.
+        InputError: a layer that the model does not have, an empty band, a repeated layer, something else than integers,
+            a layer that cannot be explained.
     """
+    chosen = _chosen(layers, n_layers)
+    if with_attention is None:
+        return chosen
+    able = tuple(layer for layer in chosen if layer in with_attention)
+    if not able or (isinstance(layers, list | range) and able != chosen):
+        raise InputError(
+            f"layers: {layers} names layers without an attention to the image; those with one are "
+            f"{', '.join(map(str, sorted(with_attention)))}"
+        )
+    return able
+
+
+def _chosen(layers: LayerSelection, n_layers: int) -> tuple[int, ...]:
     if layers is None:
         return tuple(range(n_layers))
     if isinstance(layers, SupportsIndex):

@@ -27,12 +27,12 @@ class LogitLens:
         """``(T,)`` scores, float32 or float64, of the residual stream ``(1, T, d)`` behind ``layer``."""
         normed = self.decoder.final_norm(residual)[0]  # [T, d]
         dtype = accumulator(normed)
-        return (normed.to(dtype) * self.seeds.to(dtype)).sum(dim=-1)
+        return (normed.to(dtype) * self.seeds.to(normed.device, dtype)).sum(dim=-1)
 
     def magnitude(self, residual: Tensor) -> Tensor:
         """Size of the terms that the scores of ``(1, T, d)`` sum, largest row: their rounding is relative to it."""
         normed = self.decoder.final_norm(residual)[0]
-        return (normed.double() * self.seeds.double()).abs().sum(dim=-1).max()
+        return (normed.double() * self.seeds.to(normed.device).double()).abs().sum(dim=-1).max()
 
     def at(self, rows: slice) -> LogitLens:
         """The same lens for some of the rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from .errors import InputError
 from .layers import LayerSelection, select_layers
+from .layout import THUMBNAILS
 from .methods import METHODS
+from .row_chunk import check_row_chunk
 
 NORMALIZATIONS = ("paper", "reference")
 TEXT_SETS = ("all_non_image", "content_only", "generated_only")
@@ -28,15 +31,27 @@ class Options:
     normalization: str
     text_set: str | Tensor
     unfiltered: bool
+    thumbnail: str = "blend"
+    row_chunk: int | str = "auto"
 
 
 def check_options(
-    layers: LayerSelection, method: str, normalization: str, text_set: TextSet, unfiltered: bool, n_layers: int
+    layers: LayerSelection,
+    method: str,
+    normalization: str,
+    text_set: TextSet,
+    unfiltered: bool,
+    n_layers: int,
+    *,
+    with_attention: Collection[int] | None = None,
+    thumbnail: str = "blend",
+    row_chunk: int | str = "auto",
 ) -> Options:
     """The options of one call.
 
     Raises:
-        InputError: layers that a model of ``n_layers`` does not have, or an unknown name.
+        InputError: layers that a model of ``n_layers`` does not have or that are not among those ``with_attention`` to
+            the image, or an unknown name.
     """
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
@@ -44,6 +59,10 @@ def check_options(
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
     if isinstance(text_set, str) and text_set not in TEXT_SETS:
         raise InputError(f"text_set: expected one of {', '.join(TEXT_SETS)} or a bool mask; got {text_set!r}")
+    if thumbnail not in THUMBNAILS:
+        raise InputError(f"thumbnail: expected one of {', '.join(THUMBNAILS)}; got {thumbnail!r}")
+    check_row_chunk(row_chunk)
     if not isinstance(text_set, str):
         text_set = torch.as_tensor(text_set)
-    return Options(select_layers(layers, n_layers), method, normalization, text_set, unfiltered)
+    chosen = select_layers(layers, n_layers, with_attention)
+    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk)

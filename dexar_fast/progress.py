@@ -35,3 +35,14 @@ def report_progress(progress: bool | ProgressCallback) -> Iterator[ProgressCallb
         finally:
             for bar in bars.values():
                 bar.close()
+
+
+class Steps:
+    """Counts the steps of the stage "explaining"."""
+
+    def __init__(self, report: ProgressCallback, done: int, total: int) -> None:
+        self.report, self.done, self.total = report, done, total
+
+    def next(self) -> None:
+        self.done += 1
+        self.report("explaining", self.done, self.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
+from .models.family import encoded
+from .stages import stage
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
 _PROBES = ("a", "?")
@@ -17,43 +20,64 @@ _PROBES = ("a", "?")
 class PromptEncoder:
     """Encodes prompts for one processor.
 
-    A prompt that holds the processor's image token is taken as it is; any other is put into the chat template, behind
-    the image.
+    A prompt that holds the image token is taken as it is, as is one for a processor that puts the image in front by
+    itself; any other is put into the chat template, behind the images.
+
+    Args:
+        processor: of the model.
+        prompt_image: attribute of the processor that holds the image token, as in `Family.prompt_image`.
+        encode, needed: as `Family.encode` and `Family.prompt_needed`.
     """
 
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
+    def __init__(
+        self,
+        processor: Any,
+        prompt_image: str | None = "image_token",
+        encode: Callable[[Any, list[Image.Image], str], dict[str, Tensor]] = encoded,
+        needed: bool = True,
+    ) -> None:
+        self.processor, self.needed = processor, needed
+        self.encode_with = encode
         self.tokenizer = processor.tokenizer
+        self.image_token: str | None = None if prompt_image is None else getattr(processor, prompt_image)
 
-    def encode(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
-        """Model inputs of one prompt with one image.
+    @stage("encoding")
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        """Model inputs of one prompt with its images.
 
         Raises:
-            InputError: an empty prompt, several image places, or neither an image place nor a chat template.
+            InputError: an empty prompt, more or fewer image places than images, or neither a place nor a chat template.
         """
-        inputs = self.processor(images=[image], text=[self.render(prompt)], return_tensors="pt")
-        return dict(inputs)
+        return self.encode_with(self.processor, list(images), self.render(prompt, len(images)))
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, n_images: int = 1) -> str:
         """The text that is tokenized: the prompt itself, or the chat template around it."""
-        image_token = self.processor.image_token
-        if not prompt.strip():
+        if self.needed and not prompt.strip():
             raise InputError("prompt: expected text; got an empty prompt")
+        image_token = self.image_token
+        if image_token is None:
+            return prompt
         places = prompt.count(image_token)
-        if places > 1:
-            raise InputError(f"prompt: expected one {image_token}; got {places}. Explain one image at a time.")
-        if places == 1:
+        if places not in (0, n_images):
+            raise InputError(f"prompt: expected {n_images} {image_token}, one for each image; got {places}")
+        if places:
             return prompt
         if not self.processor.chat_template:
             raise InputError(
                 f"prompt: no place for the image. Put {image_token} where the image belongs, for example "
                 f"'{image_token}\\n{prompt}'; this processor has no chat template to do it."
             )
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        content = [{"type": "image"}] * n_images + [{"type": "text", "text": prompt}]
         text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         return text
+
+    def probe(self) -> str:
+        """A short prompt that `render` takes, with one image."""
+        if self.image_token is None or self.processor.chat_template:
+            return _PROBES[0]
+        return f"{self.image_token} {_PROBES[0]}"
 
     def encode_answer(self, answer: str) -> Tensor:
         """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts)."""
@@ -64,20 +88,20 @@ class PromptEncoder:
         """``(n,)`` bool: which ids are special tokens."""
         return torch.isin(ids, torch.tensor(sorted(self.tokenizer.all_special_ids), device=ids.device))
 
-    def template(self, image: Image.Image, prompt: str, ids: Tensor) -> Tensor:
+    def template(self, images: Sequence[Image.Image], prompt: str, ids: Tensor) -> Tensor:
         """Which prompt tokens the user did not write: the chat template's and special ones.
 
         Args:
-            image, prompt: as for `encode`.
+            images, prompt: as for `encode`.
             ids: ``(P,)``, the encoded prompt.
 
         Returns:
             ``(P,)`` bool. For a prompt with its own image token, only special tokens: the rest is the user's.
         """
         special = self.special(ids)
-        if self.processor.image_token in prompt:
+        if self.image_token is None or self.image_token in prompt:
             return special
-        probes = [self.encode(image, probe)["input_ids"][0].to(ids.device) for probe in _PROBES]
+        probes = [self.encode(images, probe)["input_ids"][0].to(ids.device) for probe in _PROBES]
         before = min(_common_prefix(ids, probe) for probe in probes)
         after = min(_common_prefix(ids.flip(0), probe.flip(0)) for probe in probes)
         position = torch.arange(len(ids), device=ids.device)

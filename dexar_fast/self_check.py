@@ -17,15 +17,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .answer_pass import LayerGradient
+from .attention_tap import AttentionCall
 from .errors import SelfCheckError, UnsupportedModelError
 from .logit_lens import LogitLens
 from .models import Decoder
 from .ops import KeySets, attention_columns
+from .replay import replay
+from .stages import stage
 
 
+@stage("self-check")
 def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: LogitLens) -> None:
     """Check the last row of one layer. NaN is let through: it has an error of its own, with a better name.
 
@@ -41,59 +45,48 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
     """
     call = gradient.attention
     last = slice(-1, None)
-    every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
-    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale, softcap=call.softcap)[
-        0
-    ]  # [H, K]
-    value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
-    out = torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
-    _compare(decoder, call.layer, "attention output", out, call.out[0, -1])
+    _compare(decoder, call.layer, "attention output", _attend(call, keys), call.out[0, -1])
 
     leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
-    residual_in = gradient.residual_in[:, last]
-    with torch.enable_grad(), _no_dead_ends(decoder.layers[call.layer], call.layer):
-        replayed = _replay(decoder, call.layer, residual_in, leaf)
+    inputs = gradient.inputs.at(last)
+    with torch.enable_grad(), _no_dead_ends(decoder, call.layer):
+        replayed = replay(decoder, call.layer, inputs, leaf)
     _compare(decoder, call.layer, "layer output", replayed.detach(), gradient.residual_out[:, last])
 
     if leaf.dtype in (torch.float32, torch.float64):
         row = lens.at(last)
         d_out = gradient.d_out[-1]  # [H, D]
         direction = d_out / d_out.norm().clamp(min=torch.finfo(d_out.dtype).tiny)
-        step = leaf.detach().norm() * _precision(leaf.dtype) ** 0.25
-        ahead, behind = (
-            row(call.layer, _replay(decoder, call.layer, residual_in, leaf.detach() + sign * step * direction))
-            for sign in (1, -1)
-        )
-        # A layer that hardly moves the score is told by rounding alone: then there is nothing to compare.
-        rounding = 32 * _precision(leaf.dtype) * row.magnitude(replayed.detach()) / step
-        slope = (ahead - behind) / (2 * step)
-        _compare(decoder, call.layer, "local gradient", slope, d_out.norm()[None], 0.05, float(rounding))
+        here = row(call.layer, replayed.detach())
+        for shrink in (1, 8, 64):
+            step = leaf.detach().norm() * _precision(leaf.dtype) ** 0.25 / shrink
+            ahead, behind = (
+                row(call.layer, replay(decoder, call.layer, inputs, leaf.detach() + sign * step * direction))
+                for sign in (1, -1)
+            )
+            # A layer that hardly moves the score is told by rounding alone: then there is nothing to compare.
+            rounding = float(32 * _precision(leaf.dtype) * row.magnitude(replayed.detach()) / step)
+            slope, bend = (ahead - behind) / (2 * step), (ahead - 2 * here + behind) / (2 * step)
+            # A mixture of experts jumps where another expert takes over: then come closer.
+            if bend.norm() <= 0.05 * slope.norm() + rounding:
+                break
+        _compare(decoder, call.layer, "local gradient", slope, d_out.norm()[None], 0.05, rounding)
 
 
-def _replay(decoder: Decoder, layer: int, residual_in: Tensor, attention_output: Tensor) -> Tensor:
-    """The layer on one row, with the output of its attention given: ``(1, 1, d)``."""
-    attention = decoder.attentions[layer]
-
-    def stub(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        return decoder.project(layer, attention_output.flatten(-2)), None
-
-    # Loaders such as accelerate leave a forward of their own on the instance.
-    of_instance = vars(attention).get("forward")
-    attention.forward = stub
-    try:
-        output = decoder.layers[layer](residual_in)
-    finally:
-        if of_instance is None:
-            del attention.forward
-        else:
-            attention.forward = of_instance
-    replayed: Tensor = output[0] if isinstance(output, tuple) else output
-    return replayed
+def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
+    """Attention's output for the last row, ``(H, D)``, from query, key, value and the visible keys."""
+    last = slice(-1, None)
+    every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
+    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale, softcap=call.softcap)[
+        0
+    ]  # [H, K]
+    value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
+    return torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
 
 
 @contextmanager
-def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
-    """Refuse modules inside that take a tensor with a gradient and return one without."""
+def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
+    """Refuse modules of a layer that take a tensor with a gradient and return one without; constants do by intent."""
 
     def check(name: str, args: Any, output: Any) -> None:
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
@@ -105,7 +98,9 @@ def _no_dead_ends(layer: nn.Module, index: int) -> Iterator[None]:
                 )
 
     with ExitStack() as stack:
-        for name, module in layer.named_modules():
+        for name, module in decoder.layers[index].named_modules():
+            if name in decoder.family.constant:
+                continue
             handle = module.register_forward_hook(lambda _m, args, out, name=name: check(name, args, out))
             stack.callback(handle.remove)
         yield

@@ -18,6 +18,7 @@ from .atomic import write_atomically
 from .errors import InputError
 from .explanation import Explanation
 from .geometry import Grid
+from .per_image import as_tuple, one_or_tuple
 
 FORMAT = "dexar_fast.explanation"
 FORMAT_VERSION = 1
@@ -33,17 +34,20 @@ def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = F
         for name in names:
             values = getattr(explanation, name)
             if values is not None:
-                arrays[name] = np.ascontiguousarray(values if exact else values.astype(compact))
+                for index, array in enumerate(as_tuple(values)):
+                    compacted = array if exact else array.astype(compact)
+                    arrays[_name(name, index)] = np.ascontiguousarray(compacted)
     if explanation.image is not None:
-        png = BytesIO()
-        explanation.image.save(png, "PNG")
-        arrays["image_png"] = np.frombuffer(png.getvalue(), dtype=np.uint8)
+        for index, image in enumerate(as_tuple(explanation.image)):
+            png = BytesIO()
+            image.save(png, "PNG")
+            arrays[_name("image_png", index)] = np.frombuffer(png.getvalue(), dtype=np.uint8)
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "tokens": explanation.tokens,
         "layers": explanation.layers,
-        "grids": [asdict(explanation.grid)],  # one per image
+        "grids": [asdict(grid) for grid in explanation.grids],  # one per image
         "settings": explanation.settings,
     }
     return write_atomically(path, to_bytes(arrays, metadata={"explanation": json.dumps(header)}))
@@ -69,19 +73,30 @@ def load(path: str | PathLike[str]) -> Explanation:
             f"path: {path} has format version {header['format_version']}, this release reads up to {FORMAT_VERSION}; "
             "upgrade dexar-fast"
         )
-    (grid,) = header["grids"]
-    png = arrays.pop("image_png", None)
+    grids = [Grid(g["rows"], g["cols"], tuple(g["box"]), tuple(g["image_size"])) for g in header["grids"]]
+
+    def per_image(name: str) -> Any:
+        found = [arrays.pop(_name(name, i)) for i in range(max(1, len(grids))) if _name(name, i) in arrays]
+        return found or None
+
+    pngs = per_image("image_png")
+    maps = {name: per_image(name) for name in _MAPS}
     token_ids = arrays.pop("token_ids")
-    floats = {name: _widen(values) for name, values in arrays.items()}
     return Explanation(
         tokens=header["tokens"],
         token_ids=token_ids,
         layers=tuple(header["layers"]),
-        grid=Grid(grid["rows"], grid["cols"], tuple(grid["box"]), tuple(grid["image_size"])),
+        grid=one_or_tuple(grids) if grids else None,
         settings=header["settings"],
-        image=None if png is None else Image.open(BytesIO(png.tobytes())).convert("RGB"),
-        **floats,
+        image=pngs and one_or_tuple([Image.open(BytesIO(png.tobytes())).convert("RGB") for png in pngs]),
+        **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},
+        **{name: _widen(values) for name, values in arrays.items()},
     )
+
+
+def _name(name: str, image: int) -> str:
+    """Name of an array of the image of this index; that of the first is plain."""
+    return f"{name}.{image}" if image else name
 
 
 def _widen(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -291,6 +291,16 @@ def test_info_as_json_and_as_a_table() -> None:
         assert value in table
 
 
+def test_info_on_a_model() -> None:
+    report = json.loads(call("info", "--model", "demo", "--json").stdout)["model"]
+    assert report["family"] == "llava"
+    assert report["explained_layers"] == list(range(report["layers"]))
+    assert report["grid"] == [12, 12]
+    table = call("info", "--model", "demo").stdout
+    for value in ("LlavaForConditionalGeneration, family llava", "map 12 x 12", "gradient path", "leaf", "passed"):
+        assert value in table
+
+
 def test_info_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dexar_fast.environment.PACKAGES", ("torch", "no-such-package"))
     assert dexar_fast.info()["packages"]["no-such-package"] is None

@@ -69,12 +69,12 @@ def test_prompt_ids_without_an_image_place() -> None:
     model = tiny_llava()
     inputs = tiny_inputs(model)
     inputs["input_ids"] = inputs["input_ids"].clamp(min=50)
-    with pytest.raises(InputError, match=r"the prompt has 0 image tokens, but an image of 24 x 24 pixels gives 9"):
+    with pytest.raises(InputError, match=r"the prompt has 0 image tokens, but its layout gives 9 \(1 image.* 3 x 3"):
         Explainer(model).explain_ids(inputs, tiny_answer(2))
 
 
 def test_two_image_places(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"prompt: expected one <image>; got 2"):
+    with pytest.raises(InputError, match=r"prompt: expected 1 <image>, one for each image; got 2"):
         explainer.explain(picture(), "<image> and <image>", "a")
 
 
@@ -113,7 +113,7 @@ def test_no_processor() -> None:
 
 def test_unsupported_model_lists_the_supported() -> None:
     model = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    with pytest.raises(UnsupportedModelError, match=r"expected a model of type llava.*got 'bert'"):
+    with pytest.raises(UnsupportedModelError, match=r"expected a model of type .*llava.*got 'bert'"):
         Explainer(model)
 
 
@@ -201,7 +201,7 @@ def test_model_inputs_of_another_form() -> None:
         Explainer(model).explain_ids({"pixel_values": inputs["pixel_values"]}, [5])
     with pytest.raises(InputError, match=r"expected pixel_values of the image; got input_ids"):
         Explainer(model).explain_ids({"input_ids": inputs["input_ids"]}, [5])
-    with pytest.raises(InputError, match=r"expected one image, pixel_values \(1, 3, H, W\)"):
+    with pytest.raises(InputError, match=r"prompt has 9 image tokens, but its layout gives 18"):
         Explainer(model).explain_ids({**inputs, "pixel_values": inputs["pixel_values"].repeat(2, 1, 1, 1)}, [5])
     padded = inputs["attention_mask"].clone()
     padded[0, 0] = 0

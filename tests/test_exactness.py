@@ -172,13 +172,14 @@ def test_layout_places_each_token_in_its_own_cell() -> None:
     model, answer = tiny_llava(), tiny_answer(3)
     rowwise = Explainer(model).explain_ids(tiny_inputs(model), answer)
     explainer = Explainer(model)
-    layout = explainer.family.layout
 
-    def upside_down(*arguments):
-        usual = layout(*arguments)
-        return replace(usual, cells=usual.cells.flip(0))
+    def upside_down(prompt, tokens) -> None:
+        size = tokens.image((24, 24))
+        for cell in range(8, -1, -1):
+            left, top = cell % 3 * size[0] / 3, cell // 3 * size[1] / 3
+            tokens.grid(1, 1, (left, top, left + size[0] / 3, top + size[1] / 3))
 
-    explainer.family = replace(explainer.family, layout=upside_down)
+    explainer.decoder.family = replace(explainer.family, layout=upside_down)
     flipped = explainer.explain_ids(tiny_inputs(model), answer)
     np.testing.assert_array_equal(flipped.token_maps, rowwise.token_maps[:, ::-1, ::-1])
     np.testing.assert_array_equal(flipped.answer_map, rowwise.answer_map[::-1, ::-1])

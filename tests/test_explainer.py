@@ -43,7 +43,7 @@ def test_settings_say_how_to_repeat_it(explainer: Explainer) -> None:
     assert e.settings["family"] == "llava"
     assert e.settings["attention"] == "sdpa"
     ids = torch.tensor(e.settings["prompt_ids"])[None]
-    inputs = PromptEncoder(explainer.processor).encode(picture(), "what is it?")
+    inputs = PromptEncoder(explainer.processor).encode([picture()], "what is it?")
     assert (ids == inputs["input_ids"]).all()
     again = explainer.explain_ids(inputs, e.token_ids, layers=-2, normalization="reference")
     np.testing.assert_array_equal(again.token_maps, e.token_maps)
@@ -61,7 +61,7 @@ def test_free_running_is_greedy_and_ends_at_the_end_token() -> None:
     free = Explainer(model, processor).explain(picture(), "what is it?", max_new_tokens=7)
     assert len(free.tokens) == 7
     assert free.settings["generated"]
-    inputs = PromptEncoder(processor).encode(picture(), "what is it?")
+    inputs = PromptEncoder(processor).encode([picture()], "what is it?")
     with torch.no_grad():
         greedy = model.generate(**inputs, max_new_tokens=7, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert free.token_ids.tolist() == greedy.tolist()
@@ -89,8 +89,8 @@ def test_text_sets_differ_as_they_say(explainer: Explainer) -> None:
 
 def test_template_tokens_are_those_the_user_did_not_write() -> None:
     encoder = PromptEncoder(tiny_processor())
-    ids = encoder.encode(picture(), "two blue stars")["input_ids"][0]
-    written = ids[~encoder.template(picture(), "two blue stars", ids)]
+    ids = encoder.encode([picture()], "two blue stars")["input_ids"][0]
+    written = ids[~encoder.template([picture()], "two blue stars", ids)]
     assert encoder.tokenizer.decode(written).strip() == "two blue stars"
 
 

@@ -104,7 +104,7 @@ def test_dtype_and_attention_are_as_asked(hub_folder: Path, dtype) -> None:
 
 def test_unsupported_family_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", model_type="bert")
-    with pytest.raises(UnsupportedModelError, match=r"expected a model of type llava; got 'bert'"):
+    with pytest.raises(UnsupportedModelError, match=r"expected a model of type .*llava, .*; got 'bert'"):
         Explainer.from_pretrained(tmp_path)
 
 

@@ -101,3 +101,24 @@ def test_layer_that_hardly_speaks_is_no_mistake(scale: float, dtype: torch.dtype
         for layer in model.model.language_model.layers:
             layer.self_attn.v_proj.weight.mul_(scale)
     explain(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_jump_nearby_is_no_mistake(dtype: torch.dtype) -> None:
+    """A mixture of experts gives the row to another expert where the check first moves it to."""
+    model = tiny_llava(dtype=dtype)
+    rows: list[torch.Tensor] = []
+
+    def jump(_m: object, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        if args[0].shape[1] > 1:  # the prompt
+            return out
+        rows.append(args[0].detach())
+        return out + 5 * (moved(rows[-1]) > 2e-3)
+
+    def moved(row: torch.Tensor) -> float:
+        return float((row - rows[0]).norm() / row.norm())
+
+    model.model.language_model.layers[1].mlp.register_forward_hook(jump)
+    Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(1))
+    moves = [moved(row) for row in rows]
+    assert max(moves) > 2e-3 > moves[-1] > 0

@@ -26,7 +26,7 @@ def state(model):
         "gradients": {name: p.grad is None for name, p in model.named_parameters()},
         "weights": {name: p.detach().clone() for name, p in model.named_parameters()},
         "config": copy.deepcopy(model.config.to_dict()),
-        "attention": (model.config._attn_implementation, model.model.language_model.config._attn_implementation),
+        "attention": {name: m.config._attn_implementation for name, m in model.named_modules() if hasattr(m, "config")},
         "registry": dict(ALL_ATTENTION_FUNCTIONS),
         "local registry": dict(ALL_ATTENTION_FUNCTIONS._local_mapping),
         "grad mode": torch.is_grad_enabled(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,28 @@ import typer
 
 from .. import __version__
 from .failures import failures_as_exit_codes
-from .options import DEFAULT_OUT, Debug, Method, Normalization, Out, Quiet, TextSet, parse_layers
+from .options import (
+    DEFAULT_OUT,
+    Answer,
+    Debug,
+    Device,
+    Dtype,
+    ImageFile,
+    Layers,
+    MaxNewTokens,
+    Method,
+    Model,
+    Normalization,
+    OneMethod,
+    OneNormalization,
+    OneTextSet,
+    Out,
+    Prompt,
+    Quiet,
+    TextSet,
+    parse_layers,
+)
+from .progress import shown_progress
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -77,45 +99,18 @@ def demo(
 
 @app.command(short_help="Explain an image: report, overlays, saved maps.")
 def explain(
-    image: Annotated[Path, typer.Argument(help="The picture, in any format that Pillow reads.", show_default=False)],
-    prompt: Annotated[
-        str,
-        typer.Option(
-            "--prompt",
-            "-p",
-            help="The question or instruction. The model's chat template is put around it.",
-            show_default=False,
-        ),
-    ],
-    answer: Annotated[
-        str | None,
-        typer.Option("--answer", "-a", help="The answer to explain; without it the model writes one."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help='A hub id, a folder, or "demo", the small embedded model.')
-    ] = "demo",
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            help="Decoder layers to sum: -10 (the last ten), 4:12 (from 4, before 12) or 1,3,5. All by default.",
-            metavar="LAYERS",
-        ),
-    ] = None,
-    method: Annotated[
-        Method, typer.Option(help="What is read off a key: its gradient, or that weighted by its attention.")
-    ] = Method.dexar,
-    normalization: Annotated[
-        Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")
-    ] = Normalization.paper,
-    text_set: Annotated[
-        TextSet, typer.Option(help="Which positions count as text when image and text are weighed.")
-    ] = TextSet.all_non_image,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer that the model may write.", min=1)] = 256,
+    image: ImageFile,
+    prompt: Prompt,
+    answer: Answer = None,
+    model: Model = "demo",
+    layers: Layers = None,
+    method: OneMethod = Method.dexar,
+    normalization: OneNormalization = Normalization.paper,
+    text_set: OneTextSet = TextSet.all_non_image,
+    max_new_tokens: MaxNewTokens = 256,
     out: Out = DEFAULT_OUT,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -154,26 +149,95 @@ def explain(
         )
 
 
+@app.command(short_help="Show where the time and memory of an explanation go.")
+def profile(
+    image: ImageFile,
+    prompt: Prompt,
+    answer: Answer = None,
+    model: Model = "demo",
+    layers: Layers = None,
+    method: OneMethod = Method.dexar,
+    normalization: OneNormalization = Normalization.paper,
+    text_set: OneTextSet = TextSet.all_non_image,
+    max_new_tokens: MaxNewTokens = 256,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Also write every operation to this JSON file, for https://ui.perfetto.dev.", metavar="FILE"),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the stages and nothing else.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Explain one image twice, the second time with a clock on every stage, and print the stages.
+
+    \b
+    Examples:
+      dexar-fast profile photo.jpg --prompt "What is on the table?" --model llava-hf/llava-1.5-7b-hf
+      dexar-fast profile photo.jpg -p "Describe it." -m ./my-llava --answer "A cat on a mat." --trace trace.json
+
+    \b
+    Exit codes: 0 done, 1 the run failed, 2 bad input.
+    """
+    with failures_as_exit_codes(debug):
+        from ..images import load_image
+        from .run import profile_and_print
+
+        chosen_layers = parse_layers(layers)
+        picture = load_image(image)
+        profile_and_print(
+            model,
+            picture,
+            prompt,
+            quiet=quiet,
+            device=device,
+            dtype=dtype,
+            answer=answer,
+            layers=chosen_layers,
+            method=method.value,
+            normalization=normalization.value,
+            text_set=text_set.value,
+            max_new_tokens=max_new_tokens,
+            trace=trace,
+        )
+
+
 @app.command()
 def info(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also load this model, test it, and say how it is explained.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, devices and backends.
+    """Show versions, devices and backends, and what a model is to dexar-fast.
 
     \b
     Examples:
       dexar-fast info
+      dexar-fast info --model llava-hf/llava-1.5-7b-hf
       dexar-fast info --json > environment.json
     """
     with failures_as_exit_codes(debug):
         from rich.console import Console
 
         from ..environment import info as collect
-        from .tables import info_table
+        from .tables import info_table, model_table
 
         facts = collect()
+        if model is not None:
+            from .run import load
+
+            with shown_progress(quiet=as_json) as progress:
+                report = load(model, device, dtype, progress, self_test=False).self_test()
+            facts["model"] = dataclasses.asdict(report)
         if as_json:
             print(json.dumps(facts, indent=2))
-        else:
-            Console().print(info_table(facts))
+            return
+        console = Console()
+        console.print(info_table(facts))
+        if model is not None:
+            console.print()
+            console.print(model_table(facts["model"]))

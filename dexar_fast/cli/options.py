@@ -34,6 +34,35 @@ class TextSet(StrEnum):
     generated_only = "generated_only"
 
 
+ImageFile = Annotated[Path, typer.Argument(help="The picture, in any format that Pillow reads.", show_default=False)]
+Prompt = Annotated[
+    str,
+    typer.Option(
+        "--prompt",
+        "-p",
+        help="The question or instruction. The model's chat template is put around it.",
+        show_default=False,
+    ),
+]
+Answer = Annotated[
+    str | None, typer.Option("--answer", "-a", help="The answer to explain; without it the model writes one.")
+]
+Model = Annotated[str, typer.Option("--model", "-m", help='A hub id, a folder, or "demo", the small embedded model.')]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Decoder layers to sum: -10 (the last ten), 4:12 (from 4, before 12) or 1,3,5. All by default.",
+        metavar="LAYERS",
+    ),
+]
+OneMethod = Annotated[
+    Method, typer.Option(help="What is read off a key: its gradient, or that weighted by its attention.")
+]
+OneNormalization = Annotated[Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")]
+OneTextSet = Annotated[TextSet, typer.Option(help="Which positions count as text when image and text are weighed.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer that the model may write.", min=1)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")]
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the report, the overlays and the saved explanation.")
 ]

@@ -12,6 +12,7 @@ from ..atomic import write_atomically
 from ..errors import InputError
 from ..progress import ProgressCallback
 from ..render.fit import fit
+from ..render.montage import montage
 from ..render.overlay import overlay
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ def make_folder(folder: Path) -> Path:
 def write_files(explanation: Explanation, folder: Path, progress: ProgressCallback) -> Written:
     """Write `report.html`, `explanation.safetensors` and `overlays/*.png`, each replaced as a whole.
 
-    The answer's overlay has the image's resolution; those of the words are at most `WORD_PIXELS` wide and high.
-    Overlays of words that an earlier run left there are removed: their numbers would not be this answer's.
+    Several images are shown side by side. The answer's overlay has the image's resolution; those of the words are at
+    most `WORD_PIXELS` wide and high. Overlays of words that an earlier run left there are removed: their numbers would
+    not be this answer's.
     """
+    saved = explanation.save(folder / "explanation.safetensors")
+    explanation = montage(explanation)
     words = explanation.words()
     progress("saving", 0, len(words))
     report = explanation.to_html(folder / "report.html")
-    saved = explanation.save(folder / "explanation.safetensors")
     overlays = make_folder(folder / "overlays")
     _write_png(explanation.overlay(), overlays / "answer.png")
     names = {"answer.png"}

@@ -1,4 +1,4 @@
-"""Load, explain, write, print: what `demo` and `explain` have in common."""
+"""Load, explain, write, print: what the commands have in common."""
 
 from __future__ import annotations
 
@@ -43,8 +43,26 @@ def explain_and_write(
         print_result(explanation, written)
 
 
-def load(model: str, device: str | None, dtype: str, progress: ProgressCallback) -> Explainer:
-    """The model, without transformers' bars for local files; those for downloads and its warnings stay."""
+def profile_and_print(
+    model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
+) -> None:
+    """Profile one explanation and print its stages; `options` go to `Explainer.profile`."""
+    with shown_progress(quiet) as progress:
+        explainer = load(model, device, dtype, progress)
+        profile = explainer.profile(image, prompt, progress=progress, **options)
+    console = Console()
+    if not quiet:
+        console.print(Text.assemble(("Answer  ", "bold"), printable(profile.explanation.answer.strip())))
+    console.print(profile.table())
+    if options["trace"] is not None and not quiet:
+        console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
+
+
+def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
+    """The model, loaded with options of `Explainer.from_pretrained`.
+
+    Without transformers' bars for local files; those for downloads and its warnings stay.
+    """
     # A bar of ours would fight with the bars of a download.
     if model == "demo" or Path(model).is_dir():
         progress("loading", 0, None)
@@ -53,7 +71,7 @@ def load(model: str, device: str | None, dtype: str, progress: ProgressCallback)
     from ..explainer import Explainer
 
     logging.disable_progress_bar()
-    return Explainer.from_pretrained(model, device=device, dtype=dtype)
+    return Explainer.from_pretrained(model, device=device, dtype=dtype, **options)
 
 
 def print_result(explanation: Explanation, written: Written) -> None:

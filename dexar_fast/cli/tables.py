@@ -73,7 +73,34 @@ def info_table(facts: dict[str, Any]) -> Table:
         "cuda": facts["cuda"] or "torch was built without it",
         "gpus": "\n".join(devices) or "none",
         "backends": ", ".join(facts["backends"]),
+        "missing": "\n".join(f"{name}: {reason}" for name, reason in facts["missing_backends"].items()) or "none",
+        "auto": ", ".join(f"{backend} on {device}" for device, backend in facts["auto_backend"].items()),
+        "c++ kernels": f"compiled, run with {facts['cpu_instructions']}" if facts["cpu_instructions"] else "not there",
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
+    return table
+
+
+def model_table(report: dict[str, Any]) -> Table:
+    """What the self-test found of a model, one fact a row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    explained, n_layers = report["explained_layers"], report["layers"]
+    which = "all" if len(explained) == n_layers else ", ".join(map(str, explained))
+    grid = report["grid"]
+    rows = {
+        "model": report["model"],
+        "class": f"{report['model_class']}, family {report['family']}",
+        "layers": f"{n_layers}, explained: {which}",
+        "heads": str(report["heads"]),
+        "keys": report["keys"],
+        "image": f"{report['image_tokens']} tokens, " + (f"map {grid[0]} x {grid[1]}" if grid else "no map"),
+        "gradient path": report["gradient_path"],
+        "attention": f"{report['attention']}, {report['dtype']} on {report['device']}",
+        "self-test": "passed",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(printable(value)))
     return table

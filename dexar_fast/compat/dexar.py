@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..aggregate import aggregate
+from ..errors import InputError
 from ..explainer import Explainer
 from ..geometry import whole_image
 from ..images import ImageInput, load_image
 from ..layers import LayerSelection
-from ..options import check_options
 from ..render.overlay import DEFAULT_OPACITY, overlay
 from .quirks import with_reference_quirks
 
@@ -108,21 +108,23 @@ class DexarWrapper:
         Raises:
             InputError: see `Explainer.explain`.
         """
-        inputs, answer_ids = self.explainer.encode(load_image(image), prompt, target_sentence)
+        inputs, answer_ids = self.explainer.encode([load_image(image)], prompt, target_sentence)
         return self.compute_dexar_ids(inputs, answer_ids)
 
     def compute_dexar_ids(self, model_inputs: Mapping[str, Tensor], target_ids: Tensor) -> DexarResult:
         """The same from tensors: the processor's output for the prompt, and ids ``(T,)`` of the target."""
         n_layers = len(self.explainer.decoder.layers)
         layers = max(self.layer_index, -n_layers) if isinstance(self.layer_index, int) else self.layer_index
-        options = check_options(layers, "dexar", "reference", "all_non_image", True, n_layers)
+        options = self.explainer.check_options(layers, "dexar", "reference", "all_non_image", True)
         inputs, ids = self.explainer.tensors(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
         request, sums = self.explainer.run(inputs, ids, options, adapt=adapt)
-        layout = request.layout
-        maps = aggregate(sums, layout.cells.to(ids.device), "reference")
+        if len(request.layout.grids) != 1:
+            raise InputError(f"image: expected one, as the released code does; got {len(request.layout.grids)}")
+        (grid,) = request.layout.grids
+        maps = aggregate(sums, request.layout, "reference")
         flat = maps.token_maps, maps.unfiltered_token_maps, maps.answer_map, maps.unfiltered_answer_map
-        shaped = [m.unflatten(-1, (layout.grid.rows, layout.grid.cols)) for m in flat if m is not None]
+        shaped = [m.unflatten(-1, (grid.rows, grid.cols)) for m in flat if m is not None]
         tokenizer = getattr(self.processor, "tokenizer", None)
         return DexarResult(
             per_token_heatmaps=shaped[0],

@@ -1,17 +1,89 @@
-"""Model families: one small declarative entry each."""
+"""Model families: one small declarative entry each. docs/models.md says how to add one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import UnsupportedModelError
-from . import llava
-from .family import Decoder, Family, ImageLayout
+from ..errors import InputError, UnsupportedModelError
+from . import (
+    aya_vision,
+    florence2,
+    gemma3,
+    gemma4,
+    glm4v,
+    idefics3,
+    kosmos2,
+    llava,
+    llava_next,
+    llava_onevision,
+    mllama,
+    paligemma,
+    qformer,
+    qwen_vl,
+    vision_encoder_decoder,
+)
+from .decoder import Decoder
+from .family import Family, Prompt, fixed_grid
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-FAMILIES: tuple[Family, ...] = (llava.FAMILY,)
+# The built-in ones; one line per entry, alphabetically.
+FAMILIES: tuple[Family, ...] = (
+    aya_vision.FAMILY,
+    florence2.FAMILY,
+    gemma3.FAMILY,
+    gemma4.FAMILY,
+    glm4v.FAMILY,
+    idefics3.FAMILY,
+    kosmos2.FAMILY,
+    llava.LLAVA,
+    llava.VIPLLAVA,
+    llava_next.LLAVA_NEXT,
+    llava_next.LLAVA_NEXT_VIDEO,
+    llava_onevision.FAMILY,
+    mllama.FAMILY,
+    paligemma.FAMILY,
+    qformer.BLIP_2_OPT,
+    qformer.INSTRUCTBLIP_LLAMA,
+    qwen_vl.QWEN2_VL,
+    qwen_vl.QWEN2_5_VL,
+    qwen_vl.QWEN3_VL,
+    qwen_vl.QWEN3_5,
+    vision_encoder_decoder.GPT2,
+    vision_encoder_decoder.MBART,
+    vision_encoder_decoder.TROCR,
+)
+
+
+# Types that an entry cannot help, and why.
+REFUSED: dict[str, str] = {
+    "diffusion_gemma": "it writes by denoising, not token after token",
+    "evolla": "it reads proteins, not images",
+    "gemma3n": "its residual stream is four (AltUp), and what a single layer says about a token is not defined",
+    "pi0": "it gives a robot's actions by denoising, not text",
+    "shieldgemma2": "it classifies, it writes no answer",
+}
+
+
+_registered: list[Family] = []
+
+
+def register_family(family: Family) -> None:
+    """Declare a family of your own, for this process; see docs/models.md.
+
+    The self-check guards it as it guards the built-in ones: a model that is not what the declaration says is refused.
+
+    Raises:
+        InputError: one of its model types has an entry already.
+    """
+    for model_type in family.model_types:
+        taken = _entry(model_type)
+        if taken is not None:
+            raise InputError(
+                f"family: expected model types without an entry; {model_type!r} belongs to family {taken.name!r}"
+            )
+    _registered.append(family)
 
 
 def family_of(config: PretrainedConfig) -> Family:
@@ -20,14 +92,30 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
-    for family in FAMILIES:
-        if config.model_type in family.model_types:
-            return family
-    supported = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
+    model_type, with_text = config.model_type, _with_text_type(config)
+    family = _entry(model_type) or _entry(with_text)
+    if family is not None:
+        return family
+    if config.model_type in REFUSED:
+        raise UnsupportedModelError(f"model: {config.model_type} cannot be explained: {REFUSED[config.model_type]}")
+    types = [t for family in (*FAMILIES, *_registered) for t in family.model_types]
+    supported = ", ".join(types)
+    if any(t.startswith(f"{model_type}/") for t in types):
+        model_type = with_text
     raise UnsupportedModelError(
-        f"model: expected a model of type {supported}; got {config.model_type!r}. "
-        "A new family is one entry in dexar_fast/models/."
+        f"model: expected a model of type {supported}; got {model_type!r}. "
+        "Declare its family with dexar_fast.register_family (docs/models.md)."
     )
 
 
-__all__ = ["FAMILIES", "Decoder", "Family", "ImageLayout", "family_of"]
+def _with_text_type(config: PretrainedConfig) -> str:
+    """ "type/text model's type", for the types that take text models of any type."""
+    text = getattr(config, "decoder", None) or getattr(config, "text_config", None)
+    return f"{config.model_type}/{getattr(text, 'model_type', None)}"
+
+
+def _entry(model_type: str) -> Family | None:
+    return next((f for f in (*FAMILIES, *_registered) if model_type in f.model_types), None)
+
+
+__all__ = ["FAMILIES", "REFUSED", "Decoder", "Family", "Prompt", "family_of", "fixed_grid", "register_family"]

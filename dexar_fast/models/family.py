@@ -1,118 +1,202 @@
-"""What the engine must know of a model family: where things are, and how image tokens lie on the image."""
+"""What the engine must know of a model family: where its parts are, how it runs on, how its image tokens lie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..geometry import Grid
+from ..errors import InputError
+from ..layout import LayoutBuilder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from PIL.Image import Image
+    from transformers import ProcessorMixin
+
+    from .decoder import Decoder
 
 
 @dataclass(frozen=True)
-class ImageLayout:
-    """How the N image tokens of a prompt form a map.
+class Prompt:
+    """What a family's layout may read.
 
     Attributes:
-        grid: the map's cells on the user's image.
-        cells: ``(N,)`` int64, cell (row-major) of each image token; -1 for a token without a place, such as a class
-            token, which counts in S_img but has no cell.
+        config: of the model.
+        processor: of the model, or None.
+        inputs: the model inputs of the prompt.
+        images_known: whether the user's images are known; else maps lie on what the model saw.
     """
 
-    grid: Grid
-    cells: Tensor
+    config: Any
+    processor: ProcessorMixin | None
+    inputs: Mapping[str, Tensor]
+    images_known: bool
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A model input that the layout cannot do without."""
+        if name not in self.inputs:
+            raise InputError(
+                f"model_inputs: expected {name} of the image; got {', '.join(sorted(self.inputs))}. "
+                "Pass everything that the processor returns."
+            )
+        return self.inputs[name]
+
+    @property
+    def image_processor(self) -> Any:
+        """The processor's settings for images, which say what part of an image the model saw."""
+        return self._known_processor.image_processor
+
+    @property
+    def video_processor(self) -> Any:
+        """The same for the frames of a video."""
+        return self._known_processor.video_processor
+
+    @property
+    def _known_processor(self) -> Any:
+        if self.processor is None:
+            raise InputError(
+                "image: the processor says which part of it the model saw, and this Explainer has none. "
+                "Pass Explainer(model, processor), or leave the image out."
+            )
+        return self.processor
+
+
+Continuation = Callable[["Decoder", Mapping[str, Any], Tensor], dict[str, Any]]
+
+
+def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: Tensor) -> dict[str, Any]:
+    """Positions of the answer rows: the last one of the prompt again, then one further each step, on every axis.
+
+    Args:
+        decoder: the model.
+        arguments: what the text model was called with for the prompt; `position_ids` ``(..., P)`` or None.
+        answer_ids: ``(T,)``.
+    """
+    positions = arguments.get("position_ids")
+    if positions is None:
+        return {}  # the text model counts the cache itself
+    if positions.ndim == 3 and len(positions) == 4:
+        positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
+    steps = torch.arange(len(answer_ids) - 1, device=positions.device)
+    last = positions[..., -1:]
+    before = positions if decoder.family.rows == "whole" else last
+    return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
+
+
+def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
+    """A layout of ``rows x cols`` tokens for every image, which the processor stretches to fit."""
+
+    def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
+        n_placeholders = int((prompt["input_ids"] == prompt.config.image_token_id).sum())
+        for _ in range(max(1, n_placeholders // (rows * cols))):
+            tokens.image((cols, rows))
+            tokens.grid(rows, cols)
+
+    return layout
+
+
+def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
+    config: Any = decoder.model.generation_config
+    ids = [config.decoder_start_token_id, config.forced_bos_token_id]
+    return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
+
+
+def encoded(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
+    """Model inputs of one prompt with its images."""
+    # A list of lists: they belong to one prompt, which some processors treat unlike a prompt each.
+    return dict(processor(images=[images], text=[prompt], return_tensors="pt"))
+
+
+def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
+    """The output projection: what attention does behind ``sum_j P_j V_j``.
+
+    Args:
+        attention: the attention module; `family` says where its projection is.
+        out: ``(1, T, H * D)``.
+        hidden_states: ``(1, T, d)``, what attention was called with, for attention that gates its output.
+    """
+    output: Tensor = attention.get_submodule(family.projection)(out)
+    return output
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models, declared by the places of its parts in the module tree.
+    """A family of models, declared by the places of its parts in the module tree and by how it runs on.
+
+    The defaults are those of most composite models of transformers (docs/models.md explains every field).
 
     Attributes:
         name: short name, shown in results and messages.
-        model_types: values of `config.model_type`.
-        base: path of the model without its head, which takes the processor's inputs or `inputs_embeds`.
+        model_types: values of `config.model_type`; "type/text model's type", where it takes several.
+        layout: ``(prompt, builder)``: describes the image tokens of the prompt, in their order.
+        inputs: names of the model inputs that a prompt may have; others are refused.
+        base: path of the model without its head, which takes the processor's inputs.
         decoder: path of the text model, called with `inputs_embeds`.
-        layers, final_norm, head: paths of the decoder layers, the norm before the head, and the output embedding.
-        attention: path of self-attention within a layer; `projection` that of the output projection within attention.
-        inputs: names of the model inputs that a prompt may have; the answer pass knows how each goes on.
-        layout: ``(model, processor, inputs, image_size) -> ImageLayout``; processor and image size may be None.
+        layers, head: paths of the decoder layers and the output embedding.
+        final_norm: path of the norm before the head; None for a model without one.
+        attention: path, within a layer, of the attention that reads the image. Layers without it are left out.
+        projection: path of the output projection within attention.
+        keys: what this attention reads. "sequence": prompt and answer so far (self-attention); "encoder": an encoder's
+            states of placeholders and text; "vision": vision states alone (both cross-attention).
+        rows: how the answer runs. "cached": over the prompt's key/value cache; "whole": prompt and answer together,
+            without a cache, for models whose cache cannot be taken up by several tokens at once; "decoder": as the
+            decoder's own sequence, behind an encoder.
+        gradient_path: "leaf": the attention output becomes a leaf while the model runs; "replay": the layer runs once
+            more on the explained rows alone, its attention replaced by a leaf. "whole" needs "replay".
+        tap: how query, key, value and attention output are seen. "registry": transformers' attention functions;
+            "projections": hooks on `q_proj`, `k_proj`, `v_proj` and the output projection, for attention that calls no
+            registered function; needs "replay".
+        carried: arguments of a layer that its replay needs: name to the axis that runs along the rows, None for an
+            argument that is handed on whole. All other arguments are None in a replay.
+        constant: paths, within a layer, of further attention modules, whose outputs a replay takes as they were.
+        project: what the attention module does behind attention proper, in a replay.
+        continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
+            rows, from those that it was called with for the prompt.
+        prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
+        run_state: attributes that the base model sets on itself while it runs; they are put back.
+        placeholders: attributes of the config that hold the ids of image (and video) placeholders.
+        placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
+        start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
+        encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
+        prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
+            processor puts the image itself in front of the text.
+        prompt_needed: whether a prompt must have text.
     """
 
     name: str
     model_types: tuple[str, ...]
-    layout: Callable[
-        [PreTrainedModel, ProcessorMixin | None, Mapping[str, Tensor], tuple[int, int] | None], ImageLayout
-    ]
+    layout: Callable[[Prompt, LayoutBuilder], None]
     inputs: tuple[str, ...] = ("input_ids", "attention_mask", "pixel_values")
     base: str = "model"
     decoder: str = "model.language_model"
     layers: str = "model.language_model.layers"
-    final_norm: str = "model.language_model.norm"
+    final_norm: str | None = "model.language_model.norm"
     head: str = "lm_head"
     attention: str = "self_attn"
     projection: str = "o_proj"
+    keys: Literal["sequence", "encoder", "vision"] = "sequence"
+    rows: Literal["cached", "whole", "decoder"] = "cached"
+    gradient_path: Literal["leaf", "replay"] = "leaf"
+    tap: Literal["registry", "projections"] = "registry"
+    carried: Mapping[str, int | None] = field(default_factory=dict)
+    constant: tuple[str, ...] = ()
+    project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
+    continue_arguments: Continuation = next_positions
+    prompt_sees_itself: bool = False
+    run_state: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ("image_token_id",)
+    placeholder_mask: str | None = None
+    start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
+    encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
+    prompt_image: str | None = "image_token"
+    prompt_needed: bool = True
 
-
-class Decoder:
-    """The parts of one loaded model that the answer pass works on, found by the paths of its family."""
-
-    def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        self.model, self.family = model, family
-
-    @cached_property
-    def base(self) -> nn.Module:
-        return self.model.get_submodule(self.family.base)
-
-    @cached_property
-    def text_model(self) -> nn.Module:
-        return self.model.get_submodule(self.family.decoder)
-
-    @cached_property
-    def layers(self) -> list[nn.Module]:
-        return list(self.model.get_submodule(self.family.layers).children())
-
-    @cached_property
-    def attentions(self) -> list[nn.Module]:
-        return [layer.get_submodule(self.family.attention) for layer in self.layers]
-
-    @property
-    def attention_implementation(self) -> str:
-        config: Any = self.text_model.config
-        return str(config._attn_implementation)
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of rows of the output embedding."""
-        weight: Any = self.model.get_submodule(self.family.head).weight
-        return int(weight.shape[0])
-
-    @property
-    def image_token_id(self) -> int:
-        return int(self.model.config.image_token_id)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Input embeddings ``(1, T, d)`` of ids ``(T,)``."""
-        embedding: Tensor = self.model.get_input_embeddings()(ids[None])
-        return embedding
-
-    def final_norm(self, residual: Tensor) -> Tensor:
-        """The norm between the residual stream and the head (Eq. 2)."""
-        normed: Tensor = self.model.get_submodule(self.family.final_norm)(residual)
-        return normed
-
-    def output_rows(self, ids: Tensor) -> Tensor:
-        """Rows ``W_lm[y]`` ``(T, d)`` of the output embedding."""
-        weight: Any = self.model.get_submodule(self.family.head).weight
-        return torch.nn.functional.embedding(ids, weight)
-
-    def project(self, layer: int, attention_output: Tensor) -> Tensor:
-        """Output projection of one layer's attention, ``(1, T, H * D) -> (1, T, d)``."""
-        projected: Tensor = self.attentions[layer].get_submodule(self.family.projection)(attention_output)
-        return projected
+    def __post_init__(self) -> None:
+        if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):
+            raise ValueError(
+                f"family {self.name!r}: rows='whole' and tap='projections' need gradient_path='replay'; got 'leaf'"
+            )

@@ -238,7 +238,7 @@ def _check_maps(d_out: Tensor, keys: PackedKeys, maps: Tensor, unfiltered: Tenso
     for name, out in (("maps", maps), ("unfiltered", unfiltered)):
         if out is None:
             continue
-        _expect_shape(name, out, (len(d_out), keys.image.shape[1]))
+        _expect_shape(name, out, (d_out.shape[0], keys.image.shape[1]))
         if out.dtype != accumulator(d_out):
             raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {out.dtype}")
 

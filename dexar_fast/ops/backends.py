@@ -92,8 +92,10 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
         fast = suitable in available_backends() and dtype in FAST_DTYPES
         return suitable if suitable is not None and fast else "reference"
     check_backend(backend)
-    wanted = {"cpp": ("cpu",), "triton": _triton_devices()}.get(backend)
-    if wanted is not None and (device.type not in wanted or dtype not in FAST_DTYPES):
+    if backend == "reference":
+        return backend
+    wanted = ("cpu",) if backend == "cpp" else _triton_devices()
+    if device.type not in wanted or dtype not in FAST_DTYPES:
         raise InputError(
             f"backend: {backend!r} expects float16, bfloat16 or float32 on {' or '.join(wanted)}; got {dtype} on "
             f"{device.type}. Use 'reference' or 'auto'."

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -36,17 +35,24 @@ class KeySets:
     text: Tensor
     visible: Tensor
     rows: tuple[int, ...] | None = None
+    packed: PackedKeys = field(init=False, repr=False)
+    """The same as backends take it."""
 
-    @cached_property
-    def packed(self) -> PackedKeys:
-        """The same as backends take it; made once."""
+    def __post_init__(self) -> None:
         image, text = torch.atleast_2d(self.image), torch.atleast_2d(self.text)
         kinds = torch.where(text, TEXT, NEITHER).to(torch.uint8)
         # Of a row without image keys no position is marked; -1 goes to a column that is cut off again.
         marked = torch.nn.functional.pad(kinds, (0, 1))
         kinds = marked.scatter(1, image.where(image >= 0, text.shape[1]), IMAGE)[:, :-1]
-        rows = (len(self.visible),) if self.rows is None else self.rows
-        return PackedKeys(image, kinds, self.visible, list(rows), _start_of_span(image))
+        rows = (self.visible.shape[0],) if self.rows is None else self.rows
+        packed = PackedKeys(image, kinds, self.visible, list(rows), _start_of_span(image))
+        object.__setattr__(self, "packed", packed)
+
+    def to(self, device: torch.device) -> KeySets:
+        """The same on another device."""
+        if self.image.device == device:
+            return self
+        return KeySets(self.image.to(device), self.text.to(device), self.visible.to(device), self.rows)
 
 
 class PackedKeys(NamedTuple):

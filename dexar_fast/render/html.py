@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..atomic import write_atomically
+from .montage import montage
 from .payload import payload, to_script
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def render_html(explanation: Explanation) -> str:
     """The report as one ASCII string.
 
     Args:
-        explanation: what to show.
+        explanation: what to show; several images are shown side by side.
 
     Returns:
         A complete HTML document. Its content security policy names the script and the style by their hashes and
@@ -50,6 +51,7 @@ def render_html(explanation: Explanation) -> str:
     Raises:
         InputError: the explanation holds NaN, infinity, or settings that are no JSON values.
     """
+    explanation = montage(explanation)
     style = _ascii_css(_asset("report.css"))
     script = _ascii_js("\n".join(_asset(name) for name in _SCRIPTS))
     policy = (

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .colormap import DEFAULT_COLORMAP
 from .fit import fit
+from .montage import montage
 from .overlay import DEFAULT_OPACITY, check_opacity, overlay
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def plot(
     The figure belongs to no pyplot window and no global setting is touched: save it with ``figure.savefig(path)``.
 
     Args:
-        explanation: what to draw.
+        explanation: what to draw; several images are drawn side by side.
         tokens: indices of tokens, negative ones from the end; None takes the ``MOST_TOKENS`` of largest weight, in
             the order of the answer.
         heatmap_opacity: as in ``overlay``.
@@ -54,6 +55,7 @@ def plot(
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install dexar-fast[plot]") from error
     check_opacity(heatmap_opacity)
+    explanation = montage(explanation)
     chosen = _chosen(explanation, tokens)
     image, grid = fit(explanation.image, explanation.grid, _PANEL_PIXELS)
 

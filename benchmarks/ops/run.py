@@ -1,0 +1,92 @@
+"""Measure the ops: ``python -m benchmarks.run ops [--device cuda] [--set gpu] [--only score_and_accumulate-gradient]``.
+
+Prints a table and writes ``benchmarks/results/ops-<device>.json``, anew after every case, so that a run that is cut
+short leaves what it has. Exits with 1 if a result was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexar_fast.ops import resolve_backend
+
+from ..files import RESULTS, write_results
+from ..timing import described, environment, on_gpu, slug
+from .cases import DTYPES, SETS, Case
+from .layer import beside_layer
+from .limits import measure_limits
+from .measure import broken, measure
+from .memory import in_fresh_process
+from .tables import PREDICTION, layer_line, prediction_table, read_prediction, table
+
+# Where the ops are also held against one layer's forward, by set: model, T and dtype.
+BESIDE_LAYER = {"tiny": ("tiny", 5, "float32"), "gpu": ("LLaVA-1.5-7B", 512, "bfloat16")}
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.run ops", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", choices=SETS, default=None, help="of cases; default: that of the device, cpu or gpu")
+    parser.add_argument("--only", default="", help="measure the cases whose name contains this")
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--budget", type=float, default=10.0, help="seconds for each contender of a case")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+
+    device: str = options.device
+    usual = "gpu" if on_gpu(device) else "cpu"
+    chosen: str = options.set or usual
+    cases = [case for case in SETS[chosen] if options.only in case.id]
+    if not cases:
+        parser.error(f"--only: no case of the set {chosen} has {options.only!r} in its name")
+    repeated: dict[str, Any] = {"repetitions": options.repetitions, "budget": options.budget}
+    where = environment(device)
+    # Neither a rehearsal nor some of the cases must take the place of all of them.
+    name = "-".join(filter(None, ("ops", "" if chosen == usual else chosen, options.only, slug(where))))
+    path = options.out / f"{name}.json"
+
+    dtypes = dict.fromkeys(case.dtype for case in cases)
+    limits = {dtype: measure_limits(DTYPES[dtype], device, tiny=chosen == "tiny") for dtype in dtypes}
+    document: dict[str, Any] = {
+        "environment": where,
+        "set": chosen,
+        "limits": {dtype: asdict(each) for dtype, each in limits.items()},
+        "rows": [],
+    }
+    for case in cases:
+        row = measure(case, device, limits[case.dtype], **repeated)
+        document["rows"].append(row)
+        write_results(path, document)
+        print(*table([row]).splitlines()[2:], *row["failures"].items(), sep="\n", flush=True)
+        if _goes_beside_layer(case, chosen):
+            backend = resolve_backend("auto", torch.device(device), DTYPES[case.dtype])
+            document["layer"] = beside_layer(case, device, backend, **repeated)
+    if not on_gpu(device):
+        memory = in_fresh_process(["--set", chosen, "--only", options.only])
+        for case, row in zip(cases, document["rows"], strict=True):
+            for contender, mib in memory[case.id].items():
+                row["contenders"].get(contender, {})["extra_mib"] = mib
+    write_results(path, document)
+
+    print(f"\n{table(document['rows'])}\n\n{described(where)}\n\nWritten: {path}")
+    if "layer" in document:
+        print(layer_line(document["layer"]))
+    if PREDICTION.exists() and on_gpu(device):
+        print(f"\nPrediction beside measurement:\n{prediction_table(document['rows'], read_prediction())}")
+    failures = [failure for row in document["rows"] for failure in broken(row)]
+    if failures:
+        sys.exit("Wrong or missing results, which have no speed:\n" + "\n".join(failures))
+
+
+def _goes_beside_layer(case: Case, chosen: str) -> bool:
+    is_whole_layer = (case.op, case.signal) == ("score_and_accumulate", "gradient")
+    return is_whole_layer and (case.model, case.T, case.dtype) == BESIDE_LAYER.get(chosen)

@@ -1,0 +1,131 @@
+"""The parts of one loaded model, found by the paths of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+from ..model_state import offloaded_weights
+from .family import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Decoder:
+    """What the answer pass works on.
+
+    Raises:
+        UnsupportedModelError: a path of the family does not exist in the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        self.model, self.family = model, family
+        for path in (family.base, family.decoder, family.layers, family.final_norm, family.head):
+            if path is not None:
+                self._part(path)
+        if not self.attentions:
+            raise UnsupportedModelError(
+                f"model: no layer of {family.layers} has an attention {family.attention!r}, as family {family.name!r} "
+                f"declares; {type(model).__name__} is built otherwise."
+            )
+
+    @cached_property
+    def base(self) -> nn.Module:
+        return self._part(self.family.base)
+
+    @cached_property
+    def text_model(self) -> nn.Module:
+        return self._part(self.family.decoder)
+
+    @cached_property
+    def layers(self) -> list[nn.Module]:
+        return list(self._part(self.family.layers).children())
+
+    @cached_property
+    def attentions(self) -> dict[int, nn.Module]:
+        """Index of a layer to the attention in it that reads the image; layers without one are absent."""
+        return {
+            index: layer.get_submodule(self.family.attention)
+            for index, layer in enumerate(self.layers)
+            if _has(layer, self.family.attention)
+        }
+
+    @property
+    def attention_implementation(self) -> str:
+        config: Any = self.text_model.config
+        return str(config._attn_implementation)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of rows of the output embedding."""
+        head: Any = self._part(self.family.head)
+        return int(head.weight.shape[0])
+
+    @cached_property
+    def placeholder_ids(self) -> list[int]:
+        """Token ids that stand for images in a prompt."""
+        ids = [getattr(self.model.config, name, None) for name in self.family.placeholders]
+        return [int(i) for i in ids if i is not None]
+
+    def is_placeholder(self, ids: Tensor) -> Tensor:
+        """Bool of the shape of ``ids``: which stand for a piece of an image."""
+        return torch.isin(ids, torch.tensor(self.placeholder_ids, device=ids.device, dtype=ids.dtype))
+
+    def image_tokens(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """``(P,)`` bool: which tokens of the prompt stand for a piece of an image."""
+        mask = self.family.placeholder_mask
+        return self.is_placeholder(inputs["input_ids"][0]) if mask is None else inputs[mask][0].bool()
+
+    def start_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Ids ``(n,)`` that the decoder sequence of an encoder-decoder begins with, before the answer."""
+        return self.family.start_ids(self, inputs)
+
+    def prompt_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Ids ``(1, P)`` of the prompt: what is read with the images, or else what the answer begins with."""
+        return inputs["input_ids"] if "input_ids" in inputs else self.start_ids(inputs)[None]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings ``(1, T, d)`` of ids ``(T,)``."""
+        embedding: Tensor = self.model.get_input_embeddings()(ids[None])
+        return embedding
+
+    def final_norm(self, residual: Tensor) -> Tensor:
+        """The norm between the residual stream and the head (Eq. 2)."""
+        if self.family.final_norm is None:
+            return residual
+        normed: Tensor = self._part(self.family.final_norm)(residual)
+        return normed
+
+    def output_rows(self, ids: Tensor) -> Tensor:
+        """Rows ``W_lm[y]`` ``(T, d)`` of the output embedding."""
+        head: Any = self._part(self.family.head)
+        weight: Tensor = head.weight
+        if weight.is_meta:
+            weight = offloaded_weights(head)["weight"]
+        return torch.nn.functional.embedding(ids.to(weight.device), weight).to(ids.device)
+
+    def project(self, layer: int, attention_output: Tensor, hidden_states: Tensor) -> Tensor:
+        """What one layer's attention does behind attention proper, ``(1, T, H * D) -> (1, T, d)``."""
+        return self.family.project(self.attentions[layer], self.family, attention_output, hidden_states)
+
+    def _part(self, path: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(path)
+        except AttributeError as error:
+            raise UnsupportedModelError(
+                f"model: family {self.family.name!r} expects a module {path!r}; {type(self.model).__name__} has none"
+            ) from error
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""The C++ kernels: every instruction set that this processor has, blocks of any size, an install without them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dexar_fast.ops import SIGNALS, available_backends, missing_backends
+
+from .op_cases import make_case, run
+from .test_ops_backends import check_error
+
+if "cpp" not in available_backends():
+    pytest.skip(f"backend 'cpp': {missing_backends()['cpp']}", allow_module_level=True)
+
+from dexar_fast.ops import cpp
+from dexar_fast.ops.cpp_library import instruction_sets, run_block
+
+AWKWARD: dict[str, Any] = {"T": 21, "H": 6, "K": 63, "image": [0, 2, 3, *range(9, 40), 62], "window": 31}
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("index", range(len(instruction_sets())), ids=instruction_sets())
+def test_instruction_sets(monkeypatch: pytest.MonkeyPatch, index: int, signal: str) -> None:
+    monkeypatch.setattr(cpp, "run_block", partial(run_block, instruction_set=index))
+    check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 13])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, signal: str, rows: int) -> None:
+    monkeypatch.setattr(cpp, "MOST_ROWS", rows)
+    check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_number_of_threads_changes_nothing(signal: str) -> None:
+    case, threads = make_case(**AWKWARD).to(torch.float32), torch.get_num_threads()
+    results = []
+    for n in (1, 3):
+        torch.set_num_threads(n)
+        try:
+            results.append(run(case, signal, "cpp"))
+        finally:
+            torch.set_num_threads(threads)
+    for name, of_one in results[0].items():
+        torch.testing.assert_close(results[1][name], of_one, rtol=1e-6, atol=1e-6)
+
+
+def test_large_and_small_logits() -> None:
+    """exp over its whole range: the smallest probabilities round to zero, none to a negative or NaN."""
+    case = make_case(T=16, K=300, image=range(300), visible=torch.tensor([[0, 300]] * 16)).to(torch.float32)
+    case.attention.query.mul_(30)
+    columns = run(case, "attention", "cpp")["columns"]
+    assert (columns == 0).any()
+    assert (columns >= 0).all()
+    torch.testing.assert_close(columns.sum(-1), torch.ones(16, 4), rtol=1e-5, atol=0)
+    torch.testing.assert_close(columns, run(case, "attention", "reference")["columns"], rtol=1e-4, atol=1e-37)
+
+
+def test_install_without_a_compiler(root: Path, tmp_path: Path) -> None:
+    """The package installs, and says which backend it will use instead and why."""
+    tree = tmp_path / "tree"
+    for name in ("dexar_fast", "kernels", "csrc"):
+        shutil.copytree(root / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tree / name)
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    environment = {**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    installed = subprocess.run([*pip, "--target", site, tree], env=environment, capture_output=True, text=True)
+    assert installed.returncode == 0, installed.stderr
+    assert not list((site / "dexar_fast").glob("_cpu*"))
+    told = subprocess.run(
+        [sys.executable, "-m", "dexar_fast", "info"],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "cpp: the C++ kernels were not built; install a C++ compiler" in " ".join(told.stdout.split())
+    assert "reference on cpu" in told.stdout

@@ -1,0 +1,123 @@
+"""Maps while the answer is being written: those of `explain`, for any block, and a model left as it was."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from dexar_fast import Explainer, InputError, NotFiniteError
+from dexar_fast.stream import StreamedToken
+
+from .families.case import picture as family_picture
+from .families.oracle import DoubleThroughout
+from .families.test_families import CASES, explainer_of
+from .families.test_rows import CACHED, assert_equal
+from .test_untouched import assert_same, state
+from .tiny import picture, tiny_llava, tiny_processor
+
+
+@pytest.fixture
+def explainer() -> Explainer:
+    return Explainer(tiny_llava(), tiny_processor())
+
+
+@pytest.mark.parametrize("case", CACHED.values(), ids=str)
+def test_equals_explain(case) -> None:
+    explainer = explainer_of(case)
+    explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
+    text, n_images = case.prompts[next(iter(case.prompts))]
+    images = [family_picture((40, 30)), family_picture((21, 50), seed=1)][:n_images]
+    steps: list[StreamedToken] = []
+    with DoubleThroughout():
+        whole = explainer.explain(images, text, max_new_tokens=7)
+        inputs, _ = explainer.encode(images, text, "")
+        with explainer.streamer(inputs, steps.append, image=images, block=3) as streamer:
+            cache = streamer.cache
+            explainer.model.generate(
+                **inputs, streamer=streamer, past_key_values=cache, max_new_tokens=7, do_sample=False
+            )
+    assert [step.token_id for step in steps] == whole.token_ids.tolist()
+    assert streamer.explanation is not None
+    assert_equal(streamer.explanation, whole)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 64])
+def test_any_block(explainer: Explainer, block: int) -> None:
+    whole = explainer.explain(picture(), "what is it?", max_new_tokens=5, row_chunk=block)
+    stream = explainer.stream(picture(), "what is it?", max_new_tokens=5, block=block)
+    steps = list(stream)
+    assert "".join(step.token for step in steps) == "".join(whole.tokens)
+    assert [step.index for step in steps] == list(range(len(whole.tokens)))
+    for step in steps:
+        np.testing.assert_array_equal(
+            step.token_map, whole.token_maps[step.index]
+        )  # the same rows at once: bit for bit
+        np.testing.assert_array_equal(step.image_scores, whole.image_scores[step.index])
+        assert step.token_weight == whole.token_weights[step.index]
+    assert stream.explanation is not None
+    np.testing.assert_array_equal(stream.explanation.answer_map, whole.answer_map)
+
+
+def test_generation_is_not_disturbed() -> None:
+    """In half precision too, where a cache written anew would soon change the words."""
+    explainer = Explainer(tiny_llava(dtype=torch.bfloat16), tiny_processor())
+    whole = explainer.explain(picture(), "what is it?", max_new_tokens=24)
+    steps = list(explainer.stream(picture(), "what is it?", max_new_tokens=24, block=3))
+    assert [step.token_id for step in steps] == whole.token_ids.tolist()
+
+
+def test_tokens_come_before_the_answer_ends(explainer: Explainer) -> None:
+    stream = explainer.stream(picture(), "what is it?", max_new_tokens=400, block=2)
+    next(stream)
+    assert stream.explanation is None
+    stream.close()
+    assert list(stream) == []
+
+
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was(explainer: Explainer) -> None:
+    list(explainer.stream(picture(), "what is it?", max_new_tokens=1))  # `generate` itself notes things on a model
+    explainer.model.train()
+    before, threads = state(explainer.model), threading.active_count()
+    with explainer.stream(picture(), "what is it?", max_new_tokens=200, block=1) as stream:
+        next(stream)
+    assert_same(state(explainer.model), before)
+    assert threading.active_count() == threads
+
+
+def test_errors_come_out_where_the_stream_is_read(explainer: Explainer) -> None:
+    with torch.no_grad():
+        explainer.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="NaN or infinite, first at layer 0, token 0"):
+        list(explainer.stream(picture(), "what is it?", max_new_tokens=4, block=2))
+
+
+def test_asynchronous(explainer: Explainer) -> None:
+    async def read() -> list[int]:
+        return [step.token_id async for step in explainer.stream(picture(), "what is it?", max_new_tokens=4, block=2)]
+
+    assert asyncio.run(read()) == explainer.explain(picture(), "what is it?", max_new_tokens=4).token_ids.tolist()
+
+
+def test_streamer_for_the_callers_own_generate(explainer: Explainer) -> None:
+    inputs, _ = explainer.encode([picture()], "what is it?", "")
+    steps: list[StreamedToken] = []
+    torch.manual_seed(3)
+    with explainer.streamer(inputs, steps.append, block=2) as streamer:
+        ids = explainer.model.generate(
+            **inputs, streamer=streamer, past_key_values=streamer.cache, do_sample=True, max_new_tokens=5
+        )
+    sampled = ids[0, inputs["input_ids"].shape[1] :]
+    assert [step.token_id for step in steps] == sampled.tolist()
+    assert streamer.explanation is not None
+    alone = explainer.explain_ids(inputs, sampled)
+    np.testing.assert_allclose(streamer.explanation.token_maps, alone.token_maps, atol=1e-5)
+
+
+def test_refused(explainer: Explainer) -> None:
+    with pytest.raises(InputError, match="block: expected"):
+        explainer.stream(picture(), "what is it?", block=0)
+    florence = explainer_of(CASES["florence2"])
+    with pytest.raises(InputError, match="do not run over a cache"):
+        florence.stream(family_picture((40, 30)), "what is it")
