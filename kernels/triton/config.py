@@ -134,8 +134,12 @@ def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, 
     is_streamed = width < max(x.D_v, x.D_qk)
     halvings += x.softcap
     halvings += 2 if dtype == torch.float32 else is_streamed * products  # three TF32 products, and parts of operands
+    halvings += rows_stay and is_streamed and products == 2 and dtype != torch.float32  # the softmax beside two sums
     for _ in range(halvings):
-        M, N = (M // 2, N) if M > 2 * N or N == 16 else (M, N // 2)
+        if N > 16 and M <= 2 * N:
+            N //= 2
+        elif M > 64:  # warp groups multiply 64 rows
+            M //= 2
     M = max(16, min(M, triton.next_power_of_2(rows)))
     rows_held = rows_stay and not is_streamed
     if rows_held and M * width * x.of_rows.element_size() > ROWS_HELD:

@@ -48,7 +48,7 @@ def add_tile(
     low,
     highest,
     total,
-    g,
+    g_bits,
     logits,
     row_dot,
     seen,
@@ -76,6 +76,9 @@ def add_tile(
             text = rescale(text, factor)
             low = rescale(low, factor)
     if SIGNAL != "none":
+        g = None
+        if SIGNAL != "attention":
+            g = to_number(g_bits)
         bits = to_bits(read_signal(g, p, row_dot, SIGNAL))  # [BLOCK_M, BLOCK_N]
         if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
@@ -239,7 +242,7 @@ def head_scores_kernel(
         is_key = j < stop_seen
         position = j.to(tl.int64)
         kind = tl.load(kinds_ptr + position * kinds_stride_k, mask=is_key, other=0).to(tl.int32)  # [BLOCK_N]
-        g = None
+        g_bits = None
         logits = None
         if WITH_G:
             g = products(
@@ -247,6 +250,7 @@ def head_scores_kernel(
                 None, value_ptr, position * value_stride_k, is_key, value_stride_d,
                 D_V, BLOCK_D_V, PRECISION,
             )  # [BLOCK_M, BLOCK_N]  # fmt: skip
+            g_bits = to_bits(g)  # for free, and Triton 3.6 cannot compile a product that is first used behind a branch
         if WITH_LSE:
             logits = products(
                 query, query_ptr, query_offset, is_row, query_stride_d,
@@ -259,16 +263,16 @@ def head_scores_kernel(
         one_kind = tl.where(all_seen & (least == tl.max(kind, 0)), least, MIXED)
         if one_kind == IMAGE:
             image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g, logits, row_dot, None, None, SIGNAL, WITH_LSE, IMAGE
+                image, text, low, highest, total, g_bits, logits, row_dot, None, None, SIGNAL, WITH_LSE, IMAGE
             )
         elif one_kind == TEXT:
             image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g, logits, row_dot, None, None, SIGNAL, WITH_LSE, TEXT
+                image, text, low, highest, total, g_bits, logits, row_dot, None, None, SIGNAL, WITH_LSE, TEXT
             )
         else:
             seen = (j[None, :] >= start[:, None]) & (j[None, :] < stop[:, None]) & is_key[None, :]
             image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g, logits, row_dot, seen, kind, SIGNAL, WITH_LSE, MIXED
+                image, text, low, highest, total, g_bits, logits, row_dot, seen, kind, SIGNAL, WITH_LSE, MIXED
             )
 
     offset = row * (H_KV * G) + head
