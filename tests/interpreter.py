@@ -16,7 +16,7 @@ def prepare() -> None:
 
     Half of the interpreter's time goes into that otherwise. It undoes the swap behind each launch, which only matters
     where kernels are compiled in the same process. Another third goes into checking each sum of integers for overflow,
-    which compiled kernels do not do either. And loop bounds are read in a way that NumPy 2.4 takes, unlike Triton 3.6's.
+    which compiled kernels do not do either. Loop bounds are read in a way that NumPy 2.4 takes; Triton 3.6 does not.
     """
     swap = interpreter._patch_lang
     swapped: set[str] = set()

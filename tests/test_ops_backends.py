@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dexar_fast.ops import SIGNALS, Attention, KeySets, available_backends, head_scores, missing_backends
+from dexar_fast.ops import (
+    SIGNALS,
+    Attention,
+    KeySets,
+    accumulate_maps,
+    available_backends,
+    head_scores,
+    missing_backends,
+)
 from dexar_fast.ops.backends import FAST_DTYPES
 
 from .op_cases import SHAPES, Case, make_case, plain_torch, run
@@ -20,6 +28,7 @@ from .test_devices import DEVICE
 
 BACKENDS = available_backends()
 INTERPRETED = "triton" in BACKENDS and not DEVICE.startswith("cuda")
+pytestmark = [pytest.mark.usefixtures("triton_interpreter")] if INTERPRETED else []
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_signal = pytest.mark.parametrize("signal", SIGNALS)
 
@@ -44,14 +53,6 @@ def signals_of(backend: str, shape: str = "") -> list[str]:
 each_backend_with_its_signals = pytest.mark.parametrize(
     ("signal", "backend"), [(signal, backend) for backend in BACKENDS for signal in signals_of(backend)]
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def interpreter() -> None:
-    if INTERPRETED:
-        from .interpreter import prepare
-
-        prepare()
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +151,17 @@ def test_strided_views_are_taken_as_they_are(signal: str, backend: str) -> None:
     actual = run(strided, signal, backend)
     for name, wanted in run(case, signal, backend).items():
         torch.testing.assert_close(actual[name], wanted, rtol=1e-5, atol=1e-6)
+
+
+@each_backend
+def test_maps_may_lie_far_apart(backend: str) -> None:
+    case = place(make_case(T=1), backend, torch.float32)
+    near = torch.zeros(1, 9, device=case.d_out.device)
+    far = torch.empty_strided((1, 9), (1 << 27, 1), device=near.device).zero_()  # offsets in a tile need 64 bits
+    for maps in (near, far):
+        accumulate_maps(case.d_out, case.value, case.weights, case.keys, maps, backend=backend)
+    assert near.any()
+    assert torch.equal(near, far)
 
 
 def batch(cases: list[Case], *, packed: bool) -> Case:

@@ -19,7 +19,7 @@ from ..kernels.launch import Launch, Operands
 
 def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
     """Eq. 4: see `dexar_fast.ops.head_scores`."""
-    return _head_scores(_operands(keys, (signal,), attention, d_out, value), signal)[0]
+    return _head_scores(operands_of(keys, (signal,), attention, d_out, value), signal)[0]
 
 
 def accumulate_maps(
@@ -36,7 +36,7 @@ def accumulate_maps(
     lse = None
     if attention is not None:
         lse = attention_lse(attention, keys) if attention.lse is None else attention.lse
-    _accumulate_maps(_operands(keys, (signal,), attention, d_out, value), signal, weights, lse, maps, unfiltered)
+    _accumulate_maps(operands_of(keys, (signal,), attention, d_out, value), signal, weights, lse, maps, unfiltered)
 
 
 def score_and_accumulate(
@@ -50,7 +50,7 @@ def score_and_accumulate(
     unfiltered: Tensor | None,
 ) -> HeadScores:
     """Eq. 4, ``w = relu(S_img - S_text)``, Eq. 5: see `dexar_fast.ops.score_and_accumulate`."""
-    operands = _operands(keys, (score_signal, map_signal), attention, d_out, value)
+    operands = operands_of(keys, (score_signal, map_signal), attention, d_out, value)
     of_heads, weights = _head_scores(operands, score_signal)
     _accumulate_maps(operands, map_signal, weights, of_heads.lse, maps, unfiltered)
     return of_heads
@@ -58,7 +58,7 @@ def score_and_accumulate(
 
 def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
     """Log-sum-exp of the logits of all visible keys ``(T, H)``: see `dexar_fast.ops.attention_lse`."""
-    launches, out = scores.head_scores(_operands(keys, (), attention), "none")
+    launches, out = scores.head_scores(operands_of(keys, (), attention), "none")
     _run(launches)
     return out["lse"]
 
@@ -66,7 +66,7 @@ def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
 def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
     """Softmax probabilities of the image keys: see `dexar_fast.ops.attention_columns`."""
     lse = attention_lse(attention, keys) if attention.lse is None else attention.lse
-    launch, out = columns.attention_columns(_operands(keys, (), attention), lse)
+    launch, out = columns.attention_columns(operands_of(keys, (), attention), lse)
     launch.run()
     return out
 
@@ -87,13 +87,14 @@ def _accumulate_maps(
         total += partial.sum(dim=0)
 
 
-def _operands(
+def operands_of(
     keys: PackedKeys,
     signals: tuple[str, ...],
     attention: Attention | None,
     d_out: Tensor | None = None,
     value: Tensor | None = None,
 ) -> Operands:
+    """What the launchers take, with ``D = <dO, o>`` where one of the signals needs it."""
     row_dot = None
     if "score_gradient" in signals:
         assert attention is not None

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import head_scores_blocks, splits_to_fill
+from .config import Blocks, head_scores_blocks, splits_to_fill
 from .launch import Launch, Operands, strided
 from .tiles import (
     LN2,
@@ -344,17 +344,18 @@ def combine_scores_kernel(
     )  # fmt: skip
 
 
-def head_scores(x: Operands, signal: str) -> tuple[list[Launch], dict[str, Tensor]]:
+def head_scores(x: Operands, signal: str, blocks: Blocks | None = None) -> tuple[list[Launch], dict[str, Tensor]]:
     """Launches, in order, and what they write: ``image``, ``text``, ``image_min``, ``weight`` and ``lse``, ``(T, H)``.
 
     `signal` is one of `SIGNALS` or "none", for the log-sum-exp alone; ``lse`` is there where `x` has query and key.
+    `blocks` stand in for those of `config`.
     """
     with_lse = x.query is not None
     names = ["image", "text", "image_min", "weight"] if signal != "none" else []
     names += ["lse"] if with_lse else []
     out = {name: torch.empty(x.T, x.H, dtype=torch.float32, device=x.device) for name in names}
     pointers = {f"{name}_ptr": out.get(name) for name in ("image", "text", "image_min", "weight", "lse")}
-    blocks = head_scores_blocks(x, signal)
+    blocks = blocks or head_scores_blocks(x, signal)
     row_blocks = triton.cdiv(x.most_rows * x.G, blocks.M)
     splits = splits_to_fill(x.machine, row_blocks * x.H_kv * x.B, triton.cdiv(x.K, blocks.N))
     partial = None

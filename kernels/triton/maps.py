@@ -6,19 +6,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import maps_blocks, splits_to_fill
+from .config import Blocks, maps_blocks, splits_to_fill
 from .launch import Launch, Operands, strided
 from .tiles import LN2, cap_logits, image_positions, load_tile, load_visible, products, read_signal, relu, sample_rows
 
 
 @triton.jit
-def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, HEAD_SPLITS: tl.constexpr):
+def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, HEAD_SPLITS: tl.constexpr, FAR: tl.constexpr):
     """Add sums to the cells whose keys are seen; those of a head range are written, with zero elsewhere.
 
-    Within a tile offsets are of 32 bits, for pointers of 64 to all its cells are more than registers hold.
+    Within a tile offsets are of 32 bits unless its cells lie FAR apart: 64 bits of each are more than registers hold.
     """
     t = tl.arange(0, sums.shape[0])  # [BLOCK_T]
     n = tl.arange(0, sums.shape[1])  # [BLOCK_N]
+    if FAR:
+        t = t.to(tl.int64)
+        n = n.to(tl.int64)
     cells = base_ptr + first_row * stride_t + (t[:, None] * stride_t + n[None, :] * stride_n)
     if HEAD_SPLITS == 1:  # a cell belongs to one program alone
         tl.store(cells, sums + tl.load(cells, mask=is_cell & seen, other=0.0), mask=is_cell & seen)
@@ -91,6 +94,7 @@ def accumulate_maps_kernel(
     BLOCK_D_V: tl.constexpr,
     BLOCK_D_QK: tl.constexpr,
     HEAD_SPLITS: tl.constexpr,
+    FAR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """``maps[t, n] += sum over heads i of w[t, i] relu(signal[t, i, image[n]])`` (Eq. 5), in place.
@@ -165,17 +169,28 @@ def accumulate_maps_kernel(
     first_row = (first + tl.program_id(0) * BLOCK_T).to(tl.int64)
     first_n = tl.program_id(1).to(tl.int64) * BLOCK_N
     tile = maps_ptr + split * maps_stride_s + first_n * maps_stride_n
-    add_to(tile, sums, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS)
+    add_to(tile, sums, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
     if UNFILTERED:
         tile = unfiltered_ptr + split * unfiltered_stride_s + first_n * unfiltered_stride_n
-        add_to(tile, unfiltered_sums, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS)
+        add_to(
+            tile, unfiltered_sums, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR
+        )
 
 
 def accumulate_maps(
-    x: Operands, signal: str, weights: Tensor, lse: Tensor | None, maps: Tensor, unfiltered: Tensor | None
+    x: Operands,
+    signal: str,
+    weights: Tensor,
+    lse: Tensor | None,
+    maps: Tensor,
+    unfiltered: Tensor | None,
+    blocks: Blocks | None = None,
 ) -> tuple[list[Launch], list[tuple[Tensor, Tensor]]]:
-    """Launches, and pairs ``(out, partial)`` whose ``partial.sum(0)`` is to be added to ``out`` behind them."""
-    blocks = maps_blocks(x, signal, unfiltered is not None)
+    """Launches, and pairs ``(out, partial)`` whose ``partial.sum(0)`` is to be added to ``out`` behind them.
+
+    `blocks` stand in for those of `config`.
+    """
+    blocks = blocks or maps_blocks(x, signal, unfiltered is not None)
     row_blocks, key_blocks = triton.cdiv(x.most_rows, blocks.M), triton.cdiv(x.N, blocks.N)
     splits = splits_to_fill(x.machine, row_blocks * key_blocks * x.B, x.H_kv)
     outs = [maps, unfiltered]
@@ -184,6 +199,7 @@ def accumulate_maps(
     if splits > 1:
         written = [None if out is None else out.new_empty(splits, x.T, x.N) for out in outs]
         partials = [(out, partial) for out, partial in zip(outs, written) if out is not None and partial is not None]
+    spans = [blocks.M * out.stride(1) + blocks.N * out.stride(2) for out in written if out is not None]
     launch = Launch(
         accumulate_maps_kernel,
         (row_blocks, key_blocks, x.B * splits),
@@ -219,6 +235,7 @@ def accumulate_maps(
             "BLOCK_T": blocks.M,
             "BLOCK_N": blocks.N,
             "HEAD_SPLITS": splits,
+            "FAR": max(spans) >= 2**31,
             "PRECISION": x.precision,
         },
         blocks.warps,
