@@ -1,14 +1,14 @@
-"""Shapes of real models that the kernels are compiled, predicted and tuned for; tensors without memory."""
+"""What the launchers take for a benchmark's case: to compile, predict and tune the kernels, without memory or with."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dexar_fast.kernels.config import Machine
 from dexar_fast.kernels.launch import Operands
+
+from .ops.cases import DTYPES, Case
 
 KIB = 1024
 # Compute capability to SMs and shared memory of a program, of A100, H100 (SXM) and B200.
@@ -19,31 +19,9 @@ MACHINES = {
 }
 
 
-@dataclass(frozen=True)
-class Shape:
-    """One layer's op: T rows, H query and H_kv key/value heads of width D, N image keys among K."""
-
-    name: str
-    T: int
-    H: int
-    H_kv: int
-    D: int
-    N: int
-    K: int
-
-
-SHAPES = (
-    Shape("LLaVA-1.5-7B", T=512, H=32, H_kv=32, D=128, N=576, K=1152),
-    Shape("Qwen2.5-VL-7B", T=2048, H=28, H_kv=4, D=128, N=16384, K=18496),
-    Shape("Qwen2.5-VL-7B, long answer", T=8192, H=28, H_kv=4, D=128, N=16384, K=24640),
-)
-
-
 def operands(
-    shape: Shape,
-    signal: str,
+    case: Case,
     machine: Machine | None,
-    dtype: torch.dtype = torch.bfloat16,
     *,
     device: str = "meta",
     gathered: bool = False,
@@ -57,18 +35,18 @@ def operands(
     generator = torch.Generator(device).manual_seed(0) if device != "meta" else None
 
     def random(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, dtype=dtype, device=device)
+        return torch.randn(size, generator=generator, dtype=DTYPES[case.dtype], device=device)
 
-    rows = (shape.T,) if rows is None else rows
-    B, first = len(rows), min(35, shape.K - shape.N)
-    image = first + torch.arange(shape.N, device=device).expand(B, -1)
-    kinds = torch.full((B, shape.K), 2, dtype=torch.uint8, device=device)
-    kinds[:, first : first + shape.N] = 1
-    stop = torch.cat([torch.arange(shape.K - count, shape.K, device=device) for count in rows]) + 1
+    rows = (case.T,) if rows is None else rows
+    B, first = len(rows), min(35, case.K - case.N)
+    image = first + torch.arange(case.N, device=device).expand(B, -1)
+    kinds = torch.full((B, case.K), 2, dtype=torch.uint8, device=device)
+    kinds[:, first : first + case.N] = 1
+    stop = torch.cat([torch.arange(case.K - count, case.K, device=device) for count in rows]) + 1
     visible = torch.stack((torch.zeros_like(stop), stop), dim=-1)
-    has_p = signal != "gradient"
-    row_dot = torch.empty(shape.T, shape.H, device=device).zero_() if signal == "score_gradient" else None
-    per_row, per_key = (shape.T, shape.H, shape.D), (B, shape.H_kv, shape.K, shape.D)
+    has_p = case.signal != "gradient"
+    row_dot = torch.empty(case.T, case.H, device=device).zero_() if case.signal == "score_gradient" else None
+    per_row, per_key = (case.T, case.H, case.D), (B, case.H_kv, case.K, case.D)
     return Operands(
         kinds,
         image,
@@ -80,7 +58,7 @@ def operands(
         random(*per_row) if has_p else None,
         random(*per_key) if has_p else None,
         row_dot,
-        shape.D**-0.5,
+        case.D**-0.5,
         softcap,
         machine,
     )

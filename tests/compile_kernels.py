@@ -13,22 +13,22 @@ from typing import Any
 import torch
 
 from benchmarks.offline import compile_offline
-from benchmarks.shapes import MACHINES, Shape, operands
+from benchmarks.ops.cases import Case
+from benchmarks.shapes import MACHINES, operands
 from dexar_fast.kernels.columns import attention_columns
 from dexar_fast.kernels.head_scores import head_scores
 from dexar_fast.kernels.launch import Launch, Operands
 from dexar_fast.kernels.maps import accumulate_maps
 from dexar_fast.kernels.row_dots import row_dots
 
-HALF, FLOAT = torch.bfloat16, torch.float32
 # One dtype and width each for what differs least between them, so that the whole compiles in seconds.
-CASES: list[tuple[str, int, torch.dtype, dict[str, Any]]] = [
-    ("gradient", 128, HALF, {}),
-    ("score_gradient", 128, HALF, {}),
-    ("attention", 64, torch.float16, {"softcap": 50.0, "gathered": True}),
-    ("gradient", 256, HALF, {}),
-    ("contribution", 512, torch.float16, {}),
-    ("gradient", 80, FLOAT, {"rows": (300, 212)}),
+CASES: list[tuple[str, int, str, dict[str, Any]]] = [
+    ("gradient", 128, "bfloat16", {}),
+    ("score_gradient", 128, "bfloat16", {}),
+    ("attention", 64, "float16", {"softcap": 50.0, "gathered": True}),
+    ("gradient", 256, "bfloat16", {}),
+    ("contribution", 512, "float16", {}),
+    ("gradient", 80, "float32", {"rows": (300, 212)}),
 ]
 
 
@@ -53,17 +53,17 @@ def main(capability: int) -> None:
     for signal, D, dtype, options in CASES:
         # Rows of one sample fill the GPU; those of two are few, so that their work is split.
         T = sum(options.get("rows", (2048,)))
-        shape = Shape("", T, H=28, H_kv=4, D=D, N=4096, K=6208)
-        for name, launch in launches(signal, operands(shape, signal, MACHINES[capability], dtype, **options)):
+        case = Case("", signal, "", T, H=28, H_kv=4, D=D, N=4096, K=6208, dtype=dtype)
+        for name, launch in launches(signal, operands(case, MACHINES[capability], **options)):
             compiled = compile_offline(launch, capability)
             results.append(
                 {
-                    "name": f"{name}, {signal}, D = {D}, {dtype}".replace("torch.", ""),
+                    "name": f"{name}, {signal}, D = {D}, {dtype}",
                     "registers": compiled.registers,
                     "local": compiled.local,
                     "shared": compiled.shared,
                     "wgmma": "wgmma" in compiled.ptx,
-                    "half": dtype != FLOAT,
+                    "half": dtype != "float32",
                     "has_product": name not in ("combined scores", "row dots"),
                 }
             )
