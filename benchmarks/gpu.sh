@@ -23,7 +23,9 @@ trap 'rm -rf "$work"' EXIT
 cp -r tests benchmarks pyproject.toml "$work"
 cd "$work"
 export PYTHONPATH="$work/site" HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE" PYTHONUNBUFFERED=1
-[ "$DEVICE" = cpu ] || export TRITON_INTERPRET=0
+TRITON_INTERPRET=0
+[ "$DEVICE" != cpu ] || TRITON_INTERPRET=1 # Triton's kernels run on CPU tensors in its interpreter alone
+export TRITON_INTERPRET
 
 failed=()
 section() { # NAME COMMAND...: a section that fails does not keep the others from running
@@ -67,11 +69,7 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
         return $ok
     }
     run_tune() {
-        if [ ! -e benchmarks/tune.py ]; then
-            echo "Not run: there is no benchmarks/tune.py."
-            return 0
-        fi
-        "$PYTHON" -m benchmarks.tune --out "$OUT" ${TUNE:-}
+        "$PYTHON" -m benchmarks.tune --device "$DEVICE" --out "$OUT" ${TUNE:-}
     }
 }
 

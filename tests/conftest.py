@@ -41,3 +41,11 @@ def run_python() -> Callable[..., str]:
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def triton_interpreter() -> None:
+    """Triton's interpreter, prepared for tests; whatever runs kernels in it uses this."""
+    from .interpreter import prepare
+
+    prepare()

@@ -1,0 +1,158 @@
+"""Block sizes, warps and pipeline stages. Nothing is tuned at run time: a table per architecture, cut to what fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import triton
+
+if TYPE_CHECKING:
+    from .launch import Operands
+
+
+class Blocks(NamedTuple):
+    """Rows M and keys N of a tile, warps of a program, stages of the load pipeline."""
+
+    M: int
+    N: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What block sizes depend on.
+
+    Attributes:
+        capability: 90 for sm_90; 0 for the interpreter.
+        processors: number of SMs.
+        shared: bytes of shared memory that one program may have.
+    """
+
+    capability: int
+    processors: int
+    shared: int
+
+
+INTERPRETER = Machine(capability=0, processors=3, shared=1 << 20)  # few SMs, so that small tests split their work too
+
+
+class Limits(NamedTuple):
+    """What an architecture holds in registers, at D = 128 in half precision.
+
+    Attributes:
+        head_scores, maps: the largest blocks for one matrix product a tile (G or P alone), and for two (both).
+        width: the widest rows that are held in whole; wider ones are streamed.
+    """
+
+    head_scores: tuple[Blocks, Blocks]
+    maps: tuple[Blocks, Blocks]
+    width: int
+
+
+# Found by compiling: the largest without spills, which tests/test_kernels_compile.py watches. Capability 0 is the
+# interpreter. None has been timed on a GPU yet.
+LIMITS = {
+    0: Limits(2 * (Blocks(32, 64, 4, 2),), 2 * (Blocks(32, 64, 4, 2),), width=256),
+    80: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 3), Blocks(64, 32, 8, 2)), width=128),
+    90: Limits(
+        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2)), width=256
+    ),
+    100: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 2), Blocks(128, 32, 8, 2)), width=128),
+}
+ROWS_HELD = 64 << 10
+"""Bytes of one operand's rows that stay in shared memory, for all those keys that pass."""
+FEW = 32 * 32
+"""Elements of a tile that four warps have enough to do with."""
+
+
+@cache
+def machine_of(device: torch.device) -> Machine:
+    """The GPU that holds the tensors; of CPU tensors the interpreter."""
+    if device.type != "cuda":
+        return INTERPRETER
+    properties = torch.cuda.get_device_properties(device)
+    capability = 10 * properties.major + properties.minor
+    index = torch.cuda.current_device() if device.index is None else device.index
+    of_driver = triton.runtime.driver.active.utils.get_device_properties(index)
+    return Machine(capability, properties.multi_processor_count, of_driver["max_shared_mem"])
+
+
+def limits_of(machine: Machine) -> Limits:
+    """Of the newest known architecture that is not newer than this one."""
+    return LIMITS[max(known for known in LIMITS if known <= machine.capability)]
+
+
+def width_of_tiles(machine: Machine, D: int, dtype: torch.dtype) -> int:
+    """Columns of a tile: all D, up to a power of two that matrix units take, or some of them where D is too wide.
+
+    Float32 is, sooner: its three TF32 products hold their operands in registers.
+    """
+    whole = max(16, triton.next_power_of_2(D))
+    widest, part = (32, 32) if dtype == torch.float32 else (limits_of(machine).width, 64)
+    return whole if whole <= widest else part
+
+
+def head_scores_blocks(x: Operands, signal: str) -> Blocks:
+    """Of `head_scores_kernel`: its rows are pairs of row and query head of one GQA group, and stay while keys pass."""
+    products = (signal not in ("none", "attention")) + (x.query is not None)
+    largest = limits_of(x.machine).head_scores[products - 1]
+    return _fit(largest, x, x.most_rows * x.G, products, halvings=0, rows_stay=True)
+
+
+def maps_blocks(x: Operands, signal: str, unfiltered: bool) -> Blocks:
+    """Of `accumulate_maps_kernel`: rows and, in the worst case, keys pass for every head."""
+    products = 2 if signal in ("score_gradient", "contribution") else 1
+    largest = limits_of(x.machine).maps[products - 1]
+    return _fit(largest, x, x.most_rows, products, halvings=int(unfiltered), rows_stay=False)
+
+
+def columns_blocks(x: Operands) -> Blocks:
+    """Of `attention_columns_kernel`: one product a program."""
+    return _fit(limits_of(x.machine).maps[0], x, x.most_rows * x.G, products=1, halvings=1, rows_stay=False)
+
+
+def splits_to_fill(machine: Machine, programs: int, most: int) -> int:
+    """Into how many parts to cut the work of each program, so that a small grid still has two programs an SM."""
+    return max(1, min(most, 2 * machine.processors // max(programs, 1)))
+
+
+def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, rows_stay: bool) -> Blocks:
+    """The largest blocks, halved until they fit the rows, the registers and the shared memory.
+
+    Args:
+        products: matrix products a tile.
+        halvings: how often to halve the tile for what else the kernel keeps in registers.
+        rows_stay: rows are loaded once, not in every stage of the pipeline.
+    """
+    M, N, warps, stages = largest
+    dtype = x.of_rows.dtype
+    width = max(width_of_tiles(x.machine, D, dtype) for D in (x.D_v, x.D_qk))
+    is_streamed = width < max(x.D_v, x.D_qk)
+    halvings += x.softcap
+    halvings += 2 if dtype == torch.float32 else is_streamed * products  # three TF32 products, and parts of operands
+    halvings += rows_stay and is_streamed and products == 2 and dtype != torch.float32  # the softmax beside two sums
+    for _ in range(halvings):
+        if N > 16 and M <= 2 * N:
+            N //= 2
+        elif M > 64:  # warp groups multiply 64 rows
+            M //= 2
+    M = max(16, min(M, triton.next_power_of_2(rows)))
+    rows_held = rows_stay and not is_streamed
+    if rows_held and M * width * x.of_rows.element_size() > ROWS_HELD:
+        M //= 2
+
+    def shared() -> int:
+        return (stages * N + M * (1 if rows_held else stages)) * products * width * x.of_rows.element_size()
+
+    while shared() > x.machine.shared and (M, N, stages) != (16, 16, 1):
+        if stages > 2 or (M, N) == (16, 16):
+            stages -= 1
+        elif M > N:
+            M //= 2
+        else:
+            N //= 2
+    return Blocks(M, N, 4 if M * N <= FEW else warps, stages)

@@ -1,0 +1,74 @@
+"""Compile the kernels as they are launched on real models, for one architecture, and print what came out as JSON.
+
+Run by test_kernels_compile.py in a process of its own: in the tests' own one Triton interprets.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.offline import compile_offline
+from benchmarks.ops.cases import Case
+from benchmarks.shapes import MACHINES, operands
+from dexar_fast.kernels.columns import attention_columns
+from dexar_fast.kernels.head_scores import head_scores
+from dexar_fast.kernels.launch import Launch, Operands
+from dexar_fast.kernels.maps import accumulate_maps
+from dexar_fast.kernels.row_dots import row_dots
+
+# One dtype and width each for what differs least between them, so that the whole compiles in seconds.
+CASES: list[tuple[str, int, str, dict[str, Any]]] = [
+    ("gradient", 128, "bfloat16", {}),
+    ("score_gradient", 128, "bfloat16", {}),
+    ("attention", 64, "float16", {"softcap": 50.0, "gathered": True}),
+    ("gradient", 256, "bfloat16", {}),
+    ("contribution", 512, "float16", {}),
+    ("gradient", 80, "float32", {"rows": (300, 212)}),
+]
+
+
+def launches(signal: str, x: Operands) -> Iterator[tuple[str, Launch]]:
+    """Every launch of a layer, by name."""
+    yield from zip(("head scores", "combined scores"), head_scores(x, signal)[0])
+    for name in ("maps", "unfiltered maps"):
+        maps = torch.empty(x.T, x.N, device="meta")
+        lse = weights = torch.empty(x.T, x.H, device="meta")
+        unfiltered = maps if name == "unfiltered maps" else None
+        yield name, accumulate_maps(x, signal, weights, lse, maps, unfiltered)[0][0]
+    if signal == "attention":
+        yield "columns", attention_columns(x, lse)[0]
+        yield "lse", head_scores(x, "none")[0][0]
+    if signal == "score_gradient":
+        assert x.d_out is not None
+        yield "row dots", row_dots(x.d_out, x.d_out)[0]
+
+
+def main(capability: int) -> None:
+    results = []
+    for signal, D, dtype, options in CASES:
+        # Rows of one sample fill the GPU; those of two are few, so that their work is split.
+        T = sum(options.get("rows", (2048,)))
+        case = Case("", signal, "", T, H=28, H_kv=4, D=D, N=4096, K=6208, dtype=dtype)
+        for name, launch in launches(signal, operands(case, MACHINES[capability], **options)):
+            compiled = compile_offline(launch, capability)
+            results.append(
+                {
+                    "name": f"{name}, {signal}, D = {D}, {dtype}",
+                    "registers": compiled.registers,
+                    "local": compiled.local,
+                    "shared": compiled.shared,
+                    "wgmma": "wgmma" in compiled.ptx,
+                    "half": dtype != "float32",
+                    "has_product": name not in ("combined scores", "row dots"),
+                }
+            )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""The kernels compile for GPUs that are not here, and fit them: registers, shared memory, matrix instructions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton.backends.nvidia", reason="triton is not installed")
+
+KIB = 1024
+SHARED = {80: 163 * KIB, 90: 227 * KIB, 100: 227 * KIB}  # CUDA C++ Programming Guide, "Technical Specifications"
+
+
+@pytest.fixture(scope="module", params=SHARED, ids=lambda capability: f"sm_{capability}")
+def compiled(request, root: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The capability, and what the compiler says of every kernel."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "TRITON_INTERPRET": "0",
+        "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
+    }
+    command = [sys.executable, "-m", "tests.compile_kernels", str(request.param)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return request.param, json.loads(done.stdout)
+
+
+def test_nothing_spills(compiled) -> None:
+    _, kernels = compiled
+    assert len(kernels) > 20
+    assert [kernel for kernel in kernels if kernel["local"]] == []
+    assert max(kernel["registers"] for kernel in kernels) <= 255
+
+
+def test_shared_memory_is_within_the_limit(compiled) -> None:
+    capability, kernels = compiled
+    assert [kernel for kernel in kernels if kernel["shared"] > SHARED[capability]] == []
+
+
+def test_products_of_half_precision_run_on_warp_groups(compiled) -> None:
+    capability, kernels = compiled
+    products = [kernel for kernel in kernels if kernel["half"] and kernel["has_product"]]
+    without = [kernel["name"] for kernel in products if kernel["wgmma"] != (capability == 90)]
+    assert without == []
