@@ -19,7 +19,7 @@ def compiled(request, root: Path, tmp_path_factory: pytest.TempPathFactory):
     """The capability, and what the compiler says of every kernel."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH")))),
         "TRITON_INTERPRET": "0",
         "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
     }

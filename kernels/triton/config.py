@@ -59,7 +59,7 @@ LIMITS = {
     0: Limits(2 * (Blocks(32, 64, 4, 2),), 2 * (Blocks(32, 64, 4, 2),), width=256),
     80: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 3), Blocks(64, 32, 8, 2)), width=128),
     90: Limits(
-        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2)), width=256
+        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 128, 8, 3), Blocks(128, 32, 8, 2)), width=256
     ),
     100: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 2), Blocks(128, 32, 8, 2)), width=128),
 }
@@ -134,6 +134,7 @@ def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, 
     is_streamed = width < max(x.D_v, x.D_qk)
     halvings += x.softcap
     halvings += 2 if dtype == torch.float32 else is_streamed * products  # three TF32 products, and parts of operands
+    halvings += not rows_stay and width > 128  # operands of both sides pass, and are wide
     halvings += rows_stay and is_streamed and products == 2 and dtype != torch.float32  # the softmax beside two sums
     for _ in range(halvings):
         if N > 16 and M <= 2 * N:

@@ -8,7 +8,29 @@ from torch import Tensor
 
 from .config import Blocks, maps_blocks, splits_to_fill
 from .launch import Launch, Operands, strided
-from .tiles import LN2, cap_logits, image_positions, load_tile, load_visible, products, read_signal, relu, sample_rows
+from .tiles import (
+    INTERPRETED,
+    LN2,
+    cap_logits,
+    image_positions,
+    load_tile,
+    load_visible,
+    products,
+    read_signal,
+    relu,
+    sample_rows,
+)
+
+
+@triton.jit
+def part_of(tile, part: tl.constexpr, PARTS: tl.constexpr):
+    """The whole tile, or of 2 parts the left or right half of its columns."""
+    columns = tile
+    if PARTS == 2:
+        width: tl.constexpr = tile.shape[1] // 2
+        left, right = tl.split(tl.permute(tl.reshape(tile, [tile.shape[0], 2, width]), [0, 2, 1]))
+        columns = left if part == 0 else right
+    return columns
 
 
 @triton.jit
@@ -163,18 +185,25 @@ def accumulate_maps_kernel(
                 unfiltered_sums += x
 
     start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
-    position = position.to(tl.int32)
-    seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & is_key[None, :]
-    is_cell = is_row[:, None] & (n < N)[None, :]
     first_row = (first + tl.program_id(0) * BLOCK_T).to(tl.int64)
-    first_n = tl.program_id(1).to(tl.int64) * BLOCK_N
-    tile = maps_ptr + split * maps_stride_s + first_n * maps_stride_n
-    add_to(tile, sums, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
-    if UNFILTERED:
-        tile = unfiltered_ptr + split * unfiltered_stride_s + first_n * unfiltered_stride_n
-        add_to(
-            tile, unfiltered_sums, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR
-        )
+    first_n = tl.program_id(1) * BLOCK_N
+    # Registers do not hold the cells and masks of a large tile beside its sums: it is stored half by half.
+    LARGE: tl.constexpr = 32 * 32 if INTERPRETED else 128 * 64
+    PARTS: tl.constexpr = 2 if BLOCK_T * BLOCK_N * (1 + UNFILTERED) > LARGE else 1
+    WIDTH: tl.constexpr = BLOCK_N // PARTS
+    for part in tl.static_range(PARTS):
+        n = first_n + tl.arange(0, WIDTH)  # [WIDTH]
+        position = image_positions(image_ptr, image_stride_b, image_stride_n, b, n, N, image_start, SPAN).to(tl.int32)
+        seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & (position >= 0)[None, :]
+        is_cell = is_row[:, None] & (n < N)[None, :]
+        tile = maps_ptr + split * maps_stride_s + first_n.to(tl.int64) * maps_stride_n
+        columns = part_of(sums, part, PARTS)  # [BLOCK_T, WIDTH]
+        add_to(tile, columns, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
+        if UNFILTERED:
+            tile = unfiltered_ptr + split * unfiltered_stride_s + first_n.to(tl.int64) * unfiltered_stride_n
+            columns = part_of(unfiltered_sums, part, PARTS)  # [BLOCK_T, WIDTH]
+            add_to(tile, columns, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
+        first_n += WIDTH
 
 
 def accumulate_maps(
