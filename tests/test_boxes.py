@@ -20,9 +20,7 @@ from dexar_fast.models.vision_encoder_decoder import thumbnail_box
         ((200, 100), False, (50, 0, 150, 100)),
     ],
 )
-def test_padding_to_a_square_comes_before_the_crop(
-    size: tuple[int, int], do_pad: bool, box: tuple[float, ...]
-) -> None:
+def test_padding_to_a_square_comes_before_the_crop(size: tuple[int, int], do_pad: bool, box: tuple[float, ...]) -> None:
     images = LlavaImageProcessorPil(do_pad=do_pad)
     prompt = Prompt(None, SimpleNamespace(image_processor=images), {}, images_known=True)  # type: ignore[arg-type]
     assert cropped_box(prompt, size) == pytest.approx(box)

@@ -209,7 +209,7 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
     "case", [CASES[n] for n in ("llava_next", "llava_next_video", "llava_onevision", "granite4_vision")], ids=str
 )
 def test_picture_of_another_size_is_named(case: Case, n_images: int) -> None:
-    """Where the processor notes the size: a photo that only viewers turn, or a larger copy, is not what it processed."""
+    """Where the processor notes the size: a photo turned by viewers alone, or a larger copy, is another."""
     explainer = explainer_of(case, dtype=torch.float32)
     inputs, _ = explainer.encode([picture((40, 30))] * n_images, case.image * n_images + " a star", "a")
     lay_out(explainer.decoder, explainer.processor, inputs, [(40, 30)] * n_images)
