@@ -218,6 +218,19 @@ def test_picture_of_another_size_is_named(case: Case, n_images: int) -> None:
             lay_out(explainer.decoder, explainer.processor, inputs, [size] * n_images)
 
 
+@pytest.mark.parametrize("size", [(600, 1), (1, 600), (600, 3)], ids=str)
+@pytest.mark.parametrize(
+    "case", [CASES[n] for n in ("llava_next", "llava_onevision", "granite4_vision")], ids=str
+)
+def test_very_thin_picture(case: Case, size: tuple[int, int]) -> None:
+    """Unpadding can leave no row of tiles: then the base view, or what the family pools, is the map."""
+    explainer = explainer_of(case, dtype=torch.float32)
+    e = explainer.explain(picture(size), case.image + " a star", "a")
+    assert e.grid.image_size == size
+    assert np.isfinite(e.token_maps).all()
+    assert e.token_maps.max() == 1
+
+
 @pytest.mark.parametrize("frame", [0, 3])
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.video], ids=str)
 def test_lit_region_of_a_frame_lands_where_it_is(case: Case, frame: int) -> None:
