@@ -128,7 +128,9 @@ class Explainer:
     def prompt_encoder(self) -> PromptEncoder:
         """Of the processor, as the family asks for it."""
         family = self.family
-        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+        return PromptEncoder(
+            self.processor, family.prompt_image, family.encode, family.prompt_needed, family.several_images
+        )
 
     def self_test(self) -> ModelReport:
         """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).

@@ -218,10 +218,17 @@ def test_picture_of_another_size_is_named(case: Case, n_images: int) -> None:
             lay_out(explainer.decoder, explainer.processor, inputs, [size] * n_images)
 
 
-@pytest.mark.parametrize("size", [(600, 1), (1, 600), (600, 3)], ids=str)
 @pytest.mark.parametrize(
-    "case", [CASES[n] for n in ("llava_next", "llava_onevision", "granite4_vision")], ids=str
+    "case", [CASES[n] for n in ("blip_2", "instructblip", "kosmos2", "florence2", "donut")], ids=str
 )
+def test_second_image_is_refused_where_a_model_takes_one(case: Case) -> None:
+    explainer = explainer_of(case, dtype=torch.float32)
+    with pytest.raises(InputError, match=r"image: this model takes one image per prompt; got 2\. Explain"):
+        explainer.explain([picture(), picture(seed=1)], "a star", "a")
+
+
+@pytest.mark.parametrize("size", [(600, 1), (1, 600), (600, 3)], ids=str)
+@pytest.mark.parametrize("case", [CASES[n] for n in ("llava_next", "llava_onevision", "granite4_vision")], ids=str)
 def test_very_thin_picture(case: Case, size: tuple[int, int]) -> None:
     """Unpadding can leave no row of tiles: then the base view, or what the family pools, is the map."""
     explainer = explainer_of(case, dtype=torch.float32)
