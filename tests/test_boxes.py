@@ -22,7 +22,7 @@ from dexar_fast.models.vision_encoder_decoder import thumbnail_box
 )
 def test_padding_to_a_square_comes_before_the_crop(size: tuple[int, int], do_pad: bool, box: tuple[float, ...]) -> None:
     images = LlavaImageProcessorPil(do_pad=do_pad)
-    prompt = Prompt(None, SimpleNamespace(image_processor=images), {}, images_known=True)  # type: ignore[arg-type]
+    prompt = Prompt(None, SimpleNamespace(image_processor=images), {}, images_known=True)
     assert cropped_box(prompt, size) == pytest.approx(box)
 
 

@@ -111,7 +111,8 @@ def register_family(family: Family) -> None:
         taken = next((built_in for built_in in FAMILIES if model_type in built_in.model_types), None)
         if taken is not None:
             raise InputError(
-                f"family: expected model types without a built-in entry; {model_type!r} belongs to family {taken.name!r}"
+                f"family: expected model types without a built-in entry; {model_type!r} belongs to family "
+                f"{taken.name!r}"
             )
     _registered[:] = [earlier for earlier in _registered if not {*earlier.model_types} & {*family.model_types}]
     _registered.append(family)
