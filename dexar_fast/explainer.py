@@ -27,7 +27,7 @@ from .grounding import log_probabilities
 from .images import ImageInput, load_images
 from .layers import LayerSelection
 from .layout import ImageLayout
-from .loading import load_model
+from .loading import check_processor, load_model
 from .logit_lens import LogitLens, token_lens
 from .methods import METHODS
 from .model_report import ModelReport, probe_image
@@ -60,7 +60,7 @@ class Explainer:
 
     Raises:
         UnsupportedModelError: the family is unknown, or weights are missing (on the meta device).
-        InputError: the backend is unknown.
+        InputError: the backend is unknown, or the processor lacks a tokenizer or an image processor.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Explainer:
                 f"model: {len(on_meta)} weights are on the meta device (first: {on_meta[0]}), they have no values. "
                 "Load the whole model onto a device."
             )
+        if processor is not None:
+            check_processor(processor)
         self.model = model
         self.processor = processor
         self.model_name = str(model.config.name_or_path)
@@ -126,7 +128,9 @@ class Explainer:
     def prompt_encoder(self) -> PromptEncoder:
         """Of the processor, as the family asks for it."""
         family = self.family
-        return PromptEncoder(self.processor, family.prompt_image, family.encode, family.prompt_needed)
+        return PromptEncoder(
+            self.processor, family.prompt_image, family.encode, family.prompt_needed, family.several_images
+        )
 
     def self_test(self) -> ModelReport:
         """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).

@@ -130,7 +130,12 @@ class LayoutBuilder:
             box: ``(left, top, right, bottom)`` in pixels of the image, as `Grid.box`; None for the whole image.
             thumbnail: a coarse view of what other blocks of this image show finer.
             row_ends: each row is followed by a separator.
+
+        A grid without cells (what unpadding leaves of a very thin image) adds nothing.
         """
+        if rows * cols == 0:
+            self._separators += [True] * (rows * row_ends)
+            return
         width, height = self._sizes[-1]
         tokens = np.arange(self._n_tokens, self._n_tokens + rows * cols).reshape(rows, cols)
         self._blocks[-1].append(Block(tokens, box or (0.0, 0.0, float(width), float(height)), thumbnail))

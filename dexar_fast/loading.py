@@ -6,6 +6,7 @@ from os import PathLike
 
 import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import is_torchvision_available
 
 from .demo import CHECKPOINT
 from .errors import InputError, UnsupportedModelError
@@ -39,7 +40,7 @@ def load_model(
     values = _resolve_dtype(dtype, config.dtype, place)
     try:
         # The small files first: a folder without them is refused before the weights are read.
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = _load_processor(model, source)
         loaded, info = AutoModelForMultimodalLM.from_pretrained(
             source,
             config=config,
@@ -57,6 +58,36 @@ def load_model(
             "transformers would fill them with random numbers. Get the whole checkpoint."
         )
     return loaded.to(place).eval(), processor
+
+
+def _load_processor(model: str | PathLike[str], source: str | PathLike[str]) -> ProcessorMixin:
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except (ImportError, ValueError) as error:  # a package is missing; with some processors transformers says less
+        wanted = "" if is_torchvision_available() else "torchvision is not installed, and some processors need it: "
+        raise InputError(
+            f"model: the processor of {model!r} cannot be built. {wanted}Install what is missing (pip install "
+            "torchvision), or build model and processor yourself and pass Explainer(model, processor). transformers "
+            f"says: {error}"
+        ) from error
+    check_processor(processor)
+    return processor
+
+
+def check_processor(processor: object) -> None:
+    """Refuse what encodes text alone or images alone.
+
+    Raises:
+        InputError: it has no tokenizer or no image processor.
+    """
+    missing = [part for part in ("tokenizer", "image_processor") if not hasattr(processor, part)]
+    if missing:
+        raise InputError(
+            f"processor: expected one of images and text; got {type(processor).__name__}, which has no "
+            f"{' and no '.join(missing)}. Put one together from both, of the class that belongs to the model or, where "
+            "it has none, as transformers.TrOCRProcessor(image_processor, tokenizer), and pass "
+            "Explainer(model, processor)."
+        )
 
 
 def _resolve_device(device: str | torch.device | None) -> torch.device:

@@ -26,7 +26,7 @@ class PromptEncoder:
     Args:
         processor: of the model.
         prompt_image: attribute of the processor that holds the image token, as in `Family.prompt_image`.
-        encode, needed: as `Family.encode` and `Family.prompt_needed`.
+        encode, needed, several: as `Family.encode`, `Family.prompt_needed` and `Family.several_images`.
     """
 
     def __init__(
@@ -35,8 +35,9 @@ class PromptEncoder:
         prompt_image: str | None = "image_token",
         encode: Callable[[Any, list[Image.Image], str], dict[str, Tensor]] = encoded,
         needed: bool = True,
+        several: bool = True,
     ) -> None:
-        self.processor, self.needed = processor, needed
+        self.processor, self.needed, self.several = processor, needed, several
         self.encode_with = encode
         self.tokenizer = processor.tokenizer
         self.image_token: str | None = None if prompt_image is None else getattr(processor, prompt_image)
@@ -46,7 +47,8 @@ class PromptEncoder:
         """Model inputs of one prompt with its images.
 
         Raises:
-            InputError: an empty prompt, more or fewer image places than images, or neither a place nor a chat template.
+            InputError: an empty prompt, more or fewer image places than images, several images where the model takes
+                one, or neither a place nor a chat template.
         """
         return self.encode_with(self.processor, list(images), self.render(prompt, len(images)))
 
@@ -55,6 +57,8 @@ class PromptEncoder:
         if self.needed and not prompt.strip():
             raise InputError("prompt: expected text; got an empty prompt")
         image_token = self.image_token
+        if n_images > 1 and not self.several:
+            raise InputError(f"image: this model takes one image per prompt; got {n_images}. Explain them one by one.")
         if image_token is None:
             return prompt
         places = prompt.count(image_token)

@@ -102,7 +102,7 @@ def lay_out(
         InputError: the prompt has another number of image tokens than the layout, or the number of images differs.
     """
     builder = LayoutBuilder(image_sizes)
-    prompt = Prompt(decoder.model.config, processor, inputs, image_sizes is not None)
+    prompt = Prompt(decoder.model.config, processor, inputs, image_sizes is not None, decoder.placeholder_ids)
     decoder.family.layout(prompt, builder)
     layout = builder.finish(thumbnail)
     if decoder.family.keys != "vision":

@@ -76,11 +76,17 @@ def load(path: str | PathLike[str]) -> Explanation:
     grids = [Grid(g["rows"], g["cols"], tuple(g["box"]), tuple(g["image_size"])) for g in header["grids"]]
 
     def per_image(name: str) -> Any:
-        found = [arrays.pop(_name(name, i)) for i in range(max(1, len(grids))) if _name(name, i) in arrays]
+        found: list[Any] = []
+        while _name(name, len(found)) in arrays:
+            found.append(arrays.pop(_name(name, len(found))))
         return found or None
 
     pngs = per_image("image_png")
     maps = {name: per_image(name) for name in _MAPS}
+    unknown = sorted(set(arrays) - {"token_ids", *_SCORES})
+    if unknown or "token_ids" not in arrays:
+        what = f"has unknown arrays {', '.join(unknown)}" if unknown else "lacks token_ids"
+        raise InputError(f"path: {path} {what}; it was not written by Explanation.save of this release")
     token_ids = arrays.pop("token_ids")
     return Explanation(
         tokens=header["tokens"],

@@ -126,3 +126,14 @@ def test_constant_stays_constant(rows: int, cols: int, coarse: tuple[int, int], 
     np.testing.assert_allclose(layout.weights.sum(dim=1).numpy(), 1, rtol=1e-12)
     used = layout.tokens[layout.weights > 0].unique()
     assert len(used) == layout.n_image_tokens
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(0, 5), (3, 0)])
+def test_grid_without_cells_adds_none(rows: int, cols: int) -> None:
+    tokens = LayoutBuilder([(300, 1)])
+    tokens.image((300, 1))
+    tokens.grid(2, 2, thumbnail=True)
+    tokens.grid(rows, cols, (0, 0, 300, 0), row_ends=True)
+    layout = tokens.finish("without")
+    np.testing.assert_array_equal(cells_of(layout, [1, 2, 3, 4]), [[1, 2], [3, 4]])
+    assert layout.separators.tolist() == [False] * 4 + [True] * rows

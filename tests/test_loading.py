@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor
+from transformers.utils import is_torchvision_available
 
 from dexar_fast import Explainer, InputError, UnsupportedModelError
 
@@ -146,3 +148,30 @@ def test_folder_without_processor_files(tmp_path: Path) -> None:
     tiny_llava(dtype=torch.float32).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"lacks files of a model or its processor"):
         Explainer.from_pretrained(tmp_path, device="cpu")
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="torchvision is installed")
+@pytest.mark.parametrize(("model_type", "processor"), [("llava", "Pixtral"), ("lfm2_vl", "Lfm2Vl")])
+def test_processor_that_needs_torchvision(hub_folder: Path, model_type: str, processor: str) -> None:
+    """One transformers refuses with an ImportError, the other with a ValueError that does not name the package."""
+    write_json(
+        hub_folder / "preprocessor_config.json",
+        image_processor_type=f"{processor}ImageProcessor{'' if processor == 'Pixtral' else 'Fast'}",
+        processor_class=f"{processor}Processor",
+    )
+    write_json(hub_folder / "processor_config.json", processor_class=f"{processor}Processor")
+    with pytest.raises(
+        InputError, match=r"torchvision is not installed.*pip install torchvision.*Explainer\(model, pro"
+    ):
+        Explainer.from_pretrained(hub_folder)
+
+
+def test_tokenizer_is_no_processor(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As AutoProcessor gives it for a folder that names no processor."""
+    wanted = r"processor: expected one of images and text; got \w+, which has no tokenizer and no image_processor\. Put"
+    processor = tiny_processor()
+    with pytest.raises(InputError, match=wanted):
+        Explainer(tiny_llava(), processor.tokenizer)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: processor.tokenizer)
+    with pytest.raises(InputError, match=wanted):
+        Explainer.from_pretrained(hub_folder)

@@ -1,15 +1,17 @@
 """A family that a user declares: the dozen lines of docs/models.md, guarded by the self-check."""
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import dexar_fast.models as models
 from dexar_fast import Explainer, Family, InputError, SelfCheckError, UnsupportedModelError, register_family
 from dexar_fast.models import fixed_grid
+from dexar_fast.request import lay_out
 
-from .tiny import tiny_answer, tiny_inputs, tiny_llava
+from .tiny import tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 
 
 @pytest.fixture
@@ -67,13 +69,68 @@ def test_wrong_grid_is_named(unknown) -> None:
         Explainer(unknown).explain_ids(tiny_inputs(unknown), tiny_answer(4))
 
 
-def test_taken_type(unknown) -> None:
-    family = Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(3, 3))
+def test_built_in_type_is_taken() -> None:
+    with pytest.raises(InputError, match=r"without a built-in entry; 'llava' belongs to family 'llava'"):
+        register_family(Family(name="mine", model_types=("llava",), layout=fixed_grid(3, 3)))
+
+
+def test_later_declaration_counts(unknown) -> None:
+    """As when a cell of a notebook runs again."""
+    register_family(Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(4, 4)))
+    register_family(Family(name="other", model_types=("other_vlm",), layout=fixed_grid(3, 3)))
+    register_family(Family(name="corrected", model_types=("my_vlm",), layout=fixed_grid(3, 3)))
+    assert Explainer(unknown).family.name == "corrected"
+    assert [family.name for family in models._registered] == ["other", "corrected"]
+
+
+def test_fixed_grid_lies_on_what_the_processor_leaves(unknown) -> None:
+    """Cut to the centre; placeholders as the family names them."""
+    unknown.config.my_image_token = unknown.config.image_token_id
+    unknown.config.image_token_id = 299
+    family = Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(3, 3), placeholders=("my_image_token",))
     register_family(family)
-    with pytest.raises(InputError, match=r"'my_vlm' belongs to family 'mine'"):
-        register_family(family)
-    with pytest.raises(InputError, match=r"'llava' belongs to family 'llava'"):
-        register_family(dataclasses.replace(family, model_types=("llava",)))
+    explainer = Explainer(unknown, tiny_processor())
+    size = (60, 30)
+    ids = tiny_inputs(tiny_llava())
+    layout = lay_out(explainer.decoder, explainer.processor, ids, [size])
+    assert [grid.box for grid in layout.grids] == [(15, 0, 45, 30)]
+    twice = {"input_ids": torch.cat((ids["input_ids"], ids["input_ids"]), dim=1)}
+    layout = lay_out(explainer.decoder, explainer.processor, twice, [size, size])
+    assert len(layout.grids) == 2
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"projection": "o_prj"}, "declares projection 'o_prj'; LlamaAttention of layer 0 has q_proj, k_proj"),
+        ({"constant": ("cross",)}, "declares constant 'cross'; LlamaDecoderLayer of layer 0 has self_attn, mlp"),
+        ({"run_state": ("rope_delta",)}, "declares run_state 'rope_delta'; LlavaModel has no such attribute"),
+        ({"placeholders": ("image_id",)}, "declares placeholders 'image_id'; LlavaConfig has no such attribute"),
+        ({"placeholders": ("text_config.image_id",)}, "declares placeholders 'text_config.image_id'; LlavaConfig has"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_misspelt_declaration_is_named(unknown, declared: dict[str, Any], message: str) -> None:
+    register_family(Family(name="mine", model_types=("my_vlm",), layout=fixed_grid(3, 3), **declared))
+    with pytest.raises(UnsupportedModelError, match=f"family 'mine' {message}"):
+        Explainer(unknown)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"keys": "sequences"}, "keys: expected one of 'sequence', 'encoder', 'vision'; got 'sequences'"),
+        ({"rows": "all"}, "rows: expected one of 'cached', 'whole', 'decoder'; got 'all'"),
+        ({"gradient_path": "leave"}, "gradient_path: expected one of 'leaf', 'replay'; got 'leave'"),
+        ({"tap": "hooks"}, "tap: expected one of 'registry', 'projections'; got 'hooks'"),
+        ({"model_types": "my_vlm"}, r"model_types: expected a tuple, \('my_vlm',\); got the str 'my_vlm'"),
+        ({"constant": "self_attn"}, r"constant: expected a tuple, \('self_attn',\); got the str 'self_attn'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_value_that_a_field_cannot_have(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"family 'mine': {message}"):
+        Family(**{"name": "mine", "model_types": ("my_vlm",), "layout": fixed_grid(3, 3), **declared})
 
 
 def test_refused_type_says_why(unknown) -> None:

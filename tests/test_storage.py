@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from dexar_fast import Explainer, Explanation, InputError
@@ -51,6 +52,33 @@ def test_without_image_and_unfiltered_maps(explanation: Explanation, tmp_path: P
     loaded = Explanation.load(bare.save(tmp_path / "bare"))
     assert loaded.image is None
     assert loaded.unfiltered_token_maps is None
+
+
+def test_several_pictures_without_a_map(explanation: Explanation, tmp_path: Path) -> None:
+    """Tokens without a place: each is a cell of its own."""
+    pictures = (picture(), picture(20, 50))
+    flat = {"token_maps": explanation.token_maps.reshape(len(explanation.tokens), -1)}
+    several = replace(
+        explanation, image=pictures, grid=None, answer_map=explanation.answer_map.ravel(), **flat,
+        unfiltered_token_maps=None, unfiltered_answer_map=None,
+    )  # fmt: skip
+    loaded = Explanation.load(several.save(tmp_path / "several", exact=True))
+    assert [one.size for one in loaded.image] == [one.size for one in pictures]
+    np.testing.assert_array_equal(loaded.token_maps, several.token_maps)
+
+
+@pytest.mark.parametrize("foreign", ["token_maps.7", "weights"])
+def test_unknown_array_is_named(explanation: Explanation, tmp_path: Path, foreign: str) -> None:
+    path = explanation.save(tmp_path / "e.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file({**arrays, foreign: np.zeros(3)}, path, metadata)
+    with pytest.raises(InputError, match=rf"unknown arrays {foreign}; it was not written by"):
+        Explanation.load(path)
+    del arrays["token_ids"]
+    save_file(arrays, path, metadata)
+    with pytest.raises(InputError, match="lacks token_ids"):
+        Explanation.load(path)
 
 
 def test_failed_write_leaves_the_old_file(

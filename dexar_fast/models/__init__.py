@@ -35,7 +35,8 @@ from . import (
     vision_encoder_decoder,
 )
 from .decoder import Decoder
-from .family import Family, Prompt, fixed_grid
+from .family import Family, Prompt
+from .fixed_grid import fixed_grid
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -101,16 +102,19 @@ def register_family(family: Family) -> None:
     """Declare a family of your own, for this process; see docs/models.md.
 
     The self-check guards it as it guards the built-in ones: a model that is not what the declaration says is refused.
+    It takes the place of earlier declarations of yours for one of its model types.
 
     Raises:
-        InputError: one of its model types has an entry already.
+        InputError: one of its model types has a built-in entry.
     """
     for model_type in family.model_types:
-        taken = _entry(model_type)
+        taken = next((built_in for built_in in FAMILIES if model_type in built_in.model_types), None)
         if taken is not None:
             raise InputError(
-                f"family: expected model types without an entry; {model_type!r} belongs to family {taken.name!r}"
+                f"family: expected model types without a built-in entry; {model_type!r} belongs to family "
+                f"{taken.name!r}"
             )
+    _registered[:] = [earlier for earlier in _registered if not {*earlier.model_types} & {*family.model_types}]
     _registered.append(family)
 
 

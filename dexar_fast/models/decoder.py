@@ -16,6 +16,8 @@ from .family import Family
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_NOTHING: Any = object()
+
 
 class Decoder:
     """What the answer pass works on.
@@ -35,6 +37,29 @@ class Decoder:
                 f"declares; {type(model).__name__} is built otherwise."
             )
 
+        for index, attention in self.attentions.items():
+            for whole, name, path in (
+                (attention, "projection", family.projection),
+                *((self.layers[index], "constant", path) for path in family.constant),
+            ):
+                if not _has(whole, path):
+                    raise UnsupportedModelError(
+                        f"model: family {family.name!r} declares {name} {path!r}; {type(whole).__name__} of layer "
+                        f"{index} has {', '.join(child for child, _ in whole.named_children())}"
+                    )
+        for attribute in family.run_state:
+            if not hasattr(self.base, attribute):
+                raise UnsupportedModelError(
+                    f"model: family {family.name!r} declares run_state {attribute!r}; {type(self.base).__name__} has "
+                    "no such attribute"
+                )
+        if family.keys != "vision" and family.placeholder_mask is None:
+            for path in family.placeholders:
+                if self._configured(path) is _NOTHING:
+                    raise UnsupportedModelError(
+                        f"model: family {family.name!r} declares placeholders {path!r}; {type(model.config).__name__} "
+                        "has no such attribute"
+                    )
         head = model.get_output_embeddings()
         if head is not None and self._part(family.head) is not head:
             name = next((name for name, module in model.named_modules() if module is head), "another module")
@@ -78,11 +103,8 @@ class Decoder:
     @cached_property
     def placeholder_ids(self) -> list[int]:
         """Token ids that stand for images in a prompt."""
-        ids = [
-            reduce(lambda part, name: getattr(part, name, None), path.split("."), self.model.config)
-            for path in self.family.placeholders
-        ]
-        return [int(i) for i in ids if i is not None]
+        ids = [self._configured(path) for path in self.family.placeholders]
+        return [int(i) for i in ids if i is not None and i is not _NOTHING]
 
     def is_placeholder(self, ids: Tensor) -> Tensor:
         """Bool of the shape of ``ids``: which stand for a piece of an image."""
@@ -124,6 +146,10 @@ class Decoder:
     def project(self, layer: int, attention_output: Tensor, hidden_states: Tensor) -> Tensor:
         """What one layer's attention does behind attention proper, ``(1, T, H * D) -> (1, T, d)``."""
         return self.family.project(self.attentions[layer], self.family, attention_output, hidden_states)
+
+    def _configured(self, path: str) -> Any:
+        """What the model's config holds under a path with dots, or `_NOTHING`."""
+        return reduce(lambda part, name: getattr(part, name, _NOTHING), path.split("."), self.model.config)
 
     def _part(self, path: str) -> nn.Module:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,14 @@ class Prompt:
         processor: of the model, or None.
         inputs: the model inputs of the prompt.
         images_known: whether the user's images are known; else maps lie on what the model saw.
+        placeholder_ids: of the image (and video) placeholders that the family declares.
     """
 
     config: Any
     processor: ProcessorMixin | None
     inputs: Mapping[str, Tensor]
     images_known: bool
+    placeholder_ids: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Tensor:
         """A model input that the layout cannot do without."""
@@ -106,18 +108,6 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
 
 
-def fixed_grid(rows: int, cols: int) -> Callable[[Prompt, LayoutBuilder], None]:
-    """A layout of ``rows x cols`` tokens for every image, which the processor stretches to fit."""
-
-    def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-        n_placeholders = int((prompt["input_ids"] == prompt.config.image_token_id).sum())
-        for _ in range(max(1, n_placeholders // (rows * cols))):
-            tokens.image((cols, rows))
-            tokens.grid(rows, cols)
-
-    return layout
-
-
 def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
     """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
     config: Any = decoder.model.generation_config
@@ -141,6 +131,12 @@ def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: 
     """
     output: Tensor = attention.get_submodule(family.projection)(out)
     return output
+
+
+Keys = Literal["sequence", "encoder", "vision"]
+Rows = Literal["cached", "whole", "decoder"]
+GradientPath = Literal["leaf", "replay"]
+Tap = Literal["registry", "projections"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +182,10 @@ class Family:
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
         prompt_needed: whether a prompt must have text.
+        several_images: whether a prompt may have more than one image.
+
+    Raises:
+        ValueError: a field has a value that it cannot have.
     """
 
     name: str
@@ -199,10 +199,10 @@ class Family:
     head: str = "lm_head"
     attention: str = "self_attn"
     projection: str = "o_proj"
-    keys: Literal["sequence", "encoder", "vision"] = "sequence"
-    rows: Literal["cached", "whole", "decoder"] = "cached"
-    gradient_path: Literal["leaf", "replay"] = "leaf"
-    tap: Literal["registry", "projections"] = "registry"
+    keys: Keys = "sequence"
+    rows: Rows = "cached"
+    gradient_path: GradientPath = "leaf"
+    tap: Tap = "registry"
     carried: Mapping[str, int | None] = field(default_factory=dict)
     constant: tuple[str, ...] = ()
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
@@ -215,8 +215,19 @@ class Family:
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
     prompt_needed: bool = True
+    several_images: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("model_types", "inputs", "constant", "run_state", "placeholders"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"family {self.name!r}: {name}: expected a tuple, ({value!r},); got the str {value!r}")
+        for name, choices in (("keys", Keys), ("rows", Rows), ("gradient_path", GradientPath), ("tap", Tap)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"family {self.name!r}: {name}: expected one of {', '.join(map(repr, get_args(choices)))}; "
+                    f"got {getattr(self, name)!r}"
+                )
         if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):
             raise ValueError(
                 f"family {self.name!r}: rows='whole' and tap='projections' need gradient_path='replay'; got 'leaf'"

@@ -33,4 +33,5 @@ FAMILY = Family(
     carried={"encoder_hidden_states": None},
     constant=("self_attn",),
     prompt_image=None,
+    several_images=False,
 )

@@ -34,4 +34,5 @@ FAMILY = Family(
     project=normed,
     placeholder_mask="image_embeds_position_mask",
     prompt_image=None,
+    several_images=False,
 )

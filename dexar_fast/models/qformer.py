@@ -25,6 +25,7 @@ def _family(name: str, decoder: str, **declared: Any) -> Family:
         layers=f"{decoder}.layers",
         head="language_model.lm_head",
         prompt_image=None,
+        several_images=False,
         **declared,
     )
 

@@ -113,6 +113,7 @@ def _family(of_decoder: str, layers: str, **declared: Any) -> Family:
         start_ids=start_ids,
         encode=encode,
         prompt_image=None,
+        several_images=False,
         prompt_needed=False,
         **declared,
     )

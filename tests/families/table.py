@@ -22,6 +22,8 @@ COLUMNS = {
     "test_model_is_left_as_it_was": "untouched",
 }
 
+GENERIC = "generic, not tried: declare it with `register_family`"
+
 
 def results_table(outcomes: dict[str, dict[str, list[str]]]) -> str:
     """One row per case: how many of its tests passed, by column."""
@@ -38,15 +40,19 @@ def types_table() -> str:
     """Every type of this transformers release that is loaded for image and text to text."""
     entry_of = {model_type: family for family in FAMILIES for model_type in family.model_types}
     known = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *entry_of, *REFUSED}
-    known -= {model_type.split("/")[0] for model_type in entry_of if "/" in model_type}  # told by their decoders
+    with_text = sorted(model_type.split("/") for model_type in entry_of if "/" in model_type)
+    texts = {model_type: [t for of, t in with_text if of == model_type] for model_type, _ in with_text}
+    known |= {*texts}
     rows = [["model type", "status"], ["---", "---"]]
     for model_type in sorted(known):
         if model_type in entry_of:
             status = f"supported, family `{entry_of[model_type].name}`"
         elif model_type in REFUSED:
             status = f"refused: {REFUSED[model_type]}"
+        elif model_type in texts:
+            status = f"with text models other than {', '.join(texts[model_type])}: {GENERIC}"
         else:
-            status = "generic, not tried: declare it with `register_family`"
+            status = GENERIC
         rows.append([f"`{model_type}`", status])
     return _markdown(rows)
 

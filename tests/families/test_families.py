@@ -198,13 +198,33 @@ def test_lit_region_lands_where_it_is(case: Case, size: tuple[int, int]) -> None
     "case", [CASES[n] for n in ("llava_next", "llava_next_video", "llava_onevision", "granite4_vision")], ids=str
 )
 def test_picture_of_another_size_is_named(case: Case, n_images: int) -> None:
-    """Where the processor notes the size: a photo that only viewers turn, or a larger copy, is another picture."""
+    """Where the processor notes the size: a photo turned by viewers alone, or a larger copy, is another."""
     explainer = explainer_of(case, dtype=torch.float32)
     inputs, _ = explainer.encode([picture((40, 30))] * n_images, case.image * n_images + " a star", "a")
     lay_out(explainer.decoder, explainer.processor, inputs, [(40, 30)] * n_images)
     for size in ((30, 40), (80, 60)):
         with pytest.raises(InputError, match=rf"expected 40 x 30 pixels, .*; got {size[0]} x {size[1]}\. Pass the"):
             lay_out(explainer.decoder, explainer.processor, inputs, [size] * n_images)
+
+
+@pytest.mark.parametrize(
+    "case", [CASES[n] for n in ("blip_2", "instructblip", "kosmos2", "florence2", "donut")], ids=str
+)
+def test_second_image_is_refused_where_a_model_takes_one(case: Case) -> None:
+    explainer = explainer_of(case, dtype=torch.float32)
+    with pytest.raises(InputError, match=r"image: this model takes one image per prompt; got 2\. Explain"):
+        explainer.explain([picture(), picture(seed=1)], "a star", "a")
+
+
+@pytest.mark.parametrize("size", [(600, 1), (1, 600), (600, 3)], ids=str)
+@pytest.mark.parametrize("case", [CASES[n] for n in ("llava_next", "llava_onevision", "granite4_vision")], ids=str)
+def test_very_thin_picture(case: Case, size: tuple[int, int]) -> None:
+    """Unpadding can leave no row of tiles: then the base view, or what the family pools, is the map."""
+    explainer = explainer_of(case, dtype=torch.float32)
+    e = explainer.explain(picture(size), case.image + " a star", "a")
+    assert e.grid.image_size == size
+    assert np.isfinite(e.token_maps).all()
+    assert e.token_maps.max() == 1
 
 
 @pytest.mark.parametrize("frame", [0, 3])
