@@ -6,6 +6,8 @@ import os
 
 # Triton reads it when a kernel is defined, so it stands before every import. On a GPU: TRITON_INTERPRET=0 make test.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# The models are tiny: a second thread only waits, and where others compute too, for long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that asks for the network fails at once, everywhere.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
