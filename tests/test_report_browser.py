@@ -84,6 +84,14 @@ class Report:
     def text(self, name: str) -> str:
         return (self.page.locator(f"#{name}").text_content() or "").strip()
 
+    def whole(self, name: str) -> bool:
+        """Whether nothing of an element's text is cut off."""
+        return bool(
+            self.page.locator(f"#{name}").evaluate(
+                "e => e.scrollWidth <= e.clientWidth && e.scrollHeight <= e.clientHeight"
+            )
+        )
+
     def unit(self, index: int) -> Any:
         return self.page.locator(f"#unit-{index}")
 
@@ -474,12 +482,35 @@ def test_grounding_of_tokens_and_words(open_report: Open) -> None:
     explanation = replace(plain, log_probabilities=log_p)
     report = open_report(explanation)
     assert report.text("grounding") == "–"
+    assert report.whole("grounding-aside")
     report.unit(2).hover()
     report.settle()
     assert (report.text("grounding"), report.text("grounding-aside")) == ("0.750", "the image changes little")
     report.unit(3).hover()
     report.settle()
     assert (report.text("grounding"), report.text("grounding-aside")) == ("0.0196", "the image speaks against it")
+    assert report.whole("grounding-aside")
+
+
+@pytest.mark.parametrize(("image", "row", "col"), [(0, 2, 0), (1, 1, 2), (2, 0, 4)])
+def test_the_strongest_cell_of_several_images_is_named_by_its_own_map(
+    open_report: Open, image: int, row: int, col: int
+) -> None:
+    """Cells of the montage belong to nobody's map. The last image is cut to its centre."""
+    grids = (whole_image(3, 4, (40, 30)), whole_image(2, 3, (30, 30)), Grid(2, 5, (10.0, 0.0, 50.0, 30.0), (60, 30)))
+    maps = [np.zeros((1, grid.rows, grid.cols), dtype=np.float32) for grid in grids]
+    maps[image][0, row, col] = 1
+    alone = from_maps(maps[0], ["a"], grids[0], image=scene(40, 30))
+    several = replace(
+        alone,
+        grid=grids,
+        token_maps=tuple(maps),
+        answer_map=tuple(one[0] for one in maps),
+        image=tuple(scene(*grid.image_size) for grid in grids),
+    )
+    report = open_report(several)
+    assert report.text("peak-aside") == f"image {image + 1}, row {row + 1}, column {col + 1}"
+    assert report.whole("peak-aside")
 
 
 def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..atomic import write_atomically
-from .montage import montage
+from .montage import montage, shown_images
 from .payload import payload, to_script
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def render_html(explanation: Explanation) -> str:
     Raises:
         InputError: the explanation holds NaN, infinity, or settings that are no JSON values.
     """
+    grids = explanation.grids
     explanation = montage(explanation)
     style = _ascii_css(_asset("report.css"))
     script = _ascii_js("\n".join(_asset(name) for name in _SCRIPTS))
@@ -62,7 +63,7 @@ def render_html(explanation: Explanation) -> str:
         "policy": policy,
         "title": html.escape(_title(explanation)),
         "style": style,
-        "data": to_script(payload(explanation)),
+        "data": to_script({**payload(explanation), "images": shown_images(grids)}),
         "script": script,
     }
     # One pass over the template: what is filled in is never searched for places again.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..geometry import Box, Grid
+from ..geometry import Box, Grid, draw_box
 from ..per_image import as_tuple
 from ..tiles import Block, compose
 
@@ -56,6 +56,22 @@ def montage(explanation: Explanation) -> Explanation:
         grid=canvas,
         image=None if explanation.image is None else _draw(as_tuple(explanation.image), size, places),
     )
+
+
+def shown_images(grids: tuple[Grid, ...]) -> list[dict[str, Any]]:
+    """Where each of several images lies in the montage, ``(left, top, width, height)`` as fractions, and its grid."""
+    if len(grids) == 1:
+        return []
+    (width, height), places = _places(grids)
+    return [
+        {
+            "place": (left / width, top / height, (right - left) / width, (bottom - top) / height),
+            "rows": grid.rows,
+            "cols": grid.cols,
+            "box": draw_box(grid),
+        }
+        for grid, (left, top, right, bottom) in zip(grids, places)
+    ]
 
 
 def _places(grids: tuple[Grid, ...]) -> tuple[tuple[int, int], list[Box]]:

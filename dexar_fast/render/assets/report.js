@@ -12,6 +12,7 @@ const largestWeight = Math.max(0, ...tokens.weight);
 const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].map(([score]) => score));
 
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
+$("peak-aside").classList.toggle("wraps", data.images.length > 0);
 
 const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
 let pending = 0;
@@ -75,6 +76,23 @@ function region(cell) {
   const column = x < 1 / 3 ? "left" : x < 2 / 3 ? "" : "right";
   if (!row && !column) return "centre";
   return `${row} ${column || "middle"}`.trim();
+}
+
+// Of one image a row and a column of the map; of several the image, and the row and column of its own map.
+function cellName(cell) {
+  const [row, column] = [Math.floor(cell / grid.cols), cell % grid.cols];
+  const x = grid.box[0] + (grid.box[2] * (column + 0.5)) / grid.cols;
+  const y = grid.box[1] + (grid.box[3] * (row + 0.5)) / grid.rows;
+  for (const [index, { place, rows, cols, box }] of data.images.entries()) {
+    const [u, v] = [(x - place[0]) / place[2], (y - place[1]) / place[3]];
+    if (u < 0 || u > 1 || v < 0 || v > 1) continue;
+    // Cells at the edge of what the model saw may reach beyond it.
+    const within = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+    const ownRow = within((v - box[1]) / box[3], rows);
+    const ownColumn = within((u - box[0]) / box[2], cols);
+    return `image ${index + 1}, row ${ownRow + 1}, column ${ownColumn + 1}`;
+  }
+  return data.images.length ? "between the images" : `row ${row + 1}, column ${column + 1}`;
 }
 
 // ---- what is said about a map
@@ -158,8 +176,7 @@ function look(unit, { pinned, spoken }) {
   const peak = strongest(view.map);
   const where = peak < 0 ? "nowhere" : region(peak);
   $("peak").textContent = peak < 0 ? "\u2013" : where;
-  $("peak-aside").textContent =
-    peak < 0 ? "the map is constant" : `row ${Math.floor(peak / grid.cols) + 1}, column ${(peak % grid.cols) + 1}`;
+  $("peak-aside").textContent = peak < 0 ? "the map is constant" : cellName(peak);
   if (spoken) {
     const state = pinned ? ", pinned" : "";
     const what = unit ? `${quoted(unit.text)}${state}: weight ${short(weight)}, ${share}` : "Answer map";
@@ -181,7 +198,7 @@ function probe(event) {
   }
   const value = view.map[row * grid.cols + column] / 255;
   $("tick").style.left = `${100 * value}%`;
-  $("meaning").textContent = `${value.toFixed(2)} at row ${row + 1}, column ${column + 1}`;
+  $("meaning").textContent = `${value.toFixed(2)} at ${cellName(row * grid.cols + column)}`;
 }
 
 $("frame").addEventListener("pointermove", probe);
