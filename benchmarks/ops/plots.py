@@ -34,7 +34,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
             axes.scatter(x, y, marker=marker, color=colour, s=28, label=name)
     axes.axvline(1, color="0.8", linewidth=1, zorder=0)
     axes.set_xscale("log")
-    axes.set_xlabel("time / time of the bare product (torch.bmm); further left is faster")
+    axes.set_xlabel("time / that of the bare product (torch.bmm)")
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=7)
     axes.invert_yaxis()
     axes.set_title(document["environment"]["device"], fontsize=9, loc="left")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 ABI_VERSION = 1
 
@@ -42,11 +43,13 @@ def _load_library() -> ctypes.CDLL:
     They are linked to no OpenMP of their own: torch has loaded one already, and two thread pools would get in each
     other's way.
     """
-    found = importlib.util.find_spec("dexar_fast._cpu")
-    if found is None or found.origin is None:
+    # Beside this package, not by import: another copy of it may be installed as well.
+    package = Path(__file__).resolve().parent.parent
+    found = [package / f"_cpu{suffix}" for suffix in EXTENSION_SUFFIXES if (package / f"_cpu{suffix}").exists()]
+    if not found:
         raise ImportError("the C++ kernels were not built; install a C++ compiler, then dexar-fast again")
     try:
-        library = ctypes.CDLL(found.origin)
+        library = ctypes.CDLL(str(found[0]))
     except OSError as error:
         raise ImportError(f"the C++ kernels do not load: {error}") from error
     library.dexar_abi_version.restype = ctypes.c_int32

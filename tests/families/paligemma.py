@@ -1,5 +1,7 @@
 """PaliGemma 1 (Gemma) and 2 (Gemma 2: sandwich norms, soft-caps, sliding layers; eager by default)."""
 
+import copy
+
 from transformers import (
     Gemma2Config,
     GemmaConfig,
@@ -17,7 +19,7 @@ def paligemma(text):
     def build(attention: str):
         config = PaliGemmaConfig(
             vision_config=SiglipVisionConfig(**vision_shape(vision_use_head=False)),
-            text_config=text,
+            text_config=copy.deepcopy(text),  # a model changes with its configuration, and tests change it
             image_token_index=3,
             projection_dim=32,
         )
