@@ -20,13 +20,13 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .answer_pass import Prefill, take_up
+from .assemble import assemble, to_numpy
 from .errors import InputError, UnsupportedModelError
-from .explanation import Explanation, Floats, Maps
+from .explanation import Explanation
 from .generation import generate_answer
 from .grounding import log_probabilities
 from .images import ImageInput, load_images
 from .layers import LayerSelection
-from .layout import ImageLayout
 from .loading import check_processor, load_model
 from .logit_lens import LogitLens, token_lens
 from .methods import METHODS
@@ -35,7 +35,6 @@ from .model_state import evaluating, main_device, offloaded_weights, unwrapped
 from .models import Decoder, family_of
 from .ops import check_backend, resolve_backend
 from .options import Options, TextSet, check_options
-from .per_image import one_or_tuple
 from .pipeline import accumulate_layers
 from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
@@ -558,7 +557,7 @@ class Explainer:
             explanation = self._compare(request, options, images, settings)
         if grounding:
             log_p = log_probabilities(self.decoder, inputs, answer_ids)
-            explanation = replace(explanation, log_probabilities=_numpy(log_p))
+            explanation = replace(explanation, log_probabilities=to_numpy(log_p))
         return explanation
 
     def _compare(
@@ -604,7 +603,7 @@ class Explainer:
     ) -> Explanation:
         text_set, ids = options.text_set, request.answer_ids
         pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
-        return _explanation(
+        return assemble(
             maps,
             scores,
             request.layout,
@@ -644,42 +643,3 @@ class Explainer:
                 "transformers": transformers.__version__,
             },
         }
-
-
-def _explanation(
-    maps: Aggregate,
-    scores: tuple[Tensor, Tensor],
-    layout: ImageLayout,
-    *,
-    tokens: list[str],
-    token_ids: Tensor,
-    layers: tuple[int, ...],
-    images: Sequence[Image.Image] | None,
-    settings: dict[str, Any],
-) -> Explanation:
-    """The result in numpy, the maps in the shape of their grids."""
-
-    def shaped(flat: Tensor | None) -> Maps | None:
-        return None if flat is None else one_or_tuple(layout.per_image(_numpy(flat)))
-
-    return Explanation(
-        tokens=tokens,
-        token_ids=token_ids.cpu().numpy(),
-        token_maps=shaped(maps.token_maps),
-        answer_map=shaped(maps.answer_map),
-        token_weights=_numpy(maps.token_weights),
-        image_scores=_numpy(scores[0]),
-        text_scores=_numpy(scores[1]),
-        token_map_ranges=_numpy(maps.token_map_ranges),
-        layers=layers,
-        grid=one_or_tuple(layout.grids) if layout.grids else None,
-        settings=settings,
-        image=None if images is None else one_or_tuple(images),
-        unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
-        unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
-    )
-
-
-def _numpy(tensor: Tensor) -> Floats:
-    array: Floats = tensor.cpu().numpy()
-    return array
