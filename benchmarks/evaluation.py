@@ -32,11 +32,10 @@ FOLDER = ROOT / "dexar-fast-evaluation"
 
 OURS = "dexar,dexar-scores,dexar-contribution,dexar-attention"
 RUNS = {
-    "scenes": "--methods cheap --steps 5",
-    "slow": "--methods dexar,gradient-input,grad-cam,occlusion --n 50 --steps 5",
+    "scenes": "",
     "words": "--methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
     "questions": "--data demo-questions --methods cheap --no-perturbation",
-    "ablations": "--ablations --methods dexar --no-perturbation --n 100",
+    "ablations": "--ablations --methods dexar --no-perturbation",
     "grounding": "--grounding --methods dexar --no-perturbation",
     "sanity": f"--sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 20",
 }
@@ -73,10 +72,15 @@ def run(name: str, folder: Path) -> None:
     fresh = not folder.exists()
     before = _processor_seconds()
     command = [sys.executable, "-m", "dexar_fast", "evaluate", *RUNS[name].split(), "--out", str(folder)]
-    print("dexar-fast evaluate", RUNS[name], flush=True)
+    print(called(name), flush=True)
     subprocess.run([*command, "--quiet"], check=True, cwd=ROOT)
     seconds = _processor_seconds() - before
     keep(name, folder, {"processor_seconds": round(seconds) if fresh else None, "environment": environment("cpu")})
+
+
+def called(name: str) -> str:
+    """A run as a user types it."""
+    return f"dexar-fast evaluate {RUNS[name]}".rstrip()
 
 
 def keep(name: str, folder: Path, facts: dict[str, Any]) -> None:
@@ -84,7 +88,7 @@ def keep(name: str, folder: Path, facts: dict[str, Any]) -> None:
     tables = json.loads((folder / TABLES).read_text(encoding="utf-8"))
     if name == "scenes":
         tables.append(asdict(by_number_of_objects(list(read_records(folder / RECORDS)))))
-    document = {"command": f"dexar-fast evaluate {RUNS[name]}", **facts, "tables": tables}
+    document = {"command": called(name), **facts, "tables": tables}
     write_results(RESULTS / f"evaluation-{name}.json", document)
 
 
@@ -223,9 +227,6 @@ ON_PAGE: dict[str, Callable[[Results], str]] = {
     "removal": whole("scenes", REMOVED),
     "words": words("scenes"),
     "word-curves": word_curves,
-    "slow": columns("slow", "Answer maps", *LOCALISED, "cost (forwards)"),
-    "slow-removal": columns("slow", REMOVED, "positive (nats)", "negative (nats)"),
-    "slow-words": words("slow", KINDS[:-1]),
     "questions": columns("questions", "Answer maps", *LOCALISED),
     "question-words": words("questions", ("colour", "shape", "place", "number")),
     "options": options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,28 @@ def to_pixels(cell_map: NDArray[np.floating], grid: Grid) -> NDArray[np.float32]
     return pixels
 
 
+def to_cells(pixel_map: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
+    """Mean over the area of each cell, the best that a map of this grid can say of a picture of pixels.
+
+    Args:
+        pixel_map: ``(height, width)``, of the user's image; outside it is zero.
+        grid: where the cells lie.
+
+    Returns:
+        ``(rows, cols)`` float64.
+
+    Raises:
+        InputError: the shape is not the image's.
+    """
+    width, height = grid.image_size
+    if pixel_map.shape != (height, width):
+        raise InputError(f"pixel_map: expected shape {(height, width)}, got {pixel_map.shape}")
+    left, top, right, bottom = grid.box
+    rows, cols = _shares(height, top, bottom, grid.rows), _shares(width, left, right, grid.cols)
+    means: NDArray[np.float64] = rows @ pixel_map.astype(np.float64) @ cols.T
+    return means
+
+
 def seen(grid: Grid) -> NDArray[np.bool_]:
     """``(height, width)`` bool: pixels whose centre lies inside the grid's box, those that the model saw."""
     width, height = grid.image_size
@@ -127,6 +150,15 @@ def _sample_positions(pixels: int, start: float, stop: float, cells: int) -> NDA
     """Cell coordinates of the pixel centres, clamped to the first and last cell centre."""
     position = (np.arange(pixels) + 0.5 - start) / (stop - start) * cells - 0.5
     return position.clip(0, cells - 1)
+
+
+def _shares(pixels: int, start: float, stop: float, cells: int) -> NDArray[np.float64]:
+    """``(cells, pixels)``: how much of each cell each pixel covers, along one axis."""
+    edges = np.linspace(start, stop, cells + 1)[:, None]
+    pixel = np.arange(pixels)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    shares: NDArray[np.float64] = covered.clip(min=0) / ((stop - start) / cells)
+    return shares
 
 
 def _interpolate(values: NDArray[np.float32], position: NDArray[np.float64], axis: int) -> NDArray[np.float32]:

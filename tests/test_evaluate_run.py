@@ -26,7 +26,7 @@ from dexar_fast.evaluate.perturbation import area
 from dexar_fast.evaluate.records import ANOTHER_IMAGE, ANOTHER_TOKEN, Record, read_records
 from dexar_fast.evaluate.run import Plan, evaluate, run_part
 from dexar_fast.evaluate.sanity import cascade, randomising, sanity, similarity
-from dexar_fast.evaluate.summary import failures, interval, rows
+from dexar_fast.evaluate.summary import CEILING, failures, interval, rows
 from dexar_fast.evaluate.tables import tables
 from dexar_fast.explanation import minmax
 from dexar_fast.geometry import to_pixels
@@ -79,7 +79,7 @@ def test_records_of_one_sample(explainer):
     """Every record against metrics and curves made by hand from the explanation."""
     records = run_part(explainer, Few(a_sample()), [0], replace(PLAN, word_curves=True))
     assert not failures(records)
-    by_key = {(r.method, r.target, r.index): r for r in records if not r.control}
+    by_key = {(r.method, r.target, r.index): r for r in records if not r.control and r.method != CEILING}
     assert set(by_key) == {
         (m, *t) for m in PLAN.methods for t in (("answer", -1), ("word", 0), ("word", 1), ("word", 2))
     }
@@ -120,6 +120,19 @@ def test_controls(explainer):
     for key, (cells, mask) in expected.items():
         S = minmax(to_pixels(cells, own.grid)).astype(float)
         assert controls[key].epg == pytest.approx(S[mask].sum() / S.sum(), abs=1e-5), key
+
+
+def test_ceiling_is_what_the_mask_itself_reaches(explainer):
+    records = run_part(explainer, Few(a_sample()), [0], replace(PLAN, perturbation=False))
+    ceiling: Any = {(r.target, r.index): r for r in records if r.method == CEILING}
+    assert set(ceiling) == {("answer", -1), ("word", 1), ("word", 2)}
+    e = explainer.explain(picture(), "what is it?", "a red square")
+    whole = Image.fromarray(half().astype(np.float32)).resize((e.grid.cols, e.grid.rows), Image.Resampling.BOX)
+    S = minmax(to_pixels(np.asarray(whole), e.grid)).astype(float)
+    assert ceiling["answer", -1].epg == pytest.approx(S[half()].sum() / S.sum(), abs=1e-5)
+    for record in records:
+        if record.auroc is not None:
+            assert record.auroc <= ceiling[record.target, record.index].auroc, record
 
 
 def test_a_bad_sample_is_recorded_and_left_out(explainer, tmp_path):
@@ -209,9 +222,9 @@ def test_options_reach_the_methods(explainer):
 
 
 def test_tables_say_what_the_records_say():
-    """Means by hand; the best and its equals in bold, chance never."""
+    """Means by hand; the best and its equals in bold, chance and ceiling never."""
     made = []
-    for method, values in {"a": (2.0, 4.0), "b": (8.0, 9.0), "random": (20.0, 21.0)}.items():
+    for method, values in {"a": (2.0, 4.0), "b": (8.0, 9.0), "random": (20.0, 21.0), CEILING: (30.0, 30.0)}.items():
         for number, snr in enumerate(values):
             numbers: dict[str, Any] = dict.fromkeys(METRICS, 0.5) | {"snr": snr}
             made.append(
@@ -222,6 +235,7 @@ def test_tables_say_what_the_records_say():
     assert re.search(r"\| a \| 3\.0 \(", text)
     assert re.search(r"\| b \| \*\*8\.5 \(", text)
     assert re.search(r"\| random \(chance\) \| 20\.5 \(", text)
+    assert re.search(r"\| mask \(ceiling\) \| 30\.0 \(", text)
     assert "| b | **4.25 (" in curves.markdown()  # half of the last point, by trapezoids
     (row,) = [row for row in rows(made, "answer") if row.name == "b"]
     assert interval(row.records, run_snr()).mean == 8.5
@@ -248,7 +262,7 @@ def test_photographs(explainer, name, tmp_path):
     write_evaluation(explainer, Few(sample), plan, tmp_path)
     records: list[Any] = list(read_records(tmp_path / "records.parquet"))
     assert not failures(records)
-    assert {r.method for r in records} == set(plan.methods)
+    assert {r.method for r in records} == {*plan.methods, CEILING}
     assert all(0 < r.area < 1 and 0 <= r.auroc <= 1 for r in records)
     assert Image.open(tmp_path / "best.png").height > 100
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.evaluation import COUNTED, ON_PAGE, PAGE, RUNS, by_number_of_objects, write_page
+from benchmarks.evaluation import COUNTED, ON_PAGE, PAGE, RUNS, by_number_of_objects, called, write_page
 from benchmarks.files import RESULTS, put_between_markers
 from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.evaluate.records import Record
@@ -34,7 +34,7 @@ def test_no_table_stands_outside_the_markers():
 @pytest.mark.parametrize("name", RUNS)
 def test_results_are_of_the_documented_command(name):
     document = json.loads((RESULTS / f"evaluation-{name}.json").read_text())
-    assert document["command"] == f"dexar-fast evaluate {RUNS[name]}"
+    assert document["command"] == called(name)
     assert RUNS[name] in " ".join(PAGE.read_text().split())
 
 

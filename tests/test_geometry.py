@@ -7,7 +7,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from dexar_fast import InputError
-from dexar_fast.geometry import Grid, draw_box, resized_and_cropped, seen, to_pixels, whole_image
+from dexar_fast.geometry import Grid, draw_box, resized_and_cropped, seen, to_cells, to_pixels, whole_image
 
 SIZES = [(24, 24), (40, 30), (30, 40), (241, 60), (17, 400), (7, 5), (1000, 999)]
 
@@ -78,6 +78,19 @@ def test_pixels_that_the_model_never_saw_are_zero() -> None:
     assert (pixels[:, 30:] == 0).all()
     assert (pixels[:, 10:30] == 1).all()
     assert draw_box(grid) == (0.25, 0, 0.5, 1)
+
+
+def test_cells_hold_the_mean_of_their_area() -> None:
+    pixels = np.zeros((3, 4))
+    pixels[0, :] = 1
+    # Rows of 1.5 pixels; columns of 2, of which the first lies outside the image.
+    grid = Grid(2, 3, (-2.0, 0.0, 4.0, 3.0), (4, 3))
+    np.testing.assert_allclose(to_cells(pixels, grid), np.array([[0, 2 / 3, 2 / 3], [0, 0, 0]]))
+    rng = np.random.default_rng(0)
+    picture = rng.random((30, 20))
+    np.testing.assert_allclose(to_cells(picture, whole_image(6, 5, (20, 30)))[2, 3], picture[10:15, 12:16].mean())
+    with pytest.raises(InputError, match=r"pixel_map: expected shape \(30, 20\), got \(20, 30\)"):
+        to_cells(picture.T, whole_image(6, 5, (20, 30)))
 
 
 def test_map_of_another_shape_is_named() -> None:

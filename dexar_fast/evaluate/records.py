@@ -29,7 +29,7 @@ class Record:
 
     Attributes:
         sample: key of the sample.
-        method: name of the method; empty in a failure that concerns the whole sample.
+        method: name of the method, or `summary.CEILING`; empty in a failure that concerns the whole sample.
         control: "", or `ANOTHER_IMAGE` or `ANOTHER_TOKEN` where the map was scored against a mask that is not its own.
         target: "answer" or "word".
         index, text, kind: which word, what it says, and what it is; of the answer: -1, the whole answer, "answer".

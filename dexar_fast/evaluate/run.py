@@ -20,7 +20,7 @@ from ..teacher_forcing import answer_log_probabilities
 from .data import DataSet, Sample
 from .perturbation import STEPS, Perturbed, perturbation_curves
 from .records import Record, RecordStore
-from .scoring import score, score_controls, words_with_truth
+from .scoring import score, score_ceiling, score_controls, words_with_truth
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -251,6 +251,7 @@ def _records(one: Explained, neighbour: Explained | None, plan: Plan, curves: Ma
     if first in one.explanations:
         other = neighbour.explanations.get(first) if neighbour is not None else None
         records += score_controls(one.sample, first, one.explanations[first], other)
+        records += score_ceiling(one.sample, one.explanations[first])
     return records
 
 

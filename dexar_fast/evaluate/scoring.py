@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..explanation import Explanation, Word
-from ..geometry import to_pixels
+from ..geometry import to_cells, to_pixels
 from .data import Mask, Sample, WordTruth
 from .metrics import METRICS, localisation, normalise
 from .records import ANOTHER_IMAGE, ANOTHER_TOKEN, Record
+from .summary import CEILING
 
 UNIFORM = "uniform"
 
@@ -68,6 +69,16 @@ def score_controls(sample: Sample, method: str, own: Explanation, other: Explana
     # A map of another grid says nothing about this image.
     fitting = [one for one in scored if one.cells.shape == own.answer_map.shape and one.mask is not None]
     return _measure(fitting, own)
+
+
+def score_ceiling(sample: Sample, explanation: Explanation) -> list[Record]:
+    """What a map on this grid can reach: the masks themselves, averaged over its cells."""
+    targets = [(Record(sample.key, CEILING), sample.mask)]
+    for index, word, truth in words_with_truth(sample, explanation):
+        record = Record(sample.key, CEILING, target="word", index=index, text=word.text, kind=truth.kind)
+        targets.append((record, truth.mask))
+    scored = [Scored(record, to_cells(mask, explanation.grid), mask) for record, mask in targets if mask is not None]
+    return _measure(scored, explanation)
 
 
 def words_with_truth(sample: Sample, explanation: Explanation) -> Iterator[tuple[int, Word, WordTruth]]:

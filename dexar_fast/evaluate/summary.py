@@ -14,6 +14,9 @@ from .statistics import Interval, bootstrap
 CHANCE = ("random", "uniform", "centre")
 """Methods that do not look at the answer."""
 
+CEILING = "mask"
+"""In place of a method: the mask itself, as well as the map's grid can show it."""
+
 ALL_WORDS = "all words"
 
 
@@ -85,17 +88,17 @@ class Row(NamedTuple):
 
     Attributes:
         name: method, or control.
-        is_chance: it knows nothing of the answer.
+        role: "" for a method; "chance" knows nothing of the answer, "ceiling" knows the truth.
         records: of one target (and kind).
     """
 
     name: str
-    is_chance: bool
+    role: str
     records: list[Record]
 
 
 def rows(records: Iterable[Record], target: str, kind: str | None = None) -> list[Row]:
-    """Records of one target and kind by method: methods as they were asked for, chance lines at the end.
+    """Records of one target and kind by method: methods as they were asked for, then what they compare with.
 
     Args:
         records: of a run.
@@ -110,10 +113,16 @@ def rows(records: Iterable[Record], target: str, kind: str | None = None) -> lis
             continue
         found.setdefault((record.method, record.control), []).append(record)
     lines = [
-        Row(f"{method}, {control}" if control else method, bool(control) or method in CHANCE, members)
+        Row(f"{method}, {control}" if control else method, _role(method, control), members)
         for (method, control), members in found.items()
     ]
-    return sorted(lines, key=lambda row: row.is_chance)  # stable
+    return sorted(lines, key=lambda row: bool(row.role))  # stable
+
+
+def _role(method: str, control: str) -> str:
+    if method == CEILING:
+        return "ceiling"
+    return "chance" if control or method in CHANCE else ""
 
 
 def interval(records: Iterable[Record], figure: Figure) -> Interval:

@@ -87,7 +87,7 @@ def _table(title: str, lines: Sequence[Row], figures: Sequence[Figure]) -> Table
     strong = [_among_the_best(column, lines, figure) for column, figure in zip(columns, figures, strict=True)]
     body = []
     for number, row in enumerate(lines):
-        cells = [(f"{row.name} (chance)" if row.is_chance else row.name, False)]
+        cells = [(f"{row.name} ({row.role})" if row.role else row.name, False)]
         for figure, column, marks in zip(figures, columns, strong, strict=True):
             cells.append((shown(column[number], figure.decimals), marks[number]))
         body.append(tuple(cells))
@@ -109,12 +109,12 @@ def _table(title: str, lines: Sequence[Row], figures: Sequence[Figure]) -> Table
 def _among_the_best(column: Sequence[Interval], lines: Sequence[Row], figure: Figure) -> list[bool]:
     """The best method, and those whose interval overlaps with its."""
     sign = {"high": 1, "low": -1}.get(figure.best, 0)
-    rivals = [one for one, row in zip(column, lines, strict=True) if not row.is_chance and not isnan(one.mean)]
+    rivals = [one for one, row in zip(column, lines, strict=True) if not row.role and not isnan(one.mean)]
     if not rivals or sign == 0:
         return [False] * len(column)
     best = max(rivals, key=lambda one: sign * one.mean)
     return [
-        not row.is_chance and one.low <= best.high and best.low <= one.high
+        not row.role and one.low <= best.high and best.low <= one.high
         for one, row in zip(column, lines, strict=True)
     ]
 
