@@ -114,8 +114,7 @@ def _among_the_best(column: Sequence[Interval], lines: Sequence[Row], figure: Fi
         return [False] * len(column)
     best = max(rivals, key=lambda one: sign * one.mean)
     return [
-        not row.role and one.low <= best.high and best.low <= one.high
-        for one, row in zip(column, lines, strict=True)
+        not row.role and one.low <= best.high and best.low <= one.high for one, row in zip(column, lines, strict=True)
     ]
 
 
