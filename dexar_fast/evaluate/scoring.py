@@ -55,13 +55,12 @@ def score(sample: Sample, method: str, explanation: Explanation) -> list[Record]
 def score_controls(sample: Sample, method: str, own: Explanation, other: Explanation | None) -> list[Record]:
     """What chance would do with this method's own maps: those of another token, and of another image."""
     scored = []
-    words = own.words()
+    words, others = own.words(), [] if other is None else other.words()
     for index, word, truth in words_with_truth(sample, own):
         record = Record(sample.key, method, target="word", index=index, text=word.text, kind=truth.kind)
         shuffled = words[(index + max(1, len(words) // 2)) % len(words)]
         scored.append(Scored(replace(record, control=ANOTHER_TOKEN), shuffled.map, truth.mask))
-        if other is not None:
-            others = other.words()
+        if others:
             foreign = others[index % len(others)].map
             scored.append(Scored(replace(record, control=ANOTHER_IMAGE), foreign, truth.mask))
     if other is not None:
