@@ -29,7 +29,7 @@ PerImage = Any
 
 @dataclass(frozen=True)
 class Word:
-    """A run of tokens without white space between them.
+    """A run of tokens without white space between them; for scripts that have none, see `dexar_fast.tokens.word_spans`.
 
     Attributes:
         text: the word without surrounding white space.
