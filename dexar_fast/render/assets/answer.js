@@ -19,9 +19,24 @@ function wordUnits(tokens, words) {
   return result.concat(alone.slice(next));
 }
 
-const MARKS = [[/\n/, "\u21b5", "line break"], [/\s/, "\u2423", "space"], [/^$/, "\u00b7", "part of a character"]];
+const code = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-// White space around a unit stays outside its shaded box; a unit that is nothing else gets a mark.
+// What has no ink of its own: what is drawn for it, and what it is called.
+const MARKS = [
+  [/^$/, () => "\u00b7", () => "no text of its own"],
+  [/^\s*\n\s*$/, () => "\u21b5", () => "line break"],
+  [/^\s*\t\s*$/, () => "\u21e5", () => "tab"],
+  [/^[\p{Cc}\p{Cf}]+$/u, code, (text) => `invisible ${code(text)}`],
+  [/^\s+$/, () => "\u2423", () => "space"],
+  [/^\p{M}+$/u, () => "\u25cc", (text) => `mark ${code(text)}`],
+];
+
+function markOf(text) {
+  const found = MARKS.find(([pattern]) => pattern.test(text));
+  return found && { mark: found[1](text), name: found[2](text) };
+}
+
+// White space around a unit stays outside its shaded box; a unit without ink gets a mark.
 function unitElement(unit, index, share) {
   const element = document.createElement("span");
   element.className = "unit";
@@ -33,11 +48,12 @@ function unitElement(unit, index, share) {
   element.style.setProperty("--share", share.toFixed(4));
   const core = unit.text.trim();
   element.textContent = core;
-  if (!core) {
-    const [, mark, name] = MARKS.find(([pattern]) => pattern.test(unit.text));
-    element.dataset.mark = mark; // drawn by the style sheet, so that copied text is the answer
-    element.setAttribute("aria-label", name);
+  const found = markOf(unit.text);
+  if (found) {
+    element.dataset.mark = found.mark; // drawn by the style sheet, so that copied text is the answer
+    element.setAttribute("aria-label", found.name);
   }
+  if (/[\u202a-\u202e\u2066-\u2069]/.test(core)) element.classList.add("bidi");
   const at = core ? unit.text.indexOf(core) : 0;
   return [unit.text.slice(0, core ? at : 0), element, core ? unit.text.slice(at + core.length) : unit.text];
 }
