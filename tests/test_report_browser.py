@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.geometry import Grid, to_pixels, whole_image
+from dexar_fast.render.colormap import DEFAULT_COLORMAP, colours_of
 from dexar_fast.render.html import to_html
 
 from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene
@@ -391,6 +392,21 @@ def test_a_cell_lands_on_its_place_of_the_image(
     left, top, right, bottom = bright_box(report.picture())  # the peak alone, inside the cell
     assert expected[0] - 0.006 <= left < right <= expected[2] + 0.006
     assert expected[1] - 0.006 <= top < bottom <= expected[3] + 0.006
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, 4), (1, 5), (7, 1)], ids=str)
+def test_smooth_maps_are_bilinear_between_cell_centres(open_report: Open, rows: int, cols: int) -> None:
+    maps = np.random.default_rng(1).random((1, rows, cols))
+    report = open_report(from_maps(maps, ["word"], whole_image(rows, cols, (400, 300))))
+    report.unit(0).click()
+    report.settle()
+    width, height, *pixels = report.page.locator("#overlay").evaluate(
+        "c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    kept = np.rint(maps[0] * 255)
+    grid = whole_image(rows, cols, (width, height))
+    drawn = np.array(pixels).reshape(height, width, 4)[..., :3]
+    np.testing.assert_allclose(drawn, colours_of(to_pixels(kept / 255, grid), DEFAULT_COLORMAP), atol=6)
 
 
 def test_the_part_that_the_model_never_saw_is_grey_and_dark(open_report: Open) -> None:
