@@ -177,6 +177,25 @@ def test_click_pins_and_escape_unpins(open_report: Open) -> None:
     assert report.pinned() == []
 
 
+def test_the_line_lies_under_what_is_looked_at_on_every_line_and_after_a_resize(open_report: Open) -> None:
+    report = open_report(make_explanation([*pieces(), " " + "unbroken" * 20, " end"]))
+    lines = """() => [...document.querySelectorAll('.underline i:not([hidden])')].map(line => {
+      const { left, top, width } = line.getBoundingClientRect();
+      return [left, top, width];
+    })"""
+    boxes = "e => [...e.getClientRects()].map(({ left, bottom, width }) => [left, bottom, width])"
+    assert report.page.evaluate(lines) == []
+    for index, width in ((16, 1280), (34, 1280), (34, 800)):
+        report.page.set_viewport_size({"width": width, "height": 900})
+        report.unit(index).hover()
+        report.settle()
+        expected = report.unit(index).evaluate(boxes)
+        assert len(expected) == 1 or index == 34
+        np.testing.assert_allclose(report.page.evaluate(lines), expected, atol=0.1)
+    report.away()
+    assert report.page.evaluate(lines) == []
+
+
 def test_a_second_click_unpins_and_the_button_too(open_report: Open) -> None:
     report = open_report(make_explanation())
     report.unit(5).click()

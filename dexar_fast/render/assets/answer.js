@@ -58,20 +58,41 @@ function unitElement(unit, index, share) {
   return [unit.text.slice(0, core ? at : 0), element, core ? unit.text.slice(at + core.length) : unit.text];
 }
 
+// The line under the unit that is looked at. It lies outside the answer: a unit that changes repaints them all.
+function underline(box) {
+  const layer = document.createElement("div");
+  layer.className = "underline";
+  box.before(layer);
+  let element = null;
+  function place() {
+    const origin = layer.getBoundingClientRect();
+    const boxes = element ? [...element.getClientRects()] : [];
+    while (layer.childElementCount < boxes.length) layer.append(document.createElement("i"));
+    for (const [i, line] of [...layer.children].entries()) {
+      line.hidden = i >= boxes.length;
+      if (line.hidden) continue;
+      line.style.width = `${boxes[i].width}px`;
+      line.style.transform = `translate(${boxes[i].left - origin.left}px, ${boxes[i].bottom - origin.top}px)`;
+    }
+  }
+  new ResizeObserver(place).observe(box);
+  return (unit) => {
+    element = unit ?? null;
+    place();
+  };
+}
+
 // What is looked at: the pointer's unit, else the keyboard's, else the pinned one, else the whole answer (-1).
 function answerList(box, onLook) {
   let units = [];
   let elements = [];
   let entry = 0; // the one unit that Tab reaches
-  let hovered = -1, cursor = -1, pinned = -1, looked = -1;
+  let hovered = -1, cursor = -1, pinned = -1;
+  const under = underline(box);
 
   function mark() {
     const now = hovered >= 0 ? hovered : cursor >= 0 ? cursor : pinned;
-    if (looked !== now) {
-      elements[looked]?.classList.remove("looked");
-      elements[now]?.classList.add("looked");
-      looked = now;
-    }
+    under(elements[now]);
     onLook(units[now] ?? null, { pinned: now >= 0 && now === pinned, spoken: hovered < 0 });
   }
 
@@ -199,7 +220,7 @@ function answerList(box, onLook) {
     show(newUnits, largest) {
       const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
       units = newUnits;
-      hovered = cursor = pinned = looked = -1;
+      hovered = cursor = pinned = -1;
       const parts = units.flatMap((unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0));
       box.replaceChildren(...parts);
       elements = parts.filter((part) => part instanceof Element);

@@ -32,7 +32,7 @@ function answerHeads(base64, size) {
 
 const LISTED = 5;
 
-// `of` is null, or what is looked at: {start, stop, name}. Nothing is decoded or drawn while the panel is closed.
+// What is looked at is null, or {start, stop, name}. Nothing is decoded or drawn while the panel is closed.
 function headsPanel(panel, { heads, layers, colours, say }) {
   const part = (name) => panel.querySelector(`.heads-${name}`);
   if (!heads) {
