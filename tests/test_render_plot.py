@@ -47,6 +47,21 @@ def test_dollar_signs_and_line_breaks_are_drawn_as_text(tmp_path: object) -> Non
     assert titles == {"$x^", "\\n", "$5 and $6", "_", "(no text)"}
 
 
+def test_characters_that_the_own_font_lacks_come_from_an_installed_one(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    figure = plot(make_explanation(["\U0001d49c"]))  # a script A: in no text font of matplotlib
+    figure.savefig(f"{tmp_path}/own.png")
+    lacks = [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
+    monkeypatch.setattr("dexar_fast.render.fonts._FURTHER", ("No Such Font", "STIXGeneral"))
+    recwarn.clear()
+    figure = plot(make_explanation(["\U0001d49c"]))
+    figure.savefig(f"{tmp_path}/further.png")
+    assert figure.axes[1].title.get_fontfamily()[-1] == "STIXGeneral"
+    assert lacks
+    assert len(recwarn) == 0
+
+
 def test_nothing_global_is_touched() -> None:
     before = dict(matplotlib.rcParams)
     pyplot_loaded = "matplotlib.pyplot" in sys.modules

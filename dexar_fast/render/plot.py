@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..tokens import token_labels
 from .colormap import DEFAULT_COLORMAP
 from .fit import fit
+from .fonts import font_families
 from .montage import montage
 from .overlay import DEFAULT_OPACITY, check_opacity, overlay
 
@@ -59,11 +60,12 @@ def plot(
     explanation = montage(explanation)
     chosen = _chosen(explanation, tokens)
     image, grid = fit(explanation.image, explanation.grid, _PANEL_PIXELS)
+    families = font_families()
 
     def draw(axes: Axes, cell_map: np.ndarray[Any, Any], title: str) -> None:
         axes.imshow(overlay(image, cell_map, grid, heatmap_opacity=heatmap_opacity, colormap=colormap))
         # Answers hold "$" and "_": they are text, not mathematics.
-        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_title(title, fontsize=9, fontfamily=families, parse_math=False)
         axes.set_axis_off()
         axes.set_anchor("N")
 

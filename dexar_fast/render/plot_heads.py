@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from .colormap import DEFAULT_COLORMAP, table
+from .fonts import font_families
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def plot_heads(weights: Floats, layers: Sequence[int], title: str, *, colormap: 
     axes.set_yticks(rows)
     axes.set_xlabel("layer")
     axes.set_ylabel("head")
-    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_title(title, fontsize=10, fontfamily=font_families(), parse_math=False)
     bar = figure.colorbar(grid, ax=axes, pad=0.02)
     bar.set_label("w = relu(S_img - S_text)\nlogits per unit of attention", parse_math=False)
     return figure
