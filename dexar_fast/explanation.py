@@ -17,7 +17,7 @@ from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
-from .tokens import token_labels, word_spans
+from .tokens import printable, token_labels, word_spans
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,10 +197,13 @@ class Explanation:
         from .render.plot_heads import plot_heads
 
         start, stop = self._span(token, word)
-        of = f"mean over all {stop} tokens"
-        if token is not None or word is not None:
-            of = " ".join("".join(token_labels(self.tokens)[start:stop]).split())
-        return plot_heads(self.heads(token, word=word), self.layers, of, colormap=colormap)
+        if word is not None:
+            title = printable("".join(self.tokens[start:stop]).strip())
+        elif token is not None:
+            title = token_labels(self.tokens)[start].strip()
+        else:
+            title = f"mean over all {stop} tokens"
+        return plot_heads(self.heads(token, word=word), self.layers, title, colormap=colormap)
 
     def overlay(
         self,

@@ -68,6 +68,9 @@ def test_the_figure_has_layers_across_and_heads_down(explanation: Explanation) -
     assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "7"]
     assert axes.get_title() == "star"
     assert "logits" in bar.get_ylabel()
+    odd = replace(explanation, tokens=["a", "", " 🦊"])
+    assert odd.plot_heads(word=1).axes[0].get_title() == "🦊"
+    assert odd.plot_heads(1).axes[0].get_title() == "(before 🦊)"
     whole, _ = explanation.plot_heads().axes
     assert whole.get_title() == "mean over all 3 tokens"
 

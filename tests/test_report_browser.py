@@ -619,6 +619,15 @@ def test_pointer_and_keys_read_a_head(open_report: Open, layers: int, heads: int
     assert report.text("shown") == "Answer map"
 
 
+def test_a_tap_reads_a_head(open_report: Open) -> None:
+    report = open_report(make_explanation(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    report.page.locator("#heads summary").tap()
+    report.settle()
+    report.page.locator(".heads-grid").evaluate("grid => grid.scrollIntoView({ block: 'center' })")
+    report.page.locator(".heads-grid").tap(position={"x": 20, "y": 60})
+    assert panel(report, "readout").startswith("layer 6, head 1: w ")
+
+
 def test_a_closed_panel_of_heads_draws_nothing(open_report: Open) -> None:
     report = open_report(make_explanation())
     report.unit(5).hover()

@@ -1,4 +1,4 @@
-"""Fonts for text of any script in a figure: matplotlib's own first, then what the machine has for the characters left."""
+"""Fonts for text of any script in a figure: matplotlib's own first, then those that the machine has."""
 
 from __future__ import annotations
 

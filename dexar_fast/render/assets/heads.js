@@ -122,15 +122,18 @@ function headsPanel(panel, { heads, layers, colours, say }) {
   }
 
   const within = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
-  box.addEventListener("pointermove", (event) => {
+  function point(event) {
     const rect = box.getBoundingClientRect();
     at = {
       layer: within((event.clientX - rect.left) / rect.width, layers.length),
       head: within((event.clientY - rect.top) / rect.height, heads.count),
     };
     read();
-  });
-  box.addEventListener("pointerleave", () => {
+  }
+  box.addEventListener("pointerdown", point);
+  box.addEventListener("pointermove", point);
+  box.addEventListener("pointerleave", (event) => {
+    if (event.pointerType === "touch") return; // a tap stays
     at = null;
     read();
   });
