@@ -13,10 +13,11 @@ from PIL import Image
 
 from .errors import InputError
 from .geometry import Grid
+from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
-from .tokens import word_spans
+from .tokens import printable, token_labels, word_spans
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ PerImage = Any
 
 @dataclass(frozen=True)
 class Word:
-    """A run of tokens without white space between them.
+    """A run of tokens without white space between them; for scripts that have none, see `dexar_fast.tokens.word_spans`.
 
     Attributes:
         text: the word without surrounding white space.
@@ -113,6 +114,11 @@ class Explanation:
         return None if self.log_probabilities is None else _share(self.log_probabilities)
 
     @property
+    def head_weights(self) -> Floats:
+        """``w = relu(S_img - S_text)``, the weight of each head in a token's map (Eq. 5), ``(T, L, H)``."""
+        return head_weights(self)
+
+    @property
     def grids(self) -> tuple[Grid, ...]:
         """Where the cells lie on each image; empty if there is no 2-D map."""
         return () if self.grid is None else as_tuple(self.grid)
@@ -155,6 +161,50 @@ class Explanation:
         """
         return [self._word(start, stop) for start, stop in word_spans(self.tokens)]
 
+    def heads(self, token: int | None = None, *, word: int | None = None) -> Floats:
+        """Where the visual heads are: layers by heads, ``(L, H)`` float32, in logits per unit of attention.
+
+        ``w = relu(S_img - S_text)`` of a token, its mean over the tokens of a word, or over all tokens of the answer:
+        the weight with which a head's map enters Eq. 5. What the model would do without the head is another question.
+        Row l is layer ``layers[l]``.
+
+        Args:
+            token: index of a token, negative from the end; None for the whole answer.
+            word: index into `words()`, instead of a token.
+
+        Raises:
+            InputError: both a token and a word, an index out of range, or the method scores no heads.
+        """
+        return self._head_means(token, word).weight
+
+    def top_heads(self, count: int = 10, *, token: int | None = None, word: int | None = None) -> list[Head]:
+        """The heads of largest weight in `heads`, strongest first, fewer where fewer have any.
+
+        Raises:
+            InputError: as `heads`.
+        """
+        return top_heads(self._head_means(token, word), self.layers, count)
+
+    def plot_heads(
+        self, token: int | None = None, *, word: int | None = None, colormap: str = DEFAULT_COLORMAP
+    ) -> Figure:
+        """A matplotlib figure of `heads`, layers across and heads down.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            InputError: as `heads`, or there is no such colour map.
+        """
+        from .render.plot_heads import plot_heads
+
+        start, stop = self._span(token, word)
+        if word is not None:
+            title = printable("".join(self.tokens[start:stop]).strip())
+        elif token is not None:
+            title = token_labels(self.tokens)[start].strip()
+        else:
+            title = f"mean over all {stop} tokens"
+        return plot_heads(self.heads(token, word=word), self.layers, title, colormap=colormap)
+
     def overlay(
         self,
         token: int | None = None,
@@ -190,7 +240,10 @@ class Explanation:
         return plot(self, **options)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write the interactive report, one self-contained HTML file; returns its path."""
+        """Write the interactive report, one self-contained HTML file; returns its path.
+
+        Of very long answers of large models, the panel of heads shows the whole answer alone, and says so.
+        """
         from .render.html import to_html
 
         return to_html(self, path)
@@ -232,14 +285,27 @@ class Explanation:
         return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
     def _map(self, token: int | None, word: int | None) -> Maps:
+        start, stop = self._span(token, word)
+        if word is not None:
+            return self._word(start, stop).map
+        if token is None:
+            return self.answer_map
+        return one_or_tuple([of_image[start] for of_image in as_tuple(self.token_maps)])
+
+    def _head_means(self, token: int | None, word: int | None) -> HeadMeans:
+        return head_means(self, *self._span(token, word))
+
+    def _span(self, token: int | None, word: int | None) -> tuple[int, int]:
+        """The tokens from start to stop: one, those of a word, or all."""
         if token is not None and word is not None:
             raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
         if word is not None:
-            return self._word(*_item(word_spans(self.tokens), word, "word")).map
+            span: tuple[int, int] = _item(word_spans(self.tokens), word, "word")
+            return span
         if token is None:
-            return self.answer_map
-        _item(self.tokens, token, "token")
-        return one_or_tuple([of_image[token] for of_image in as_tuple(self.token_maps)])
+            return 0, len(self.tokens)
+        start: int = _item(range(len(self.tokens)), token, "token")
+        return start, start + 1
 
 
 def minmax(values: Floats) -> Floats:

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
+
+import regex
+
+_REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that make no character
+
+# Scripts that put no white space between words: SA is Unicode's class of Thai, Lao, Khmer, Myanmar and their kin.
+_NO_SPACES = r"\p{Han}\p{Hiragana}\p{Bopomofo}\p{Line_Break=SA}"
+_KATAKANA = r"\p{Word_Break=Katakana}"
+_OPENING = r"\p{Ps}\p{Pi}"
+_WIDE_PUNCTUATION = r"[\p{P}&&[\p{East_Asian_Width=W}\p{East_Asian_Width=F}]]"
+_WORD = regex.compile(
+    rf"""(?V1)
+    [{_OPENING}]*+
+    (?: {_KATAKANA}+ | [{_NO_SPACES}] | [^\s{_NO_SPACES}{_KATAKANA}{_WIDE_PUNCTUATION}]+ )
+    [\p{{M}}\p{{Cf}}[\p{{P}}--[{_OPENING}]]]*
+    | [{_OPENING}]+ | \S""",
+    regex.VERBOSE,
+)
+_SPACE = regex.compile(r"\s*")
 
 
 def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """One piece of text per token; joined they are the decoded answer.
 
-    Each piece is what the token adds to the text before it, so spaces come out right for every tokenizer. A token that
-    ends inside a character adds nothing; the token that completes the character carries it.
+    Each piece is what the token adds to the text before it, so spaces come out right for every tokenizer. The token
+    that completes a character carries it, with the white space before it; those with its first bytes carry only what
+    stands before that. Bytes that make no character are replacement characters, on the tokens that they came with.
 
     Args:
         tokenizer: a transformers tokenizer, or None; then a piece is a space and the id.
@@ -26,37 +48,86 @@ def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     # Decoding from the last token whose text is settled keeps spaces right and the cost per token constant.
     pieces: list[str] = []
     start = settled = 0
+    given = ""  # text of the pieces from `start` on
     for stop in range(1, len(ids) + 1):
-        before, now = text(start, settled), text(start, stop)
-        unfinished = now.endswith("\ufffd") and stop < len(ids)
-        if unfinished or len(now) <= len(before):
-            pieces.append("")
-            continue
-        pieces.append(now[len(before) :])
-        start, settled = settled, stop
+        now = text(start, stop)
+        unfinished = now.endswith(_REPLACEMENT) and stop < len(ids)
+        piece = (now.rstrip(_REPLACEMENT) if unfinished else now)[len(given) :]
+        if unfinished and piece.isspace():
+            piece = ""
+        given += piece
+        pieces.append(piece)
+        if piece and not unfinished:
+            _give_back(pieces, settled)
+            start, settled = settled, stop
+            given = text(start, settled)
     return pieces
 
 
+def _give_back(pieces: list[str], first: int) -> None:
+    """Move replacement characters that begin the last piece to the tokens from ``first`` on, which left them open."""
+    rest = pieces[-1].lstrip(_REPLACEMENT)
+    n_broken, last = len(pieces[-1]) - len(rest), len(pieces) - 1
+    if first < last:
+        pieces[-1] = rest
+        for i in range(n_broken):
+            pieces[min(first + i, last)] += _REPLACEMENT
+
+
 def word_spans(tokens: Sequence[str]) -> list[tuple[int, int]]:
-    """Half-open token ranges of the words: a token that starts with white space, or follows it, starts a word.
+    """Half-open token ranges of the words. A word is made of whole tokens.
+
+    A token begins a word if white space precedes its text. In scripts that have none between words (Chinese, Japanese,
+    Thai, Lao, Khmer, Burmese) it begins one wherever it begins a character; a run of katakana is one word, marks and
+    closing punctuation stay with the character before them, opening brackets with the one behind them.
 
     Tokens of white space alone belong to no word. Tokens without text of their own are the first bytes of the character
     that the next token completes, and belong to its word.
     """
+    starts = {word.start() for word in _WORD.finditer("".join(tokens))}
     spans: list[tuple[int, int]] = []
-    inside = False
     first_bytes: int | None = None
-    for index, piece in enumerate(tokens):
+    for index, (piece, stop) in enumerate(zip(tokens, accumulate(map(len, tokens)))):
         if not piece:
             first_bytes = index if first_bytes is None else first_bytes
             continue
         start, first_bytes = (index if first_bytes is None else first_bytes), None
-        if not piece.strip():
-            inside = False
+        n_spaces = _SPACE.match(piece).end()
+        if n_spaces == len(piece):
             continue
-        if inside and not piece[0].isspace():
-            spans[-1] = (spans[-1][0], index + 1)
-        else:
+        if stop - len(piece) + n_spaces in starts:
             spans.append((start, index + 1))
-        inside = not piece[-1].isspace()
+        else:
+            spans[-1] = (spans[-1][0], index + 1)
     return spans
+
+
+def token_labels(tokens: Sequence[str]) -> list[str]:
+    """Each token on one line, with nothing in it that a terminal would obey: for tables and titles.
+
+    A space alone is shown as U+2423, other white space, control and invisible characters as escapes, a mark that
+    combines with what precedes it on a dotted circle. A token without text of its own, such as the first bytes of a
+    character, names the character that comes next.
+    """
+    labels: list[str] = []
+    following = ""
+    for piece in reversed(tokens):
+        core = piece.strip()
+        if not piece:
+            labels.append(f"(before {printable(following)})" if following else "(no text)")
+            continue
+        following = core[:1]
+        if not core:
+            labels.append(printable(piece.replace(" ", "\u2423")))
+        elif unicodedata.category(core[0]).startswith("M"):
+            labels.append(printable("\u25cc" + core))
+        else:
+            labels.append(printable(piece))
+    return labels[::-1]
+
+
+def printable(text: str) -> str:
+    """The text on one line, with nothing in it that a terminal would obey."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

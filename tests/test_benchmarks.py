@@ -23,6 +23,8 @@ from benchmarks.ops.limits import Limits
 from benchmarks.ops.measure import broken, measure
 from benchmarks.ops.memory import extra_mib
 from benchmarks.ops.tables import HEADINGS, PAGE, prediction_table, table, write_page
+from benchmarks.report import ACTIONS, long_explanation
+from benchmarks.report import table as report_table
 from benchmarks.run import main
 from benchmarks.timing import environment, side_by_side
 
@@ -298,7 +300,7 @@ def test_a_part_is_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {"seconds", "error", "extra_mib"} <= set(row["contenders"]["reference"])
     assert document["limits"]["float32"]["bytes_per_s"] > 0
     assert "attention_lse" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="expected one of ops, end-to-end, tables; got 'opps'"):
+    with pytest.raises(SystemExit, match="expected one of ops, end-to-end, report, tables; got 'opps'"):
         main(["opps"])
 
 
@@ -311,3 +313,31 @@ def test_a_wrong_result_fails_the_run(
         main(["ops", "--set", "tiny", "--only", LAYER.id, "--repetitions", "1", "--out", str(tmp_path)])
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text())["rows"][0]["contenders"]["reference"]["extra_mib"] == 1.0
+
+
+def test_the_long_explanation_of_the_report_benchmark_is_one() -> None:
+    explanation = long_explanation(150, layers=3, heads=2, cells=4)
+    assert len(explanation.tokens) == len(explanation.token_maps) == 150
+    lengths = {word.stop - word.start for word in explanation.words()}
+    assert lengths >= {1, 2, 3}
+    assert explanation.heads().shape == (3, 2)
+
+
+def test_the_table_of_the_report_has_a_line_for_every_action() -> None:
+    numbers = {"main_thread_ms": 1.0, "median_ms": 16.7, "p95_ms": 17.0, "longest_ms": 20.0, "long_tasks": 0}
+    document = {
+        "environment": {"device": "X", "cores": 2, "date": "2000-01-01"},
+        "browser": "1",
+        "load": 0.5,
+        "tokens": 9,
+        "words": 5,
+        "layers": 2,
+        "heads": 2,
+        "bytes": 2e6,
+        "write_s": 0.1,
+        "opening": {"first_content_ms": 100, "interactive_ms": 200, "elements": 50},
+        "rows": [{"action": name, "frames": 300, **numbers} for name, _, _ in ACTIONS],
+    }
+    text = report_table(document)
+    assert "2.0 MB" in text
+    assert text.count("| 1.0 ms | 16.7 ms | 17.0 ms | 20.0 ms | 0 in 300 frames |") == len(ACTIONS)

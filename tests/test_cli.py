@@ -20,7 +20,7 @@ from dexar_fast.cli.failures import BAD_INPUT, RUN_FAILED
 from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers
 from dexar_fast.cli.output import WORD_PIXELS, overlay_name
 from dexar_fast.cli.progress import shown_progress
-from dexar_fast.cli.tables import printable
+from dexar_fast.tokens import printable
 
 from .explanations import make_explanation, scene
 

@@ -114,6 +114,35 @@ def test_words_share_the_maps_of_single_tokens_and_bring_their_own_otherwise() -
         assert word["weight"] == pytest.approx(expected.weight)
 
 
+def test_heads_of_tokens_are_kept_to_a_step_and_those_of_the_answer_exactly() -> None:
+    explanation = make_explanation(["At", " the", " pag"], layers=5, heads=3)
+    explanation.text_scores[1] = 0  # nothing to divide by
+    explanation.image_scores[2] = 0
+    heads = data_of(render_html(explanation))["heads"]
+    weight, share, image, text = np.frombuffer(base64.b64decode(heads["answer"]), "<f4").reshape(4, 5, 3)
+    np.testing.assert_array_equal(weight, explanation.heads())
+    np.testing.assert_allclose(share, (explanation.head_weights > 0).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(image, explanation.image_scores.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(text, explanation.text_scores.mean(axis=0), rtol=1e-6)
+    steps = np.frombuffer(base64.b64decode(heads["tokens"]["image"]), np.uint8).reshape(3, 5, 3)
+    margin = np.frombuffer(base64.b64decode(heads["tokens"]["margin"]), np.int8).reshape(3, 5, 3).astype(float)
+    largest, above, below = np.array(heads["tokens"]["scales"]).T[:, :, None, None]
+    np.testing.assert_allclose(steps / 255 * largest, explanation.image_scores, atol=0.01 / 500)
+    scores = margin / 127 * np.where(margin > 0, above, below)
+    np.testing.assert_allclose(scores, explanation.image_scores - explanation.text_scores, atol=0.05 / 250)
+    assert (margin.clip(min=0).max(axis=(1, 2)) == [127, 127, 0]).all()
+
+
+def test_heads_of_tokens_are_left_out_of_a_file_that_they_would_swell(monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation = make_explanation(layers=80, heads=64)
+    whole = render_html(explanation)
+    monkeypatch.setattr("dexar_fast.render.heads_payload.MOST_BYTES", 400_000)
+    small = render_html(explanation)
+    heads = data_of(small)["heads"]
+    assert heads["tokens"] is None
+    assert heads["bytes"] == pytest.approx(len(whole) - len(small), rel=0.02)
+
+
 def test_a_large_image_is_shrunk_and_a_drawing_stays_lossless() -> None:
     drawing = scene(96, 96)
     data = data_of(render_html(make_explanation(image=drawing)))

@@ -43,7 +43,23 @@ def test_panels_show_the_overlay_of_their_token() -> None:
 def test_dollar_signs_and_line_breaks_are_drawn_as_text(tmp_path: object) -> None:
     figure = plot(make_explanation(["$x^", "\n", " $5 and $6", "_", ""]))
     figure.savefig(f"{tmp_path}/figure.png")  # mathtext would raise on "$x^ ... $"
-    assert {axes.get_title().rsplit("  ", 1)[0] for axes in figure.axes[1:]} == {"$x^", "'\\n'", "$5 and $6", "_", "''"}
+    titles = {axes.get_title().rsplit("  ", 1)[0] for axes in figure.axes[1:]}
+    assert titles == {"$x^", "\\n", "$5 and $6", "_", "(no text)"}
+
+
+def test_characters_that_the_own_font_lacks_come_from_an_installed_one(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    figure = plot(make_explanation(["\U0001d49c"]))  # a script A: in no text font of matplotlib
+    figure.savefig(f"{tmp_path}/own.png")
+    lacks = [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
+    monkeypatch.setattr("dexar_fast.render.fonts._FURTHER", ("No Such Font", "STIXGeneral"))
+    recwarn.clear()
+    figure = plot(make_explanation(["\U0001d49c"]))
+    figure.savefig(f"{tmp_path}/further.png")
+    assert figure.axes[1].title.get_fontfamily()[-1] == "STIXGeneral"
+    assert lacks
+    assert len(recwarn) == 0
 
 
 def test_nothing_global_is_touched() -> None:

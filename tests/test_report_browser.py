@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.geometry import Grid, to_pixels, whole_image
+from dexar_fast.render.colormap import DEFAULT_COLORMAP, colours_of
 from dexar_fast.render.html import to_html
 
 from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene
@@ -174,6 +175,25 @@ def test_click_pins_and_escape_unpins(open_report: Open) -> None:
     report.press("Escape")
     assert report.overlay() == answer
     assert report.pinned() == []
+
+
+def test_the_line_lies_under_what_is_looked_at_on_every_line_and_after_a_resize(open_report: Open) -> None:
+    report = open_report(make_explanation([*pieces(), " " + "unbroken" * 20, " end"]))
+    lines = """() => [...document.querySelectorAll('.underline i:not([hidden])')].map(line => {
+      const { left, top, width } = line.getBoundingClientRect();
+      return [left, top, width];
+    })"""
+    boxes = "e => [...e.getClientRects()].map(({ left, bottom, width }) => [left, bottom, width])"
+    assert report.page.evaluate(lines) == []
+    for index, width in ((16, 1280), (34, 1280), (34, 800)):
+        report.page.set_viewport_size({"width": width, "height": 900})
+        report.unit(index).hover()
+        report.settle()
+        expected = report.unit(index).evaluate(boxes)
+        assert len(expected) == 1 or index == 34
+        np.testing.assert_allclose(report.page.evaluate(lines), expected, atol=0.1)
+    report.away()
+    assert report.page.evaluate(lines) == []
 
 
 def test_a_second_click_unpins_and_the_button_too(open_report: Open) -> None:
@@ -393,6 +413,21 @@ def test_a_cell_lands_on_its_place_of_the_image(
     assert expected[1] - 0.006 <= top < bottom <= expected[3] + 0.006
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(3, 4), (1, 5), (7, 1)], ids=str)
+def test_smooth_maps_are_bilinear_between_cell_centres(open_report: Open, rows: int, cols: int) -> None:
+    maps = np.random.default_rng(1).random((1, rows, cols))
+    report = open_report(from_maps(maps, ["word"], whole_image(rows, cols, (400, 300))))
+    report.unit(0).click()
+    report.settle()
+    width, height, *pixels = report.page.locator("#overlay").evaluate(
+        "c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    kept = np.rint(maps[0] * 255)
+    grid = whole_image(rows, cols, (width, height))
+    drawn = np.array(pixels).reshape(height, width, 4)[..., :3]
+    np.testing.assert_allclose(drawn, colours_of(to_pixels(kept / 255, grid), DEFAULT_COLORMAP), atol=6)
+
+
 def test_the_part_that_the_model_never_saw_is_grey_and_dark(open_report: Open) -> None:
     grid = Grid(3, 3, (100.0, 0.0, 300.0, 300.0), (400, 300))
     image = Image.new("RGB", (400, 300), (250, 80, 20))
@@ -511,6 +546,143 @@ def test_the_strongest_cell_of_several_images_is_named_by_its_own_map(
     report = open_report(several)
     assert report.text("peak-aside") == f"image {image + 1}, row {row + 1}, column {col + 1}"
     assert report.whole("peak-aside")
+
+
+def panel(report: Report, part: str) -> str:
+    report.settle()
+    return (report.page.locator(f".heads-{part}").text_content() or "").strip()
+
+
+def test_heads_follow_the_answer_a_token_and_a_word(open_report: Open) -> None:
+    explanation = make_explanation()
+    report = open_report(explanation)
+    report.page.locator("#heads summary").click()
+
+    def first() -> tuple[str, float]:
+        report.settle()
+        item = report.page.locator(".heads-list li").first.text_content() or ""
+        place, weight = item.split(": w ")
+        return place, float(weight.split(",")[0])
+
+    def strongest(**selection: int) -> tuple[str, Any]:
+        head = explanation.top_heads(1, **selection)[0]
+        return f"layer {head.layer}, head {head.head}", pytest.approx(head.weight, rel=0.01)
+
+    assert first() == strongest()
+    assert panel(report, "of") == "mean over all tokens"
+    report.unit(16).click()
+    report.away()
+    assert first() == strongest(token=16)
+    assert panel(report, "of") == "“tree”"
+    report.page.get_by_label("Words").check()
+    report.unit(6).click()
+    assert panel(report, "of") == "“pagoda,”"
+    assert first() == strongest(word=6)
+
+
+def brightest_cell(report: Report, layers: int, heads: int) -> tuple[int, int]:
+    """Layer and head of the brightest pixel of the panel's canvas."""
+    report.settle()
+    pixels = report.page.locator(".heads-map").evaluate(
+        "c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    assert pixels[:2] == [layers, heads]
+    light = np.array(pixels[2:]).reshape(heads, layers, 4)[..., :3].sum(axis=2)
+    head, layer = np.unravel_index(light.argmax(), light.shape)
+    return int(layer), int(head)
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(6, 4), (80, 64), (1, 1)])
+def test_pointer_and_keys_read_a_head(open_report: Open, layers: int, heads: int) -> None:
+    explanation = make_explanation(layers=layers, heads=heads)
+    report = open_report(explanation)
+    report.page.locator("#heads summary").click()
+    report.unit(16).click()
+    best = explanation.top_heads(1, token=16)[0]
+    layer = explanation.layers.index(best.layer)
+    assert brightest_cell(report, layers, heads) == (layer, best.head)
+    box = report.page.locator(".heads-grid").bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] * (layer + 0.5) / layers
+    report.page.mouse.move(x, box["y"] + box["height"] * (best.head + 0.5) / heads)
+    pointed = panel(report, "readout")
+    place, numbers = pointed.split(": ")
+    assert place == f"layer {best.layer}, head {best.head}"
+    found = [float(part.split()[-1]) for part in numbers.split(", ")]
+    assert found == pytest.approx([best.weight, best.image_score, best.text_score], abs=0.01 * best.image_score)
+    report.away()
+    assert panel(report, "readout").startswith("Point at a cell")
+    report.page.locator(".heads-grid").focus()
+    report.press("ArrowDown", *["ArrowRight"] * layer, *["ArrowDown"] * best.head)
+    assert panel(report, "readout") == pointed == report.text("status")
+    report.press("Escape")
+    assert report.text("shown") == "Answer map"
+
+
+def test_a_tap_reads_a_head(open_report: Open) -> None:
+    report = open_report(make_explanation(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    report.page.locator("#heads summary").tap()
+    report.settle()
+    report.page.locator(".heads-grid").evaluate("grid => grid.scrollIntoView({ block: 'center' })")
+    report.page.locator(".heads-grid").tap(position={"x": 20, "y": 60})
+    assert panel(report, "readout").startswith("layer 6, head 1: w ")
+
+
+def test_a_closed_panel_of_heads_draws_nothing(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    report.unit(5).hover()
+    assert panel(report, "of") == ""
+
+
+def test_heads_that_were_left_out_or_never_scored_are_said_to_be(
+    open_report: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explanation = make_explanation()
+    none = np.zeros((len(explanation.tokens), 6, 1), dtype=np.float32)
+    report = open_report(replace(explanation, image_scores=none, text_scores=none))
+    report.page.locator("#heads summary").click()
+    assert panel(report, "note") == "This method scores no heads."
+    assert not report.page.locator(".heads-body").is_visible()
+    monkeypatch.setattr("dexar_fast.render.heads_payload.MOST_BYTES", 1000)
+    report = open_report(explanation)
+    report.page.locator("#heads summary").click()
+    report.unit(5).click()
+    assert panel(report, "note").startswith("Single tokens are left out")
+    assert panel(report, "of") == "mean over all tokens"
+
+
+ODD = {
+    "": ("no text of its own, before “🦊”", "·"),
+    "🦊": ("“🦊”", None),
+    "\n\n": ("line break", "↵"),
+    "\t": ("tab", "⇥"),
+    "  ": ("space", "␣"),
+    "\u200b": ("invisible U+200B", "U+200B"),
+    "\ufeff": ("invisible U+FEFF", "U+FEFF"),
+    "\x1b": ("invisible U+001B", "U+001B"),
+    "\u0301": ("mark U+0301", "◌"),
+    "\u202eback": ("“\u202eback”", None),
+    " שלום": ("“שלום”", None),
+    "\ufffd": ("“\ufffd”", None),
+}
+
+
+def test_odd_tokens_are_seen_and_named(open_report: Open) -> None:
+    report = open_report(make_explanation([*ODD, "end"]))
+    assert report.page.locator("#answer").evaluate("e => e.textContent") == "".join([*ODD, "end"])
+    for index, (name, mark) in enumerate(ODD.values()):
+        report.unit(index).click()
+        assert report.text("shown") == name
+        assert report.unit(index).get_attribute("data-mark") == mark
+        box = report.unit(index).bounding_box()
+        assert box is not None
+        assert box["width"] > 2  # there is something to point at
+
+
+def test_a_direction_control_does_not_turn_what_follows(open_report: Open) -> None:
+    report = open_report(make_explanation(["a", " \u202eback", " b", " c"]))
+    left = [report.unit(i).bounding_box()["x"] for i in range(4)]
+    assert left == sorted(left)
 
 
 def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ..progress import ProgressCallback
+from ..tokens import printable
 from .output import Written, make_folder, write_files
 from .progress import shown_progress
-from .tables import printable, token_table
+from .tables import token_table
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,17 +10,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..tokens import printable, token_labels
+
 if TYPE_CHECKING:
     from ..explanation import Explanation, Floats
 
 BAR_WIDTH = 16
-
-
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that a terminal would obey."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def token_table(explanation: Explanation) -> Table:
@@ -31,7 +26,7 @@ def token_table(explanation: Explanation) -> Table:
     weights = explanation.token_weights
     greatest = float(weights.max()) or 1.0
     rows = zip(
-        explanation.tokens,
+        token_labels(explanation.tokens),
         weights,
         _figures(weights),
         _figures(explanation.image_scores.max(axis=(1, 2))),
@@ -42,7 +37,7 @@ def token_table(explanation: Explanation) -> Table:
         # Text, not str: a token such as "[red]" is no markup.
         table.add_row(
             str(index),
-            Text(printable(token)),
+            Text(token),
             weight_text,
             ProgressBar(total=greatest, completed=float(weight), width=BAR_WIDTH),
             image_score,

@@ -18,7 +18,7 @@ from .payload import payload, to_script
 if TYPE_CHECKING:
     from ..explanation import Explanation
 
-_SCRIPTS = ("maps.js", "answer.js", "report.js")  # joined in this order into one module
+_SCRIPTS = ("maps.js", "heads.js", "answer.js", "report.js")  # joined in this order into one module
 
 
 def to_html(explanation: Explanation, path: str | PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..geometry import draw_box
 from .colormap import DEFAULT_COLORMAP, NAMES, table
 from .fit import fit
+from .heads_payload import heads_payload
 from .overlay import DEFAULT_OPACITY, check_size
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def payload(explanation: Explanation) -> dict[str, Any]:
         "image": _image(explanation),
         "tokens": tokens,
         "words": words,
+        "heads": heads_payload(explanation),
         "answerMap": len(explanation.tokens),
         "maps": _base64(np.stack([quantised(one) for one in maps]).tobytes()),
         "colormaps": {name: _base64(table(name).tobytes()) for name in NAMES},

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..tokens import token_labels
 from .colormap import DEFAULT_COLORMAP
 from .fit import fit
+from .fonts import font_families
 from .montage import montage
 from .overlay import DEFAULT_OPACITY, check_opacity, overlay
 
@@ -58,11 +60,12 @@ def plot(
     explanation = montage(explanation)
     chosen = _chosen(explanation, tokens)
     image, grid = fit(explanation.image, explanation.grid, _PANEL_PIXELS)
+    families = font_families()
 
     def draw(axes: Axes, cell_map: np.ndarray[Any, Any], title: str) -> None:
         axes.imshow(overlay(image, cell_map, grid, heatmap_opacity=heatmap_opacity, colormap=colormap))
         # Answers hold "$" and "_": they are text, not mathematics.
-        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_title(title, fontsize=9, fontfamily=families, parse_math=False)
         axes.set_axis_off()
         axes.set_anchor("N")
 
@@ -71,11 +74,12 @@ def plot(
     panel_height = min(2.4, 1.7 * height / width) + 0.35
     lead = min(3, rows)  # the answer map spans this many token panels each way
     figure = Figure(figsize=(1.8 * (_COLUMNS + lead), rows * panel_height), layout="constrained")
+    labels = token_labels(explanation.tokens)
     panels = figure.add_gridspec(rows, _COLUMNS + lead)
     draw(figure.add_subplot(panels[:lead, :lead]), explanation.answer_map, "answer map")
     for place, index in enumerate(chosen):
         row, column = divmod(place, _COLUMNS)
-        title = f"{_printable(explanation.tokens[index])}  {explanation.token_weights[index]:#.3g}"
+        title = f"{labels[index].strip()}  {explanation.token_weights[index]:#.3g}"
         draw(figure.add_subplot(panels[row, lead + column]), explanation.token_maps[index], title)
     return figure
 
@@ -90,8 +94,3 @@ def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]
         if not -count <= index < count:
             raise InputError(f"tokens: expected indices from {-count} to {count - 1}, got {index}")
     return [int(index) % count for index in tokens]
-
-
-def _printable(token: str) -> str:
-    """The token on one line; white space alone is quoted."""
-    return token.strip() if token.strip().isprintable() and token.strip() else repr(token)

@@ -19,9 +19,24 @@ function wordUnits(tokens, words) {
   return result.concat(alone.slice(next));
 }
 
-const MARKS = [[/\n/, "\u21b5", "line break"], [/\s/, "\u2423", "space"], [/^$/, "\u00b7", "part of a character"]];
+const code = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-// White space around a unit stays outside its shaded box; a unit that is nothing else gets a mark.
+// What has no ink of its own: what is drawn for it, and what it is called.
+const MARKS = [
+  [/^$/, () => "\u00b7", () => "no text of its own"],
+  [/^\s*\n\s*$/, () => "\u21b5", () => "line break"],
+  [/^\s*\t\s*$/, () => "\u21e5", () => "tab"],
+  [/^[\p{Cc}\p{Cf}]+$/u, code, (text) => `invisible ${code(text)}`],
+  [/^\s+$/, () => "\u2423", () => "space"],
+  [/^\p{M}+$/u, () => "\u25cc", (text) => `mark ${code(text)}`],
+];
+
+function markOf(text) {
+  const found = MARKS.find(([pattern]) => pattern.test(text));
+  return found && { mark: found[1](text), name: found[2](text) };
+}
+
+// White space around a unit stays outside its shaded box; a unit without ink gets a mark.
 function unitElement(unit, index, share) {
   const element = document.createElement("span");
   element.className = "unit";
@@ -33,13 +48,38 @@ function unitElement(unit, index, share) {
   element.style.setProperty("--share", share.toFixed(4));
   const core = unit.text.trim();
   element.textContent = core;
-  if (!core) {
-    const [, mark, name] = MARKS.find(([pattern]) => pattern.test(unit.text));
-    element.dataset.mark = mark; // drawn by the style sheet, so that copied text is the answer
-    element.setAttribute("aria-label", name);
+  const found = markOf(unit.text);
+  if (found) {
+    element.dataset.mark = found.mark; // drawn by the style sheet, so that copied text is the answer
+    element.setAttribute("aria-label", found.name);
   }
+  if (/[\u202a-\u202e\u2066-\u2069]/.test(core)) element.classList.add("bidi");
   const at = core ? unit.text.indexOf(core) : 0;
   return [unit.text.slice(0, core ? at : 0), element, core ? unit.text.slice(at + core.length) : unit.text];
+}
+
+// The line under the unit that is looked at. It lies outside the answer: a unit that changes repaints them all.
+function underline(box) {
+  const layer = document.createElement("div");
+  layer.className = "underline";
+  box.before(layer);
+  let element = null;
+  function place() {
+    const origin = layer.getBoundingClientRect();
+    const boxes = element ? [...element.getClientRects()] : [];
+    while (layer.childElementCount < boxes.length) layer.append(document.createElement("i"));
+    for (const [i, line] of [...layer.children].entries()) {
+      line.hidden = i >= boxes.length;
+      if (line.hidden) continue;
+      line.style.width = `${boxes[i].width}px`;
+      line.style.transform = `translate(${boxes[i].left - origin.left}px, ${boxes[i].bottom - origin.top}px)`;
+    }
+  }
+  new ResizeObserver(place).observe(box);
+  return (unit) => {
+    element = unit ?? null;
+    place();
+  };
 }
 
 // What is looked at: the pointer's unit, else the keyboard's, else the pinned one, else the whole answer (-1).
@@ -47,15 +87,12 @@ function answerList(box, onLook) {
   let units = [];
   let elements = [];
   let entry = 0; // the one unit that Tab reaches
-  let hovered = -1, cursor = -1, pinned = -1, looked = -1;
+  let hovered = -1, cursor = -1, pinned = -1;
+  const under = underline(box);
 
   function mark() {
     const now = hovered >= 0 ? hovered : cursor >= 0 ? cursor : pinned;
-    if (looked !== now) {
-      elements[looked]?.classList.remove("looked");
-      elements[now]?.classList.add("looked");
-      looked = now;
-    }
+    under(elements[now]);
     onLook(units[now] ?? null, { pinned: now >= 0 && now === pinned, spoken: hovered < 0 });
   }
 
@@ -183,7 +220,7 @@ function answerList(box, onLook) {
     show(newUnits, largest) {
       const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
       units = newUnits;
-      hovered = cursor = pinned = looked = -1;
+      hovered = cursor = pinned = -1;
       const parts = units.flatMap((unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0));
       box.replaceChildren(...parts);
       elements = parts.filter((part) => part instanceof Element);

@@ -42,7 +42,7 @@ function drawer(canvas, rows, cols, smooth) {
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
   const down = samples(rows, factor);
-  const across = samples(cols, factor);
+  const half = (factor - 1) / 2; // pixels from an edge to the first cell's centre
   const line = new Float32Array(cols);
   return (map, colours) => {
     let at = 0;
@@ -51,10 +51,13 @@ function drawer(canvas, rows, cols, smooth) {
       const below = down.high[y] * cols;
       const part = down.fraction[y];
       for (let c = 0; c < cols; c++) line[c] = map[above + c] + part * (map[below + c] - map[above + c]);
-      for (let x = 0; x < canvas.width; x++) {
-        const left = line[across.low[x]];
-        pixels[at++] = colours[Math.round(left + across.fraction[x] * (line[across.high[x]] - left))];
+      for (let x = 0; x < half; x++) pixels[at++] = colours[(line[0] + 0.5) | 0];
+      for (let c = 0; c < cols - 1; c++) {
+        const step = (line[c + 1] - line[c]) / factor;
+        let value = line[c] + 0.5; // cut off to whole numbers below: rounded
+        for (let x = 0; x < factor; x++, value += step) pixels[at++] = colours[value | 0];
       }
+      for (let x = 0; x <= half; x++) pixels[at++] = colours[(line[cols - 1] + 0.5) | 0];
     }
     context.putImageData(image, 0, 0);
   };

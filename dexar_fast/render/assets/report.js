@@ -123,8 +123,14 @@ function grounding(share) {
 }
 
 function quoted(text) {
-  const core = text.trim();
-  return core ? `\u201c${core}\u201d` : /\n/.test(text) ? "line break" : /\s/.test(text) ? "space" : "empty piece";
+  return markOf(text)?.name ?? `\u201c${text.trim()}\u201d`;
+}
+
+// A token without text of its own, such as the first bytes of a character, is told by the character that comes next.
+function named(unit) {
+  if (unit.text) return quoted(unit.text);
+  const next = tokens.text.slice(unit.stop).find((text) => text);
+  return next?.trim() ? `${quoted("")}, before ${quoted(String.fromCodePoint(next.trim().codePointAt(0)))}` : quoted("");
 }
 
 function ends(unit) {
@@ -140,7 +146,15 @@ function ends(unit) {
   return unit ? "evidence, scaled" : "weighted sum of the token maps, scaled";
 }
 
+const heads = headsPanel($("heads"), {
+  heads: data.heads,
+  layers: data.layers,
+  colours: () => view.colours,
+  say: (text) => { $("status").textContent = text; },
+});
+
 function look(unit, { pinned, spoken }) {
+  heads.show(unit && { ...unit, name: named(unit) });
   view.map = mapAt(unit ? unit.map : data.answerMap);
   redraw();
   const count = tokens.text.length;
@@ -149,7 +163,7 @@ function look(unit, { pinned, spoken }) {
   if (unit) {
     const which = several ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
     $("kind").textContent = `${which} of ${count}${pinned ? ", pinned" : ""}`;
-    $("shown").textContent = quoted(unit.text);
+    $("shown").textContent = named(unit);
   } else {
     $("kind").textContent = `All ${count} tokens`;
     $("shown").textContent = "Answer map";
@@ -179,7 +193,7 @@ function look(unit, { pinned, spoken }) {
   $("peak-aside").textContent = peak < 0 ? "the map is constant" : cellName(peak);
   if (spoken) {
     const state = pinned ? ", pinned" : "";
-    const what = unit ? `${quoted(unit.text)}${state}: weight ${short(weight)}, ${share}` : "Answer map";
+    const what = unit ? `${named(unit)}${state}: weight ${short(weight)}, ${share}` : "Answer map";
     $("status").textContent = `${what}. Strongest: ${where}.`;
   }
 }
@@ -218,6 +232,7 @@ function setColours(name) {
   view.colours = palettes[name];
   const steps = Uint8Array.from({ length: 256 }, (_, i) => i);
   drawer($("bar"), 1, 256, false)(steps, view.colours);
+  heads.recolour();
   redraw();
 }
 
