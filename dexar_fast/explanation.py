@@ -16,6 +16,7 @@ from .geometry import Grid
 from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
+from .targets import Foil, Target
 from .tokens import word_spans
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ PerImage = Any
 
 @dataclass(frozen=True)
 class Word:
-    """A run of tokens without white space between them.
+    """A run of tokens without white space between them, or what else the explanation has a row for.
 
     Attributes:
         text: the word without surrounding white space.
         start, stop: its tokens are ``tokens[start:stop]``.
         map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
-            images a tuple, one per image.
-        weight: the largest ``delta`` of its tokens.
+            images a tuple, one per image. A target has its own.
+        weight: the largest ``delta`` of its tokens. A target has its own.
         grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
     """
 
@@ -51,6 +52,9 @@ class Word:
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    With `targets`, the maps, weights and scores have a row for each of these instead of each token; `tokens`,
+    `token_ids`, `foils` and `log_probabilities` are always those of the whole answer.
 
     Where the model reads the image through N queries that have no place (BLIP-2), there is no 2-D map: `grid` is None,
     ``token_maps`` is ``(T, N)`` and ``answer_map`` ``(N,)``, the scores per query.
@@ -74,6 +78,8 @@ class Explanation:
             or None when they were not asked for.
         log_probabilities: ``(T, 2)`` float64, the model's log-probability of each token with the image and with a blank
             one, or None when `grounding` was not asked for.
+        targets: what the rows are, if they are not the tokens: words, phrases, spans, or alternatives to one token.
+        foils: T foils, what each token was contrasted with, None where nothing; or None without a contrast.
     """
 
     tokens: list[str]
@@ -91,6 +97,13 @@ class Explanation:
     unfiltered_token_maps: Maps = None
     unfiltered_answer_map: Maps = None
     log_probabilities: Floats | None = None
+    targets: tuple[Target, ...] | None = None
+    foils: tuple[Foil | None, ...] | None = None
+
+    @property
+    def row_texts(self) -> list[str]:
+        """What each row explains, as text: a token or a target."""
+        return self.tokens if self.targets is None else [target.text for target in self.targets]
 
     @property
     def answer(self) -> str:
@@ -148,12 +161,18 @@ class Explanation:
         )
 
     def words(self) -> list[Word]:
-        """Tokens grouped into words, with their maps and weights.
+        """Tokens grouped into words, with their maps and weights; or the targets, where there are any.
 
         A word's map is ``minmax`` of the sum of its tokens' maps before their normalisation (Eq. 5), so a word of one
-        token has that token's map; its weight is the largest of its tokens' weights.
+        token has that token's map; its weight is the largest of its tokens' weights. A target is one score, and has its
+        own map and weight.
         """
-        return [self._word(start, stop) for start, stop in word_spans(self.tokens)]
+        return [self._word(index, *span) for index, span in enumerate(self._spans)]
+
+    def rather_than(self, start: int, stop: int) -> str:
+        """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
+        foils = [foil.text.strip() for foil in (self.foils or ())[start:stop] if foil is not None]
+        return " / ".join(dict.fromkeys(foils))
 
     def overlay(
         self,
@@ -167,14 +186,15 @@ class Explanation:
         """A map drawn over the image, in the image's own resolution.
 
         Args:
-            token: index of a token, negative from the end; None for the answer map.
+            token: index of a token, negative from the end; None for the answer map. With targets there is none.
             word: index into `words()`, instead of a token.
             image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
         Raises:
-            InputError: both a token and a word, an index out of range, or an opacity or colour map that does not exist.
+            InputError: both a token and a word, an index out of range, a token where the rows are targets, or an
+                opacity or colour map that does not exist.
         """
         from .render.overlay import overlay
 
@@ -217,7 +237,19 @@ class Explanation:
 
         return load(path)
 
-    def _word(self, start: int, stop: int) -> Word:
+    @property
+    def _spans(self) -> list[tuple[int, int]]:
+        """Tokens of each of `words()`."""
+        return word_spans(self.tokens) if self.targets is None else [(t.start, t.stop) for t in self.targets]
+
+    def _word(self, index: int, start: int, stop: int) -> Word:
+        supported = None
+        if self.log_probabilities is not None:
+            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
+        if self.targets is not None:
+            return Word(
+                self.targets[index].text, start, stop, self._row(index), float(self.token_weights[index]), supported
+            )
         maps = as_tuple(self.token_maps)
         low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
         totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
@@ -226,20 +258,24 @@ class Explanation:
         flat = minmax(np.concatenate([total.ravel() for total in totals]))
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
-        supported = None
-        if self.log_probabilities is not None:
-            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
         return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
     def _map(self, token: int | None, word: int | None) -> Maps:
         if token is not None and word is not None:
             raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
         if word is not None:
-            return self._word(*_item(word_spans(self.tokens), word, "word")).map
+            index = _item(range(len(self._spans)), word, "word")
+            return self._word(index, *self._spans[index]).map
         if token is None:
             return self.answer_map
-        _item(self.tokens, token, "token")
-        return one_or_tuple([of_image[token] for of_image in as_tuple(self.token_maps)])
+        if self.targets is not None:
+            raise InputError(
+                f"token: this explanation has no maps of tokens, but of {len(self.targets)} targets. Use word="
+            )
+        return self._row(_item(range(len(self.tokens)), token, "token"))
+
+    def _row(self, index: int) -> Maps:
+        return one_or_tuple([of_image[index] for of_image in as_tuple(self.token_maps)])
 
 
 def minmax(values: Floats) -> Floats:

@@ -55,10 +55,10 @@ def accumulate_layers(
     Raises:
         SelfCheckError, NotFiniteError, UnsupportedModelError: see `Explainer.explain`.
     """
-    rows = slice(0, len(request.answer_ids)) if rows is None else rows
-    spans = () if targets is None else targets.spans
+    rows = slice(0, targets.stop if targets else len(request.answer_ids)) if rows is None else rows
+    spans = targets.spans if targets else ()
     accumulator = Accumulator(
-        rows if targets is None else slice(0, len(spans)),
+        slice(0, len(spans)) if targets else rows,
         len(request.image_keys),
         method=METHODS[method],
         unfiltered=unfiltered,
@@ -105,7 +105,7 @@ def _add_rows(
 
     Rows that are ``divisible`` may run again as fewer; of others the error is the caller's.
     """
-    own = rows if targets is None else targets.within(rows)
+    own = targets.within(rows) if targets else rows
     layers = layers if own.stop > own.start else ()  # rows between targets only have to be in the cache
     keys_of = cache(partial(request.keys, rows))  # the layers of one kind share them
     target_keys_of = cache(lambda *kind: targets.keys(rows, keys_of(*kind)) if targets else keys_of(*kind))

@@ -30,9 +30,9 @@ class TargetRows:
     seeds: tuple[int, ...] = ()
 
     @property
-    def rows(self) -> slice:
-        """From the first row of any target to the last."""
-        return slice(self.spans[0][0], max(stop for _, stop in self.spans))
+    def stop(self) -> int:
+        """Where the last row of any target ends."""
+        return max(stop for _, stop in self.spans)
 
     def within(self, rows: slice) -> slice:
         """Indices of the targets in some rows, which cut none."""

@@ -38,8 +38,8 @@ def plot(
 
     Args:
         explanation: what to draw; several images are drawn side by side.
-        tokens: indices of tokens, negative ones from the end; None takes the ``MOST_TOKENS`` of largest weight, in
-            the order of the answer.
+        tokens: indices of tokens (of targets, where there are any), negative ones from the end; None takes the
+            ``MOST_TOKENS`` of largest weight, in the order of the answer.
         heatmap_opacity: as in ``overlay``.
         colormap: as in ``overlay``.
 
@@ -75,14 +75,14 @@ def plot(
     draw(figure.add_subplot(panels[:lead, :lead]), explanation.answer_map, "answer map")
     for place, index in enumerate(chosen):
         row, column = divmod(place, _COLUMNS)
-        title = f"{_printable(explanation.tokens[index])}  {explanation.token_weights[index]:#.3g}"
+        title = f"{_title(explanation, index)}  {explanation.token_weights[index]:#.3g}"
         draw(figure.add_subplot(panels[row, lead + column]), explanation.token_maps[index], title)
     return figure
 
 
 def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]:
     """Indices of the tokens to draw, not negative."""
-    count = len(explanation.tokens)
+    count = len(explanation.row_texts)
     if tokens is None:
         largest = np.argsort(-np.asarray(explanation.token_weights, dtype=np.float64), kind="stable")
         return sorted(int(index) for index in largest[:MOST_TOKENS])
@@ -90,6 +90,14 @@ def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]
         if not -count <= index < count:
             raise InputError(f"tokens: expected indices from {-count} to {count - 1}, got {index}")
     return [int(index) % count for index in tokens]
+
+
+def _title(explanation: Explanation, index: int) -> str:
+    """The text of a row on one line, and what it was contrasted with or how probable it is."""
+    text, target = _printable(explanation.row_texts[index]), explanation.targets and explanation.targets[index]
+    foil = explanation.rather_than(*((target.start, target.stop) if target else (index, index + 1)))
+    share = f" {target.probability:.0%}" if target and target.probability is not None else ""
+    return f"{text}{share}, not {_printable(foil)}" if foil else f"{text}{share}"
 
 
 def _printable(token: str) -> str:
