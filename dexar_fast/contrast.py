@@ -15,14 +15,13 @@ from .methods import METHODS
 from .models import Decoder
 from .ops import accumulator
 from .targets import Foil
-from .tokens import token_pieces
+from .tokens import piece_behind, token_pieces
 
 # One foil for all tokens, or one for each: text, a token id, or None for none.
 Contrast = str | int | Sequence[str | int | None] | None
 
 # What a foil is written behind to see how it is written inside a word; the first that does not merge with it counts.
 _BEFORE = ("\n", "(", "-", "a")
-_SETTLES_TEXT = 4  # tokens before a foil that decide how it is shown
 
 
 def check_contrast(contrast: Any, method: str) -> None:
@@ -95,8 +94,7 @@ def find_foils(
                 f"contrast: the foil {foil!r} of token {token} is that token itself (id {own}): there is nothing to "
                 "tell apart. Pass None for it, or another foil."
             )
-        before = answer_ids[max(0, token - _SETTLES_TEXT) : token]
-        foils.append(Foil(token_id, token_pieces(tokenizer, [*before, token_id])[-1]))
+        foils.append(Foil(token_id, piece_behind(tokenizer, answer_ids[:token], token_id)))
     return tuple(foils)
 
 

@@ -19,6 +19,7 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
+from .alternatives import explain_alternatives
 from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
 from .contrast import Contrast, contrasted, find_foils
@@ -242,13 +243,61 @@ class Explainer:
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
             inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
-            template = None
-            if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = self.prompt_encoder
-                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
-                template = torch.cat((of_prompt, encoder.special(answer_ids)))
+            template = self._template(options, inputs, pictures, prompt, answer_ids)
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
             return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report, ran)
+
+    def alternatives(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        token: int = 0,
+        k: int = 5,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        normalization: str = "paper",
+        text_set: TextSet = "all_non_image",
+        unfiltered: bool = False,
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+        progress: bool | ProgressCallback = False,
+    ) -> Explanation:
+        """What the model could have written at one place of its answer, and which part of the image speaks for each.
+
+        Args:
+            token: index of a token of the answer, negative from the end.
+            k: how many tokens: the most probable ones there, by the model's own probabilities after the answer so far;
+                the written one takes the last place if it is not among them.
+            image, prompt, answer, layers, method, normalization, text_set, unfiltered, thumbnail, max_new_tokens,
+                progress: as for `explain`, with a method of `dexar_fast.methods.METHODS`.
+
+        Returns:
+            `Explanation` with a row for each alternative (`targets`, with id and probability, falling). Its tokens are
+            the whole answer; its answer map sums up the alternatives.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        self._refuse_while_streaming()
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        pictures = load_images(image)
+        with evaluating(self.model), report_progress(progress) as report:
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
+            return explain_alternatives(
+                self,
+                inputs,
+                answer_ids,
+                options,
+                token,
+                k,
+                template=self._template(options, inputs, pictures, prompt, answer_ids),
+                images=pictures,
+                settings={"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens},
+                report=report,
+                ran=ran,
+            )
 
     def explain_ids(
         self,
@@ -564,6 +613,20 @@ class Explainer:
             return inputs, ids, None
         with evaluating(self.model):
             return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
+
+    def _template(
+        self,
+        options: Options,
+        inputs: Mapping[str, Tensor],
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer_ids: Tensor,
+    ) -> Tensor | None:
+        """``(P + T,)`` bool, which tokens are the template's, if the text set asks for it."""
+        if not isinstance(options.text_set, str) or options.text_set != "content_only":
+            return None
+        of_prompt = self.prompt_encoder.template(images, prompt, self.decoder.prompt_ids(inputs)[0])
+        return torch.cat((of_prompt, self.prompt_encoder.special(answer_ids)))
 
     def _explain(
         self,

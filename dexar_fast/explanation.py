@@ -171,8 +171,8 @@ class Explanation:
 
     def rather_than(self, start: int, stop: int) -> str:
         """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
-        foils = [foil.text.strip() for foil in (self.foils or ())[start:stop] if foil is not None]
-        return " / ".join(dict.fromkeys(foils))
+        foils = [foil for foil in (self.foils or ())[start:stop] if foil is not None]
+        return " / ".join(dict.fromkeys(foil.text.strip() or foil.text or f"id {foil.token_id}" for foil in foils))
 
     def overlay(
         self,

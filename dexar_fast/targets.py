@@ -27,7 +27,7 @@ class Target:
     """A run of answer tokens that is explained as a whole, or an alternative to one.
 
     Attributes:
-        text: its text, without white space around it.
+        text: its text, without white space around it unless it is nothing else.
         start, stop: its tokens are ``tokens[start:stop]`` of the answer.
         token_id: of an alternative, the id that it has in place of the answer's token; else None.
         probability: of an alternative, how probable the model holds it at this place; else None.
@@ -104,7 +104,8 @@ def find_targets(targets: TargetSelection, tokens: Sequence[str]) -> tuple[Targe
     if not spans:
         what = f"{targets.pattern!r} matches nothing" if isinstance(targets, re.Pattern) else f"no {targets or 'span'}"
         raise InputError(f"targets: {what} in the answer {''.join(tokens)!r}")
-    return tuple(Target("".join(tokens[start:stop]).strip(), start, stop) for start, stop in sorted(spans))
+    texts = ["".join(tokens[start:stop]) for start, stop in sorted(spans)]
+    return tuple(Target(text.strip() or text, *span) for text, span in zip(texts, sorted(spans)))
 
 
 def phrase_spans(tokens: Sequence[str]) -> list[Span]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+_SETTLES_TEXT = 4  # tokens before another one that decide how it is shown: a character has at most four bytes
+
 
 def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """One piece of text per token; joined they are the decoded answer.
@@ -35,6 +37,11 @@ def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         pieces.append(now[len(before) :])
         start, settled = settled, stop
     return pieces
+
+
+def piece_behind(tokenizer: Any, before: Sequence[int], token_id: int) -> str:
+    """What one token adds to the text of those before it."""
+    return token_pieces(tokenizer, [*before[-_SETTLES_TEXT:], token_id])[-1]
 
 
 def word_spans(tokens: Sequence[str]) -> list[tuple[int, int]]:
