@@ -127,8 +127,7 @@ def _first_token(foil: str, spaced: bool, tokenizer: Any) -> int:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    alone = encode(text)
-    candidates = [alone, encode(f" {text}")]
+    candidates = [encode(text), encode(f" {text}")]
     for before in () if spaced else _BEFORE:
         prefix, whole = encode(before), encode(before + text)
         if whole[: len(prefix)] == prefix:
@@ -142,9 +141,9 @@ def _first_token(foil: str, spaced: bool, tokenizer: Any) -> int:
         begins = token_pieces(tokenizer, [token_id])[0].strip()
         if begins and (text.casefold().startswith(begins.casefold()) or "\ufffd" in begins):
             return token_id
-    # Where a space has a token of its own, a text behind it begins with that.
-    if fitting and fitting[0] == alone[0] and not token_pieces(tokenizer, alone[:1])[0].strip():
-        return fitting[0]
+    for token_id in fitting:
+        if token_pieces(tokenizer, [token_id, token_id])[1].isspace():  # the text goes on behind a space of its own
+            return token_id
     raise InputError(
         f"contrast: no token begins the foil {foil!r} {'behind' if spaced else 'without'} a space, as the answer's "
         "token is written. Pass the id of the token that you mean."

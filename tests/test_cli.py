@@ -106,7 +106,7 @@ def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_pa
 
 def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
-    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16"
+    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16 --targets words --contrast dog"
     result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
@@ -119,6 +119,8 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "method": "dexar-scores",
         "normalization": "reference",
         "text_set": "content_only",
+        "targets": "words",
+        "contrast": "dog",
         "grounding": True,
         "max_new_tokens": 7,
     }

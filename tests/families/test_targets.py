@@ -1,0 +1,60 @@
+"""Targets, contrast and alternatives on every family, against autograd through the probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dexar_fast.contrast import contrasted
+from dexar_fast.target_rows import TargetRows
+from dexar_fast.targets import Foil
+
+from .case import Case, answer, picture
+from .oracle import DoubleThroughout, expected
+from .test_families import assert_close, each_family, encode, explainer_of, key_kinds
+
+SPANS = [(0, 2), (1, 2), (3, 6)]
+
+
+@each_family
+def test_targets_and_contrast_are_exact(case: Case) -> None:
+    explainer = explainer_of(case, "eager")
+    inputs, _ = encode(explainer, case, next(iter(case.prompts)))
+    ids = answer(7, explainer.decoder.vocabulary_size)
+    other = ids.flip(0).roll(1)
+    assert bool((other != ids).all())
+    foils = [Foil(int(foil), "") for foil in other]
+    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False)
+    with DoubleThroughout():
+        wanted = expected(
+            explainer.decoder, inputs, ids, *key_kinds(case, explainer, inputs, 7), foils=other, spans=SPANS
+        )
+        _, sums = explainer.run(
+            inputs,
+            ids,
+            options,
+            adapt=lambda request, lens: (request, contrasted(lens, foils)),
+            targets=TargetRows(tuple(SPANS)),
+        )
+        e = explainer.explain_ids(inputs, ids, targets=SPANS, contrast=other.tolist(), row_chunk=2)
+    assert wanted.maps.max() > 0
+    for scores in (sums.image_scores, e.image_scores):
+        assert_close(wanted.image_scores.new_tensor(scores), wanted.image_scores, 1e-9, "S_img")
+    assert_close(sums.text_scores, wanted.text_scores, 1e-9, "S_text")
+    assert_close(sums.maps, wanted.maps, 1e-9, "maps")
+    assert [(target.start, target.stop) for target in e.targets or ()] == SPANS
+
+
+@each_family
+def test_alternatives_hold_the_written_token(case: Case) -> None:
+    explainer = explainer_of(case)
+    text, n_images = case.prompts[next(iter(case.prompts))]
+    images = [picture((40, 30)), picture((21, 50), seed=1)][:n_images]
+    with DoubleThroughout():
+        written = explainer.explain(images, text, "two blue stars", row_chunk=2)
+        found = explainer.alternatives(images, text, "two blue stars", token=2, k=3)
+    assert found.targets is not None
+    index = [target.token_id for target in found.targets].index(int(written.token_ids[2]))
+    for name in ("image_scores", "text_scores", "token_weights", "token_map_ranges"):
+        ours, theirs = getattr(found, name)[index], getattr(written, name)[2]
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * max(1, np.abs(theirs).max()), err_msg=name)
+    assert np.abs(found.image_scores[0] - found.image_scores[-1]).max() > 0
