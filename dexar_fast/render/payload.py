@@ -145,8 +145,13 @@ def _targets(explanation: Explanation) -> list[dict[str, Any]]:
     """What each row of maps stands for."""
     entries = []
     for index, (target, word) in enumerate(zip(explanation.targets or (), explanation.words())):
-        told = {} if target.probability is None else {"probability": _short(target.probability)}
-        entries.append({**_entry(explanation, word, index), "text": word.text, **told})
+        entry = _entry(explanation, word, index) | {
+            "text": word.text,
+            "weight": _exact(explanation.token_weights[index]),
+        }
+        if target.probability is not None:
+            entry["probability"] = _short(target.probability)
+        entries.append(entry)
     return entries
 
 

@@ -13,7 +13,7 @@ const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].
 
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
 $("targets-note").hidden = !data.targets;
-$("foil-note").hidden = !tokens.foil;
+for (const id of ["foil-entry", "foil-note"]) $(id).hidden = !tokens.foil;
 $("peak-aside").classList.toggle("wraps", data.images.length > 0);
 
 const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
@@ -148,7 +148,7 @@ function look(unit, { pinned, spoken }) {
   redraw();
   const count = tokens.text.length;
   const rows = unit ? unit.rows : [0, tokens.weight.length];
-  const foil = (unit?.foil ?? null) === null ? "" : `rather than ${quoted(unit.foil)}`;
+  const foil = (unit?.foil ?? null) === null ? "" : quoted(unit.foil);
   if (unit) {
     const several = unit.stop - unit.start > 1;
     const which = several ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
@@ -158,7 +158,9 @@ function look(unit, { pinned, spoken }) {
     $("kind").textContent = data.targets ? `All ${data.targets.length} targets` : `All ${count} tokens`;
     $("shown").textContent = "Answer map";
   }
-  $("foil").textContent = foil;
+  $("foil").textContent = foil || "\u2013";
+  $("foil").title = foil;
+  $("foil-aside").textContent = foil ? "taken off the score" : unit ? "nothing" : "of single tokens and words";
   $("reset").hidden = !unit;
   const meaning = ends(unit);
   $("meaning").textContent = meaning;
@@ -185,7 +187,7 @@ function look(unit, { pinned, spoken }) {
   $("peak-aside").textContent = peak < 0 ? "the map is constant" : cellName(peak);
   if (spoken) {
     const state = pinned ? ", pinned" : "";
-    const name = unit && [quoted(unit.text), foil].filter(Boolean).join(" ");
+    const name = unit && quoted(unit.text) + (foil && ` rather than ${foil}`);
     const what = unit ? `${name}${state}: weight ${short(weight)}, ${share}` : "Answer map";
     $("status").textContent = `${what}. Strongest: ${where}.`;
   }
