@@ -35,7 +35,7 @@ def test_each_is_explained_as_if_it_had_been_written(explainer: Explainer, token
     assert int(ids[at]) in [target.token_id for target in found.targets]
     for index, target in enumerate(found.targets):
         written = ids[: at + 1].clone()
-        written[at] = target.token_id
+        written[at] = target.token_id or 0
         alone = explainer.explain_ids(inputs, written, method=method)
         for name in NUMBERS:
             if name != "answer_map":

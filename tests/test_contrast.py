@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def unigram() -> Any:
 @cache
 def wordpiece() -> Any:
     """As BERT's: what goes on inside a word is marked, and case is lost."""
-    core = Tokenizer(models.WordPiece(unk_token="<unk>"))  # type: ignore[call-arg]
+    core = Tokenizer(models.WordPiece(unk_token="<unk>"))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.decoder = decoders.WordPiece(cleanup=False)
@@ -77,16 +78,13 @@ def wordpiece() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-class Vocabulary:
-    """All that is asked of the model here."""
-
-    vocabulary_size = 10_000
+VOCABULARY: Any = SimpleNamespace(vocabulary_size=10_000)  # all that is asked of the model here
 
 
 def pieces_of(tokenizer: Any, answer: str, contrast: Any) -> list[tuple[str, str | None]]:
     """Each token and its foil, as the vocabulary writes them."""
     ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    foils = find_foils(contrast, Vocabulary(), tokenizer, ids)
+    foils = find_foils(contrast, VOCABULARY, tokenizer, ids)
     assert foils is not None
     names = tokenizer.convert_ids_to_tokens
     return [(names(own), None if foil is None else names(foil.token_id)) for own, foil in zip(ids, foils, strict=True)]
@@ -123,7 +121,7 @@ def test_a_foil_for_each_token() -> None:
     dog = sentencepiece().convert_tokens_to_ids("▁dog")
     expected = [("▁a", None), ("▁red", "▁blue"), ("▁cat", "▁dog")]
     assert pieces_of(sentencepiece(), "a red cat", [None, "blue", dog]) == expected
-    assert find_foils(None, Vocabulary(), sentencepiece(), [5]) is None  # type: ignore[arg-type]
+    assert find_foils(None, VOCABULARY, sentencepiece(), [5]) is None
 
 
 def test_foils_are_recorded_with_what_they_would_add() -> None:

@@ -164,7 +164,7 @@ def test_hover_switches_the_overlay_and_leaving_brings_the_answer_map_back(open_
 def test_targets_stand_in_the_answer_and_are_stepped_through(open_report: Open) -> None:
     explanation = make_explanation()
     foil = "<b>tower</b>"
-    foils = [None] * len(explanation.tokens)
+    foils: list[Foil | None] = [None] * len(explanation.tokens)
     foils[6:9] = [Foil(7, f" {foil}")] * 3
     targets = Target("red pagoda", 5, 9), Target("tree", 16, 17), Target("boat", 29, 30)
     assert "".join(explanation.tokens[5:9]).strip() == "red pagoda"
@@ -209,7 +209,7 @@ def test_alternatives_stand_below_the_answer(open_report: Open) -> None:
 
 def test_foils_of_tokens_and_words(open_report: Open) -> None:
     explanation = make_explanation()
-    foils = [None] * len(explanation.tokens)
+    foils: list[Foil | None] = [None] * len(explanation.tokens)
     foils[6], foils[7] = Foil(1, " tem"), Foil(2, "ple")
     report = open_report(replace(explanation, foils=tuple(foils)))
     report.unit(6).hover()

@@ -88,7 +88,8 @@ def test_fewer_rows_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     explainer = Explainer(tiny_llava())
     whole = explain(explainer, targets=SPANS)
-    original, failed = aggregate.score_and_accumulate, []
+    original = aggregate.score_and_accumulate
+    failed: list[int] = []
 
     def limited(d_out: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(d_out, *args, **kwargs)
@@ -113,11 +114,12 @@ def test_words_phrases_and_matches_of_a_real_tokenizer() -> None:
     explainer = Explainer(tiny_llava(), tiny_processor())
     answer = " a red square, two blue stars"
     tokens = explainer.explain(picture(), "what is it?", answer)
-    for targets, texts in [
+    cases: list[tuple[Any, list[str]]] = [
         ("words", ["a", "red", "square,", "two", "blue", "stars"]),
         ("phrases", ["a red square", "two blue stars"]),
         (re.compile("(?i)RED|blue \\w+"), ["red", "blue stars"]),
-    ]:
+    ]
+    for targets, texts in cases:
         e = explainer.explain(picture(), "what is it?", answer, targets=targets, grounding=True)
         assert e.answer == answer
         assert e.row_texts == texts
