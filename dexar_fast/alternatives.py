@@ -18,6 +18,7 @@ from .methods import METHODS
 from .models import Decoder
 from .options import Options
 from .progress import ProgressCallback
+from .request import check_answer
 from .target_rows import TargetRows
 from .targets import Target
 from .teacher_forcing import own_logits
@@ -41,13 +42,14 @@ def explain_alternatives(
     report: ProgressCallback,
     ran: Prefill | None,
 ) -> Explanation:
-    """See `Explainer.alternatives`.
+    """See `Explainer.alternatives`; `check_alternatives` has let the options pass.
 
     The answer up to the token runs twice at most: for the probabilities, and that row alone (or, without a cache, all
     up to it) for the gradients, one backward of each layer's tail for each alternative.
     """
     decoder, n_answer = explainer.decoder, len(answer_ids)
-    _check(decoder, options, token, k, n_answer)
+    check_answer(decoder, answer_ids)
+    _check_whole("token", token, -n_answer, n_answer - 1)
     token %= n_answer
     row = slice(token, token + 1)
     prompt = ran or prefill(decoder, inputs)
@@ -74,15 +76,26 @@ def explain_alternatives(
     return explainer.result(request, sums, options, images, settings, tuple(targets))
 
 
-def _check(decoder: Decoder, options: Options, token: int, k: int, n_answer: int) -> None:
+def check_alternatives(decoder: Decoder, options: Options, token: int, k: int) -> None:
+    """Refuse what is wrong whatever the answer is.
+
+    Raises:
+        InputError: says so.
+    """
     if options.method not in METHODS:
         raise InputError(
             f"method: expected one of {', '.join(METHODS)} for alternatives, which differ in the score that is "
             f"explained; got {options.method!r}"
         )
-    for name, value, low, high in (("token", token, -n_answer, n_answer - 1), ("k", k, 1, decoder.vocabulary_size)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
-            raise InputError(f"{name}: expected a whole number from {low} to {high}; got {value!r}")
+    _check_whole("token", token)
+    _check_whole("k", k, 1, decoder.vocabulary_size)
+
+
+def _check_whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> None:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or (low is not None and high is not None and not low <= value <= high):
+        limits = "" if low is None else f" from {low} to {high}"
+        raise InputError(f"{name}: expected a whole number{limits}; got {value!r}")
 
 
 def _most_probable(decoder: Decoder, prompt: Prefill, so_far: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -85,10 +85,10 @@ def find_foils(
             token_id = known[foil, spaced]
         else:
             token_id = int(foil)
-            if not 0 <= token_id < decoder.vocabulary_size:
-                raise InputError(
-                    f"contrast: expected ids from 0 to {decoder.vocabulary_size - 1}; got {token_id} at token {token}"
-                )
+        if not 0 <= token_id < decoder.vocabulary_size:
+            raise InputError(
+                f"contrast: expected ids from 0 to {decoder.vocabulary_size - 1}; got {token_id} at token {token}"
+            )
         if each and token_id == own:
             raise InputError(
                 f"contrast: the foil {foil!r} of token {token} is that token itself (id {own}): there is nothing to "

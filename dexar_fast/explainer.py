@@ -19,7 +19,7 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
-from .alternatives import explain_alternatives
+from .alternatives import check_alternatives, explain_alternatives
 from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
 from .contrast import Contrast, contrasted, find_foils
@@ -41,7 +41,7 @@ from .pipeline import accumulate_layers
 from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
-from .request import Request, lay_out, make_request
+from .request import Request, check_answer, lay_out, make_request
 from .stream import AnswerStream, ExplainingStreamer, StreamedToken
 from .target_rows import TargetRows
 from .targets import Foil, Target, TargetSelection, find_targets
@@ -282,6 +282,7 @@ class Explainer:
         """
         self._refuse_while_streaming()
         options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        check_alternatives(self.decoder, options, token, k)
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
             inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
@@ -641,6 +642,7 @@ class Explainer:
         ran: Prefill | None,
     ) -> Explanation:
         image_sizes = None if images is None else [image.size for image in images]
+        check_answer(self.decoder, answer_ids)
         ids = answer_ids.tolist()
         targets = find_targets(options.targets, token_pieces(self.tokenizer, ids))
         foils = find_foils(options.contrast, self.decoder, self.tokenizer, ids)

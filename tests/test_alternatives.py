@@ -90,3 +90,8 @@ def test_the_models_own_answer_over_its_cache(explainer: Explainer) -> None:
 def test_unusable_arguments_are_named(explainer: Explainer, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         explainer.alternatives(picture(), "what is it?", ANSWER, **options)
+
+
+def test_an_empty_answer_is_named(explainer: Explainer) -> None:
+    with pytest.raises(InputError, match="answer: expected at least one token"):
+        explainer.alternatives(picture(), "what is it?", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks.naive import explain as explain_naively
 from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.render.montage import montage
 from dexar_fast.row_chunk import row_chunks
 from dexar_fast.targets import find_targets, phrase_spans
 
@@ -229,3 +231,46 @@ def test_broken_numbers_name_the_target() -> None:
         model.lm_head.weight[int(tiny_answer(12)[5])] = torch.nan
     with pytest.raises(NotFiniteError, match=r"layer 0, target 1 \(tokens 4 to 6\)"):
         explain(Explainer(model), targets=[(0, 2), (4, 7), (8, 9)])
+
+
+@pytest.mark.parametrize("ids", [[5, -100], [], [300]], ids=str)
+def test_ids_that_are_no_answer_are_named_first(ids: list[int]) -> None:
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    with pytest.raises(InputError, match="answer: expected"):
+        explainer.explain_ids(tiny_inputs(explainer.model), ids, targets="words")
+
+
+def test_several_images_and_the_cache_of_generation(tmp_path: Path) -> None:
+    """The model's own answer: what generation left is used, and each image has its map of each target."""
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    explainer.model.generation_config.suppress_tokens = [0, 1, 2, 3]
+    pictures = [picture(), picture(20, 50)]
+    own = explainer.explain(pictures, "<image> and <image>", targets="words", max_new_tokens=9, row_chunk=2)
+    inputs, _ = explainer.encode(pictures, "<image> and <image>", "a")
+    again = explainer.explain_ids(inputs, own.token_ids, image=pictures, targets="words")
+    assert (own.settings["cache"], again.settings["cache"]) == ("reused", "new")
+    assert own.targets == again.targets
+    assert own.targets is not None
+    for index in range(2):
+        one = own.of_image(index)
+        assert len(one.token_maps) == len(own.targets)
+        np.testing.assert_allclose(one.token_maps, again.token_maps[index], atol=1e-9)
+        assert own.overlay(word=-1, image=index).size == pictures[index].size
+    beside = montage(own)
+    assert len(beside.token_maps) == len(beside.words()) == len(own.targets)
+    assert own.to_html(tmp_path / "report.html").exists()
+    loaded = Explanation.load(own.save(tmp_path / "saved", exact=True))
+    np.testing.assert_array_equal(loaded.token_maps[1], own.token_maps[1])
+
+
+@pytest.mark.parametrize("text_set", ["content_only", "generated_only"])
+def test_text_sets_hold_for_targets(text_set: str) -> None:
+    """A target's own tokens are not among the text that it is compared with."""
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    answer = " a small red square"
+    e = explainer.explain(picture(), "what is it?", answer, targets=[(0, 9), (4, 9)], text_set=text_set)
+    plain = explainer.explain(picture(), "what is it?", answer, targets=[(0, 9), (4, 9)])
+    assert (e.text_scores <= plain.text_scores).all()
+    np.testing.assert_array_equal(e.image_scores, plain.image_scores)
+    assert (e.text_scores[0] == 0).all() == (text_set == "generated_only")
+    assert e.text_scores[1].max() > 0

@@ -22,10 +22,11 @@ function wordUnits(tokens, words) {
 }
 
 // Targets have a row each. Where they share no token they stand in the answer, with the text between them around
-// them; else (alternatives to one token) in lines of their own below it.
+// them; else, and if they are alternatives to a token, in lines of their own below it.
 function targetUnits(tokens, targets) {
   const text = (start, stop) => tokens.text.slice(start, stop).join("");
-  const apart = targets.every((target, i) => !i || targets[i - 1].stop <= target.start);
+  const follows = ({ start, probability }, i) => probability === undefined && (!i || targets[i - 1].stop <= start);
+  const apart = targets.every(follows);
   const units = targets.map((target, i) => ({
     ...target, rows: [i, i + 1], text: apart ? text(target.start, target.stop) : target.text,
   }));
