@@ -48,6 +48,8 @@ def explain(
     normalization: str,
     text_mask: Tensor,
     method: str = "dexar",
+    foils: list[int | None] | None = None,
+    spans: list[tuple[int, int]] | None = None,
 ) -> NaiveResult:
     """All of Eq. 4-6 on ``layers``.
 
@@ -59,13 +61,19 @@ def explain(
         normalization: "paper" or "reference".
         text_mask: ``(P + T,)`` bool, which positions are text.
         method: a name of `SIGNALS`.
+        foils: ids whose logits are taken off those of the tokens, None where none is.
+        spans: token ranges, each explained as one, instead of the tokens; the T of the result is their number.
     """
+    foils = foils or [None] * len(answer)
     of_scores, of_maps = SIGNALS[method]
     prompt = inputs["input_ids"][0]
     image = (prompt == model.config.image_token_id).nonzero().flatten()
     image_scores, text_scores, on_image = [], [], []
-    for t in range(len(answer)):
-        signals = token_signals(model, inputs, answer[:t], int(answer[t]), layers)
+    for t in range(len(answer)) if spans is None else spans:
+        if isinstance(t, int):
+            signals = token_signals(model, inputs, answer[:t], int(answer[t]), layers, foils[t])
+        else:
+            signals = {"gradient": shared_gradient(model, inputs, answer, t, layers, foils)}
         g = signals[of_scores]  # (L, H, keys so far)
         text = text_mask[: g.shape[-1]].nonzero().flatten()
         image_scores.append(g[..., image].amax(-1))
@@ -93,22 +101,14 @@ def explain(
 
 
 def token_signals(
-    model: Any, inputs: dict[str, Tensor], so_far: Tensor, token: int, layers: list[int]
+    model: Any, inputs: dict[str, Tensor], so_far: Tensor, token: int, layers: list[int], foil: int | None = None
 ) -> dict[str, Tensor]:
     """relu of every signal at the last position, each ``(L, H, keys)``: from each layer's logit to its attention."""
-    ids = torch.cat((inputs["input_ids"][0], so_far))[None]
-    decoder = model.model.language_model
-    residuals: dict[int, Tensor] = {}
-    with ExitStack() as stack:
-        kept = stack.enter_context(_keep_attention(decoder))
-        for index, layer in enumerate(decoder.layers):
-            handle = layer.register_forward_hook(lambda _m, _a, out, index=index: residuals.update({index: out}))
-            stack.callback(handle.remove)
-        model.model(input_ids=ids, pixel_values=inputs["pixel_values"], use_cache=False)
+    kept, residuals = _forward(model, inputs, so_far, None)
     rows: dict[str, list[Tensor]] = {name: [] for name in ("gradient", "score_gradient", "contribution", "attention")}
     for layer in layers:
-        scores, probabilities = kept[layer]
-        logit = decoder.norm(residuals[layer])[0, -1] @ model.lm_head.weight[token]
+        scores, probabilities, _ = kept[layer]
+        logit = model.model.language_model.norm(residuals[layer])[0, -1] @ _seed(model, token, foil)
         of_probabilities, of_scores = torch.autograd.grad(logit, (probabilities, scores), retain_graph=True)
         P, G = probabilities[0, :, -1], of_probabilities[0, :, -1]
         # A masked key has probability zero but a gradient; it is not visible.
@@ -119,12 +119,63 @@ def token_signals(
     return {name: torch.stack(of_layers).detach() for name, of_layers in rows.items()}
 
 
+def shared_gradient(
+    model: Any,
+    inputs: dict[str, Tensor],
+    answer: Tensor,
+    span: tuple[int, int],
+    layers: list[int],
+    foils: list[int | None],
+) -> Tensor:
+    """relu of the gradient of a span's mean logit with respect to one addition to the attention of all its rows.
+
+    A vector of zeros, one for each key, is added to the probabilities of every row of the span: ``(L, H, keys)``.
+    """
+    start, stop = span
+    first = inputs["input_ids"].shape[1] - 1  # the row of the first token
+    rows = slice(first + start, first + stop)
+    kept, residuals = _forward(model, inputs, answer[: stop - 1], rows)
+    gradients = []
+    for layer in layers:
+        _, probabilities, addition = kept[layer]
+        states = model.model.language_model.norm(residuals[layer])[0, rows]
+        seeds = torch.stack([_seed(model, int(answer[t]), foils[t]) for t in range(start, stop)])
+        (gradient,) = torch.autograd.grad((states * seeds).sum(-1).mean(), addition, retain_graph=True)
+        unseen = (probabilities[0, :, rows] == 0).any(1)  # by one of the rows
+        gradients.append(gradient.masked_fill(unseen, -math.inf).relu())
+    return torch.stack(gradients).detach()
+
+
+def _seed(model: Any, token: int, foil: int | None) -> Tensor:
+    weight: Tensor = model.lm_head.weight
+    return weight[token] if foil is None else weight[token] - weight[foil]
+
+
+_Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
+
+
+def _forward(
+    model: Any, inputs: dict[str, Tensor], so_far: Tensor, shared: slice | None
+) -> tuple[_Kept, dict[int, Tensor]]:
+    """Prompt and answer so far, whole: what `_keep_attention` keeps, and the residual stream behind every layer."""
+    ids = torch.cat((inputs["input_ids"][0], so_far))[None]
+    decoder = model.model.language_model
+    residuals: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        kept = stack.enter_context(_keep_attention(decoder, shared))
+        for index, layer in enumerate(decoder.layers):
+            handle = layer.register_forward_hook(lambda _m, _a, out, index=index: residuals.update({index: out}))
+            stack.callback(handle.remove)
+        model.model(input_ids=ids, pixel_values=inputs["pixel_values"], use_cache=False)
+    return kept, residuals
+
+
 @contextmanager
-def _keep_attention(decoder: Any) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """Scores before, and probabilities behind the softmax of every layer."""
+def _keep_attention(decoder: Any, shared: slice | None = None) -> Iterator[_Kept]:
+    """Scores before, and probabilities behind the softmax of every layer; and zeros added to those of shared rows."""
     module: Any = sys.modules[type(decoder.layers[0].self_attn).__module__]
     original = module.eager_attention_forward
-    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    kept: _Kept = {}
 
     def attention(
         self: Any,
@@ -143,7 +194,12 @@ def _keep_attention(decoder: Any) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
             logits = logits + attention_mask
         logits.requires_grad_()
         probabilities = logits.softmax(-1)
-        kept[self.layer_idx] = logits, probabilities
+        addition = torch.zeros_like(probabilities[0, :, 0]).requires_grad_()  # (H, keys)
+        kept[self.layer_idx] = logits, probabilities, addition
+        if shared is not None:
+            is_shared = torch.zeros_like(probabilities[..., :1])
+            is_shared[:, :, shared] = 1
+            probabilities = probabilities + is_shared * addition[:, None]
         return (probabilities @ value).transpose(1, 2), None
 
     module.eager_attention_forward = attention

@@ -38,7 +38,7 @@ class Accumulator:
     """Takes one layer after the other, of T rows or some of them; holds ``(T, N)`` sums and ``(T, L, H)`` scores.
 
     Args:
-        rows: the T answer rows, counted in the whole answer.
+        rows: the T answer rows, counted in the whole answer; or the T targets that take their place, from 0.
         n_image_keys: N.
         method, unfiltered, backend: as for `Explainer.explain`.
     """

@@ -4,7 +4,7 @@ After attention a layer works on one position at a time and each score reads onl
 output of the T answer rows is made a leaf, the rest of the layer runs with gradients, and where the layer ends
 
     s[t] = < W_lm[y_t], norm_final(h[t]) >        (Eq. 2-3)
-    dO   = d(sum_t s[t]) / d(leaf)                 (T, H, D)
+    dO   = d(sum_t s[t]) / d(leaf)                 (T, H, D), for each seed where a row has several
 
 gives the gradient with respect to attention as ``dO V^T``. On the gradient path "leaf" this happens while the model
 runs, and the layer's output goes on detached: its graph is freed. On the path "replay" the model runs without
@@ -82,11 +82,11 @@ class LastStates:
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """What the answer pass hands over for one layer and some rows, T of them.
+    """What the answer pass hands over for one layer and some rows, T of them with S seeds each.
 
     Attributes:
         rows: which answer rows.
-        d_out: ``(T, H, D)``, gradient of each row's score with respect to the attention output.
+        d_out: ``(T * S, H, D)``, gradient of each row's scores with respect to the attention output.
         attention: query, key, value and output of the layer's attention.
         inputs: what the layer was called with, for the T rows.
         residual_out: ``(1, T, d)``, the layer's output.
@@ -209,7 +209,7 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
     """The call that runs the rows, and what comes before them without a cache."""
     if decoder.family.rows == "decoder":
-        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[:-1]))[None]
+        ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[: rows.stop - 1]))[None]
         inputs = {**prompt.inputs, "decoder_input_ids": ids}
         return lambda: decoder.base(**inputs, use_cache=False)
     assert prompt.embeddings is not None  # for mypy: prefill sets both
@@ -223,7 +223,7 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
             before = answer_ids[: rows.start + 1]
             arguments = {**arguments, **family.continue_arguments(decoder, arguments, before)}
             embeddings = decoder.embed(before[-2:-1])
-    of_rows = answer_ids[rows]
+    of_rows = answer_ids[rows] if prompt.cache is not None else answer_ids[: rows.stop]
     embeddings = torch.cat((embeddings, decoder.embed(of_rows[:-1])), dim=1)
     arguments = family.continue_arguments(decoder, arguments, of_rows)
     return lambda: decoder.text_model(
@@ -263,9 +263,9 @@ def run_rows(
         decoder: the model, in eval mode.
         prompt: its cache holds all positions before the rows at least; it is filled up to the last row.
         answer_ids: ``(T,)``, the whole answer.
-        rows: which of its tokens are explained; all of them unless there is a cache.
+        rows: which of its tokens are explained; without a cache those before them run, too.
         layers: indices of the layers to visit, all with an attention that reads the image.
-        lens: the score of a layer's residual stream, one seed for each of these rows.
+        lens: the scores of a layer's residual stream, with seeds for each of these rows.
         visit: called once per layer, grad mode off.
 
     Returns:
@@ -303,7 +303,7 @@ def run_rows(
                     torch.set_grad_enabled(False)
                     residual = residual.detach()
                     output = (residual, *output[1:]) if isinstance(output, tuple) else residual
-                visit(LayerGradient(rows, d_out[0, last], call, inputs, residual[:, last]))
+                visit(LayerGradient(rows, d_out[last].flatten(0, 1), call, inputs, residual[:, last]))
                 visited.append(layer)
                 return output
 
@@ -340,14 +340,20 @@ def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall
 
 @stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
-    scores = lens(layer, residual)
-    d_out = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)[0] if scores.requires_grad else None
-    if d_out is None:
+    """``(rows of the leaf, S, H, D)``: each score reads its own row, so one backward a seed serves all rows."""
+    scores = lens(layer, residual)  # [T, S]
+    n_seeds = scores.shape[1]
+    found = [
+        torch.autograd.grad(scores[:, i].sum(), leaf, retain_graph=i + 1 < n_seeds, allow_unused=True)[0]
+        for i in range(n_seeds if scores.requires_grad else 0)
+    ]
+    d_out = [of_seed[0] for of_seed in found if of_seed is not None]
+    if not d_out:
         raise UnsupportedModelError(
             f"model: layer {layer}'s output does not depend differentiably on its attention. Its weights (quantised or "
             "compiled) have no backward; load the model unquantised or in a format with gradients."
         )
-    return d_out
+    return torch.stack(d_out, dim=1)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from .aggregate import Aggregate
 from .explanation import Explanation, Floats, Maps
 from .layout import ImageLayout
 from .per_image import one_or_tuple
+from .targets import Foil, Target
 
 
 def assemble(
@@ -24,6 +25,8 @@ def assemble(
     layers: tuple[int, ...],
     images: Sequence[Image.Image] | None,
     settings: dict[str, Any],
+    targets: tuple[Target, ...] | None = None,
+    foils: tuple[Foil | None, ...] | None = None,
 ) -> Explanation:
     """The result in numpy, the maps in the shape of their grids."""
 
@@ -45,6 +48,8 @@ def assemble(
         image=None if images is None else one_or_tuple(images),
         unfiltered_token_maps=shaped(maps.unfiltered_token_maps),
         unfiltered_answer_map=shaped(maps.unfiltered_answer_map),
+        targets=targets,
+        foils=foils,
     )
 
 

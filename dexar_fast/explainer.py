@@ -19,8 +19,10 @@ from transformers import Cache, PreTrainedModel, ProcessorMixin
 
 from . import __version__
 from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
+from .alternatives import check_alternatives, explain_alternatives
 from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
+from .contrast import Contrast, contrasted, find_foils
 from .errors import InputError, UnsupportedModelError
 from .explanation import Explanation
 from .generation import generate_answer
@@ -39,8 +41,10 @@ from .pipeline import accumulate_layers
 from .profiling import Profile, profile
 from .progress import ProgressCallback, report_progress, silent
 from .prompts import PromptEncoder
-from .request import Request, lay_out, make_request
+from .request import Request, check_answer, lay_out, make_request
 from .stream import AnswerStream, ExplainingStreamer, StreamedToken
+from .target_rows import TargetRows
+from .targets import Foil, Target, TargetSelection, find_targets
 from .tokens import token_pieces
 
 
@@ -124,6 +128,11 @@ class Explainer:
         return explainer
 
     @property
+    def tokenizer(self) -> Any:
+        """Of the processor, or None."""
+        return getattr(self.processor, "tokenizer", None)
+
+    @property
     def prompt_encoder(self) -> PromptEncoder:
         """Of the processor, as the family asks for it."""
         family = self.family
@@ -174,6 +183,8 @@ class Explainer:
         method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
+        targets: TargetSelection = "tokens",
+        contrast: Contrast = None,
         unfiltered: bool = False,
         grounding: bool = False,
         thumbnail: str = "blend",
@@ -197,6 +208,14 @@ class Explainer:
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
                 "generated_only", or ``(P + T,)`` bool over prompt and answer.
+            targets: what is explained as one: "tokens"; "words"; "phrases", what stands between punctuation; a compiled
+                regular expression, whose matches in the answer are widened to whole tokens; or a list of
+                ``(start, stop)`` spans of tokens. The result has a row for each target (`Explanation.targets`), whose
+                score is the mean of its tokens' logits. Other than tokens with the method "dexar" only.
+            contrast: why this word rather than that one: a foil for all tokens, or a list with one for each, None where
+                there is none. Text stands for the first token that it would be written with in the token's place, with
+                a space in front if the token has one; an int is an id. The score is the token's logit less the foil's.
+                Where a foil for all is the token itself, its map is zero. `Explanation.foils` has what was taken.
             unfiltered: also compute the maps with every head weight 1.
             grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of two
                 plain forward passes.
@@ -218,17 +237,68 @@ class Explainer:
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
         self._refuse_while_streaming()
-        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
+        options = self.check_options(
+            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast
+        )
         pictures = load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
             inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
-            template = None
-            if isinstance(options.text_set, str) and options.text_set == "content_only":
-                encoder = self.prompt_encoder
-                of_prompt = encoder.template(pictures, prompt, self.decoder.prompt_ids(inputs)[0])
-                template = torch.cat((of_prompt, encoder.special(answer_ids)))
+            template = self._template(options, inputs, pictures, prompt, answer_ids)
             settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
             return self._explain(inputs, answer_ids, options, template, pictures, grounding, settings, report, ran)
+
+    def alternatives(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        prompt: str,
+        answer: str | None = None,
+        *,
+        token: int = 0,
+        k: int = 5,
+        layers: LayerSelection = None,
+        method: str = "dexar",
+        normalization: str = "paper",
+        text_set: TextSet = "all_non_image",
+        unfiltered: bool = False,
+        thumbnail: str = "blend",
+        max_new_tokens: int = 256,
+        progress: bool | ProgressCallback = False,
+    ) -> Explanation:
+        """What the model could have written at one place of its answer, and which part of the image speaks for each.
+
+        Args:
+            token: index of a token of the answer, negative from the end.
+            k: how many tokens: the most probable ones there, by the model's own probabilities after the answer so far;
+                the written one takes the last place if it is not among them.
+            image, prompt, answer, layers, method, normalization, text_set, unfiltered, thumbnail, max_new_tokens,
+                progress: as for `explain`, with a method of `dexar_fast.methods.METHODS`.
+
+        Returns:
+            `Explanation` with a row for each alternative (`targets`, with id and probability, falling). Its tokens are
+            the whole answer; its answer map sums up the alternatives.
+
+        Raises:
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+        """
+        self._refuse_while_streaming()
+        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        check_alternatives(self.decoder, options, token, k)
+        pictures = load_images(image)
+        with evaluating(self.model), report_progress(progress) as report:
+            inputs, answer_ids, ran = self._encode(pictures, prompt, answer, max_new_tokens, report)
+            return explain_alternatives(
+                self,
+                inputs,
+                answer_ids,
+                options,
+                token,
+                k,
+                template=self._template(options, inputs, pictures, prompt, answer_ids),
+                images=pictures,
+                settings={"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens},
+                report=report,
+                ran=ran,
+            )
 
     def explain_ids(
         self,
@@ -241,6 +311,8 @@ class Explainer:
         method: str = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
+        targets: TargetSelection = "tokens",
+        contrast: Contrast = None,
         unfiltered: bool = False,
         grounding: bool = False,
         thumbnail: str = "blend",
@@ -257,8 +329,9 @@ class Explainer:
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
                 and its grid is in model pixels.
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
-            layers, method, normalization, text_set, unfiltered, grounding, thumbnail, row_chunk, progress: as for
-                `explain`; the text set "content_only" needs `explain`.
+            layers, method, normalization, text_set, targets, contrast, unfiltered, grounding, thumbnail, row_chunk,
+                progress: as for `explain`; the text set "content_only" needs `explain`, and foils as text need the
+                processor.
             past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
                 does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
                 sliding window only) is of no use: the prompt runs, with a warning.
@@ -270,7 +343,9 @@ class Explainer:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
         self._refuse_while_streaming()
-        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
+        options = self.check_options(
+            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast
+        )
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
         with evaluating(self.model), report_progress(progress) as report:
@@ -361,6 +436,8 @@ class Explainer:
         unfiltered: bool,
         thumbnail: str = "blend",
         row_chunk: int | str = "auto",
+        targets: TargetSelection = "tokens",
+        contrast: Contrast = None,
     ) -> Options:
         """The options of one call to this model, checked.
 
@@ -377,6 +454,8 @@ class Explainer:
             with_attention=self.decoder.attentions,
             thumbnail=thumbnail,
             row_chunk=row_chunk,
+            targets=targets,
+            contrast=contrast,
         )
 
     def profile(
@@ -419,6 +498,7 @@ class Explainer:
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
         ran: Prefill | None = None,
         rows: slice | None = None,
+        targets: TargetRows | None = None,
     ) -> tuple[Request, Accumulator]:
         """The engine alone: scores and sums of every chosen layer, not yet normalised.
 
@@ -431,6 +511,7 @@ class Explainer:
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
             ran: the prompt, if it ran already.
             rows: the answer tokens to explain, None for all.
+            targets: what is explained of these rows, None for each token.
 
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
@@ -453,6 +534,7 @@ class Explainer:
                 row_chunk=options.row_chunk,
                 prompt=ran,
                 rows=rows,
+                targets=targets,
             )
         return request, sums
 
@@ -533,6 +615,20 @@ class Explainer:
         with evaluating(self.model):
             return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
+    def _template(
+        self,
+        options: Options,
+        inputs: Mapping[str, Tensor],
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer_ids: Tensor,
+    ) -> Tensor | None:
+        """``(P + T,)`` bool, which tokens are the template's, if the text set asks for it."""
+        if not isinstance(options.text_set, str) or options.text_set != "content_only":
+            return None
+        of_prompt = self.prompt_encoder.template(images, prompt, self.decoder.prompt_ids(inputs)[0])
+        return torch.cat((of_prompt, self.prompt_encoder.special(answer_ids)))
+
     def _explain(
         self,
         inputs: Mapping[str, Tensor],
@@ -546,12 +642,24 @@ class Explainer:
         ran: Prefill | None,
     ) -> Explanation:
         image_sizes = None if images is None else [image.size for image in images]
+        check_answer(self.decoder, answer_ids)
+        ids = answer_ids.tolist()
+        targets = find_targets(options.targets, token_pieces(self.tokenizer, ids))
+        foils = find_foils(options.contrast, self.decoder, self.tokenizer, ids)
         if options.method in METHODS:
             request, sums = self.run(
-                inputs, answer_ids, options, template=template, image_sizes=image_sizes, report=report, ran=ran
+                inputs,
+                answer_ids,
+                options,
+                template=template,
+                image_sizes=image_sizes,
+                report=report,
+                adapt=None if foils is None else lambda request, lens: (request, contrasted(lens, foils)),
+                ran=ran,
+                targets=None if targets is None else TargetRows(tuple((t.start, t.stop) for t in targets)),
             )
             cache = "none" if self.family.rows != "cached" else "new" if ran is None else "reused"
-            explanation = self.result(request, sums, options, images, {**settings, "cache": cache})
+            explanation = self.result(request, sums, options, images, {**settings, "cache": cache}, targets, foils)
         else:
             request = self._request(inputs, answer_ids, options, template, image_sizes)
             explanation = self._compare(request, options, images, settings)
@@ -578,6 +686,8 @@ class Explainer:
         options: Options,
         images: Sequence[Image.Image] | None,
         settings: Mapping[str, Any],
+        targets: tuple[Target, ...] | None = None,
+        foils: tuple[Foil | None, ...] | None = None,
     ) -> Explanation:
         """The explanation of the rows that were summed up.
 
@@ -586,10 +696,13 @@ class Explainer:
             options: those of the run.
             images: the user's, or None.
             settings: what else the result is to record.
+            targets: that these rows stand for, None for the tokens themselves.
+            foils: of the answer's tokens, if there are any.
         """
         maps = aggregate(sums, request.layout, options.normalization)
         scores = sums.image_scores, sums.text_scores
-        return self._result(request, maps, scores, sums.rows, options, images, settings)
+        tokens = sums.rows if targets is None else slice(None)
+        return self._result(request, maps, scores, tokens, options, images, settings, targets, foils)
 
     def _result(
         self,
@@ -600,9 +713,11 @@ class Explainer:
         options: Options,
         images: Sequence[Image.Image] | None,
         settings: Mapping[str, Any],
+        targets: tuple[Target, ...] | None = None,
+        foils: tuple[Foil | None, ...] | None = None,
     ) -> Explanation:
         text_set, ids = options.text_set, request.answer_ids
-        pieces = token_pieces(getattr(self.processor, "tokenizer", None), ids.tolist())
+        pieces = token_pieces(self.tokenizer, ids.tolist())
         return assemble(
             maps,
             scores,
@@ -618,11 +733,14 @@ class Explainer:
                 "method": options.method,
                 "normalization": options.normalization,
                 "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
+                **options.asked,
                 "unfiltered": options.unfiltered,
                 "thumbnail": options.thumbnail,
                 "row_chunk": options.row_chunk,
                 "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
+            targets=targets,
+            foils=foils,
         )
 
     def _provenance(self) -> dict[str, Any]:

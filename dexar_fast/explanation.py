@@ -17,6 +17,7 @@ from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .per_image import as_tuple, one_or_tuple
 from .render.colormap import DEFAULT_COLORMAP
 from .render.overlay import DEFAULT_OPACITY
+from .targets import Foil, Target
 from .tokens import printable, token_labels, word_spans
 
 if TYPE_CHECKING:
@@ -30,14 +31,16 @@ PerImage = Any
 
 @dataclass(frozen=True)
 class Word:
-    """A run of tokens without white space between them; for scripts that have none, see `dexar_fast.tokens.word_spans`.
+    """A run of tokens without white space between them, or what else the explanation has a row for.
+
+    For scripts that put no white space between words, see `dexar_fast.tokens.word_spans`.
 
     Attributes:
         text: the word without surrounding white space.
         start, stop: its tokens are ``tokens[start:stop]``.
         map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
-            images a tuple, one per image.
-        weight: the largest ``delta`` of its tokens.
+            images a tuple, one per image. A target has its own.
+        weight: the largest ``delta`` of its tokens. A target has its own.
         grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
     """
 
@@ -52,6 +55,9 @@ class Word:
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    With `targets`, the maps, weights and scores have a row for each of these instead of each token; `tokens`,
+    `token_ids`, `foils` and `log_probabilities` are always those of the whole answer.
 
     Where the model reads the image through N queries that have no place (BLIP-2), there is no 2-D map: `grid` is None,
     ``token_maps`` is ``(T, N)`` and ``answer_map`` ``(N,)``, the scores per query.
@@ -75,6 +81,8 @@ class Explanation:
             or None when they were not asked for.
         log_probabilities: ``(T, 2)`` float64, the model's log-probability of each token with the image and with a blank
             one, or None when `grounding` was not asked for.
+        targets: what the rows are, if they are not the tokens: words, phrases, spans, or alternatives to one token.
+        foils: T foils, what each token was contrasted with, None where nothing; or None without a contrast.
     """
 
     tokens: list[str]
@@ -92,6 +100,13 @@ class Explanation:
     unfiltered_token_maps: Maps = None
     unfiltered_answer_map: Maps = None
     log_probabilities: Floats | None = None
+    targets: tuple[Target, ...] | None = None
+    foils: tuple[Foil | None, ...] | None = None
+
+    @property
+    def row_texts(self) -> list[str]:
+        """What each row explains, as text: a token or a target."""
+        return self.tokens if self.targets is None else [target.text for target in self.targets]
 
     @property
     def answer(self) -> str:
@@ -154,17 +169,23 @@ class Explanation:
         )
 
     def words(self) -> list[Word]:
-        """Tokens grouped into words, with their maps and weights.
+        """Tokens grouped into words, with their maps and weights; or the targets, where there are any.
 
         A word's map is ``minmax`` of the sum of its tokens' maps before their normalisation (Eq. 5), so a word of one
-        token has that token's map; its weight is the largest of its tokens' weights.
+        token has that token's map; its weight is the largest of its tokens' weights. A target is one score, and has its
+        own map and weight.
         """
-        return [self._word(start, stop) for start, stop in word_spans(self.tokens)]
+        return [self._word(index, *span) for index, span in enumerate(self._spans)]
+
+    def rather_than(self, start: int, stop: int) -> str:
+        """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
+        foils = [foil for foil in (self.foils or ())[start:stop] if foil is not None]
+        return " / ".join(dict.fromkeys(foil.text.strip() or foil.text or f"id {foil.token_id}" for foil in foils))
 
     def heads(self, token: int | None = None, *, word: int | None = None) -> Floats:
         """Where the visual heads are: layers by heads, ``(L, H)`` float32, in logits per unit of attention.
 
-        ``w = relu(S_img - S_text)`` of a token, its mean over the tokens of a word, or over all tokens of the answer:
+        ``w = relu(S_img - S_text)`` of a token or target, its mean over the tokens of a word, or over all rows:
         the weight with which a head's map enters Eq. 5. What the model would do without the head is another question.
         Row l is layer ``layers[l]``.
 
@@ -196,13 +217,13 @@ class Explanation:
         """
         from .render.plot_heads import plot_heads
 
-        start, stop = self._span(token, word)
+        start, stop = self._rows(token, word)
         if word is not None:
-            title = printable("".join(self.tokens[start:stop]).strip())
+            title = printable("".join(self.row_texts[start:stop]).strip())
         elif token is not None:
             title = token_labels(self.tokens)[start].strip()
         else:
-            title = f"mean over all {stop} tokens"
+            title = f"mean over all {stop} {'tokens' if self.targets is None else 'targets'}"
         return plot_heads(self.heads(token, word=word), self.layers, title, colormap=colormap)
 
     def overlay(
@@ -217,14 +238,15 @@ class Explanation:
         """A map drawn over the image, in the image's own resolution.
 
         Args:
-            token: index of a token, negative from the end; None for the answer map.
+            token: index of a token, negative from the end; None for the answer map. With targets there is none.
             word: index into `words()`, instead of a token.
             image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
         Raises:
-            InputError: both a token and a word, an index out of range, or an opacity or colour map that does not exist.
+            InputError: both a token and a word, an index out of range, a token where the rows are targets, or an
+                opacity or colour map that does not exist.
         """
         from .render.overlay import overlay
 
@@ -270,7 +292,19 @@ class Explanation:
 
         return load(path)
 
-    def _word(self, start: int, stop: int) -> Word:
+    @property
+    def _spans(self) -> list[tuple[int, int]]:
+        """Tokens of each of `words()`."""
+        return word_spans(self.tokens) if self.targets is None else [(t.start, t.stop) for t in self.targets]
+
+    def _word(self, index: int, start: int, stop: int) -> Word:
+        supported = None
+        if self.log_probabilities is not None:
+            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
+        if self.targets is not None:
+            return Word(
+                self.targets[index].text, start, stop, self._row(index), float(self.token_weights[index]), supported
+            )
         maps = as_tuple(self.token_maps)
         low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
         totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
@@ -279,33 +313,35 @@ class Explanation:
         flat = minmax(np.concatenate([total.ravel() for total in totals]))
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
-        supported = None
-        if self.log_probabilities is not None:
-            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
         return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
     def _map(self, token: int | None, word: int | None) -> Maps:
-        start, stop = self._span(token, word)
+        start, _ = self._rows(token, word)
         if word is not None:
-            return self._word(start, stop).map
-        if token is None:
-            return self.answer_map
-        return one_or_tuple([of_image[start] for of_image in as_tuple(self.token_maps)])
+            return self.words()[word].map
+        return self.answer_map if token is None else self._row(start)
 
     def _head_means(self, token: int | None, word: int | None) -> HeadMeans:
-        return head_means(self, *self._span(token, word))
+        return head_means(self, *self._rows(token, word))
 
-    def _span(self, token: int | None, word: int | None) -> tuple[int, int]:
-        """The tokens from start to stop: one, those of a word, or all."""
+    def _rows(self, token: int | None, word: int | None) -> tuple[int, int]:
+        """The rows from start to stop: that of a token or target, those of a word, or all."""
         if token is not None and word is not None:
             raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
         if word is not None:
-            span: tuple[int, int] = _item(word_spans(self.tokens), word, "word")
-            return span
+            index: int = _item(range(len(self._spans)), word, "word")
+            return self._spans[index] if self.targets is None else (index, index + 1)
         if token is None:
-            return 0, len(self.tokens)
+            return 0, len(self.row_texts)
+        if self.targets is not None:
+            raise InputError(
+                f"token: this explanation has no maps of tokens, but of {len(self.targets)} targets. Use word="
+            )
         start: int = _item(range(len(self.tokens)), token, "token")
         return start, start + 1
+
+    def _row(self, index: int) -> Maps:
+        return one_or_tuple([of_image[index] for of_image in as_tuple(self.token_maps)])
 
 
 def minmax(values: Floats) -> Floats:

@@ -58,7 +58,7 @@ def scores_heads(explanation: Explanation) -> bool:
 
 
 def head_means(explanation: Explanation, start: int, stop: int) -> HeadMeans:
-    """Means over ``tokens[start:stop]``, which are some.
+    """Means over the rows from start to stop, which are some.
 
     Raises:
         InputError: the method scores no heads.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .contrast import Contrast, check_contrast
 from .errors import InputError
 from .layers import LayerSelection, select_layers
 from .layout import THUMBNAILS
 from .methods import METHODS
 from .row_chunk import check_row_chunk
+from .targets import TargetSelection, check_targets
 
 NORMALIZATIONS = ("paper", "reference")
 TEXT_SETS = ("all_non_image", "content_only", "generated_only")
@@ -33,6 +38,23 @@ class Options:
     unfiltered: bool
     thumbnail: str = "blend"
     row_chunk: int | str = "auto"
+    targets: TargetSelection = "tokens"
+    contrast: Contrast = None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Targets and contrast as JSON values."""
+        targets: Any = self.targets
+        if isinstance(targets, re.Pattern):
+            targets = {"pattern": targets.pattern, "flags": targets.flags}
+        elif not isinstance(targets, str):
+            targets = [[int(end) for end in span] for span in targets]
+        contrast: Any = self.contrast
+        if isinstance(contrast, Integral):
+            contrast = int(contrast)
+        elif contrast is not None and not isinstance(contrast, str):
+            contrast = [int(foil) if isinstance(foil, Integral) else foil for foil in contrast]
+        return {"targets": targets, "contrast": contrast}
 
 
 def check_options(
@@ -46,12 +68,14 @@ def check_options(
     with_attention: Collection[int] | None = None,
     thumbnail: str = "blend",
     row_chunk: int | str = "auto",
+    targets: TargetSelection = "tokens",
+    contrast: Contrast = None,
 ) -> Options:
     """The options of one call.
 
     Raises:
         InputError: layers that a model of ``n_layers`` does not have or that are not among those ``with_attention`` to
-            the image, or an unknown name.
+            the image, an unknown name, or targets or a contrast that the method cannot explain.
     """
     if method not in METHODS:
         _check_comparison(method, unfiltered)
@@ -64,8 +88,10 @@ def check_options(
     check_row_chunk(row_chunk)
     if not isinstance(text_set, str):
         text_set = torch.as_tensor(text_set)
+    check_targets(targets, method)
+    check_contrast(contrast, method)
     chosen = select_layers(layers, n_layers, with_attention)
-    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk)
+    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast)
 
 
 def _check_comparison(method: str, unfiltered: bool) -> None:

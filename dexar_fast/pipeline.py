@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import cache, partial
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -18,8 +17,9 @@ from .methods import METHODS
 from .models import Decoder
 from .progress import ProgressCallback, Steps
 from .request import Request
-from .row_chunk import rows_at_once
+from .row_chunk import row_chunks, rows_at_once
 from .self_check import check_final_norm, check_layer
+from .target_rows import TargetRows
 
 
 def accumulate_layers(
@@ -36,6 +36,7 @@ def accumulate_layers(
     row_chunk: int | str = "auto",
     prompt: Prefill | None = None,
     rows: slice | None = None,
+    targets: TargetRows | None = None,
 ) -> Accumulator:
     """Run the answer pass and add up every chosen layer.
 
@@ -48,14 +49,16 @@ def accumulate_layers(
         report: progress callback.
         row_chunk: how many rows run at once, or "auto"; without a cache all do. Where they do not fit, half as many.
         prompt: the prompt if it ran already; its cache is changed.
-        rows: the answer tokens to explain, None for all; some need a cache.
+        rows: the answer tokens to explain, None for all. Those before them must be in the cache, if there is one.
+        targets: what is explained of these rows, None for each token; more than a row only with the method "dexar".
 
     Raises:
         SelfCheckError, NotFiniteError, UnsupportedModelError: see `Explainer.explain`.
     """
-    rows = slice(0, len(request.answer_ids)) if rows is None else rows
+    rows = slice(0, targets.stop if targets else len(request.answer_ids)) if rows is None else rows
+    spans = targets.spans if targets else ()
     accumulator = Accumulator(
-        rows,
+        slice(0, len(spans)) if targets else rows,
         len(request.image_keys),
         method=METHODS[method],
         unfiltered=unfiltered,
@@ -64,22 +67,23 @@ def accumulate_layers(
     n_rows = rows.stop - rows.start
     unchecked = set(layers) - checked
     at_once = min(n_rows, rows_at_once(decoder, row_chunk)) if decoder.family.rows == "cached" else n_rows
-    report("explaining", 0, ceil(n_rows / at_once) * len(layers))
+    todo = row_chunks(rows, at_once, spans)
+    report("explaining", 0, len(todo) * len(layers))
     prompt = prompt or prefill(decoder, request.inputs)
     done, warned = 0, False
-    while done < n_rows:
-        first = rows.start + done
-        chunk = slice(first, min(first + at_once, rows.stop))
-        steps = Steps(report, done=ceil(done / at_once) * len(layers), total=ceil(n_rows / at_once) * len(layers))
-        if _add_rows(decoder, request, prompt, chunk, layers, lens, accumulator, unchecked, steps):
-            done += chunk.stop - chunk.start
+    while todo:
+        chunk = todo[0]
+        steps = Steps(report, done=done * len(layers), total=(done + len(todo)) * len(layers))
+        fewer = (chunk.stop - chunk.start) // 2
+        divisible = prompt.cache is not None and len(row_chunks(chunk, fewer, spans)) > 1
+        if _add_rows(decoder, request, prompt, chunk, layers, lens, accumulator, unchecked, steps, targets, divisible):
+            done, todo = done + 1, todo[1:]
         else:
             if not warned:
                 message = f"out of memory with {chunk.stop - chunk.start} answer tokens at once: going on with fewer. "
                 warnings.warn(f"{message}Pass a smaller row_chunk to begin there.", stacklevel=2)
-            warned = True
-            at_once = (chunk.stop - chunk.start) // 2
-    _require_finite(accumulator, layers, request.answer_ids)
+            warned, todo = True, row_chunks(slice(chunk.start, rows.stop), fewer, spans)
+    _require_finite(accumulator, layers, request.answer_ids, targets)
     checked.update(layers)  # only now: a NaN passes every comparison
     return accumulator
 
@@ -94,43 +98,58 @@ def _add_rows(
     accumulator: Accumulator,
     unchecked: set[int],
     steps: Steps,
+    targets: TargetRows | None,
+    divisible: bool,
 ) -> bool:
-    """Add every layer of some rows; False, with nothing added that counts, if they did not fit into memory."""
+    """Add every layer of some rows; False, with nothing added that counts, if they did not fit into memory.
+
+    Rows that are ``divisible`` may run again as fewer; of others the error is the caller's.
+    """
+    own = targets.within(rows) if targets else rows
+    layers = layers if own.stop > own.start else ()  # rows between targets only have to be in the cache
     keys_of = cache(partial(request.keys, rows))  # the layers of one kind share them
+    target_keys_of = cache(lambda *kind: targets.keys(rows, keys_of(*kind)) if targets else keys_of(*kind))
 
     def visit(gradient: LayerGradient) -> None:
         call = gradient.attention
-        keys = keys_of(call.key.shape[1], call.window)
+        kind = call.key.shape[1], call.window
         if call.layer in unchecked:
-            check_layer(decoder, gradient, keys.to(gradient.d_out.device), lens.at(rows))
+            check_layer(decoder, gradient, keys_of(*kind).to(gradient.d_out.device), lens.at(rows))
             unchecked.discard(call.layer)
-        accumulator.add(gradient.to(request.answer_ids.device), keys)
+        combined = targets.combine(gradient) if targets else gradient
+        accumulator.add(combined.to(request.answer_ids.device), target_keys_of(*kind))
         steps.next()
 
-    accumulator.begin(rows)
+    accumulator.begin(own)
     checking = bool(unchecked)
     try:
         states = run_rows(decoder, prompt, request.answer_ids, rows, layers, lens.at(rows), visit)
         if checking:
             check_final_norm(decoder, states)
     except torch.OutOfMemoryError:
-        if prompt.cache is None or rows.stop - rows.start == 1:
+        if not divisible:
             raise
         return False  # the traceback, which holds the tensors of the run, ends here
     return True
 
 
-def _require_finite(accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor) -> None:
-    answer_ids, first = answer_ids[accumulator.rows], accumulator.rows.start
+def _require_finite(
+    accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor, targets: TargetRows | None
+) -> None:
+    def named(index: int) -> str:
+        token = accumulator.rows.start + index
+        if targets is None:
+            return f"token {token} (id {int(answer_ids[token])})"
+        start, stop = targets.spans[index]
+        return f"target {index} (tokens {start} to {stop - 1})"
+
     scores = accumulator.image_scores + accumulator.text_scores  # [T, L, H]
     broken = ~scores.isfinite().all(dim=-1)  # [T, L]
     if bool(broken.any()):
         layer = int(broken.any(dim=0).nonzero()[0])
-        token = int(broken[:, layer].nonzero()[0])
-        where = f"layer {layers[layer]}, token {first + token} (id {int(answer_ids[token])})"
+        where = f"layer {layers[layer]}, {named(int(broken[:, layer].nonzero()[0]))}"
     elif not bool(accumulator.maps.isfinite().all()):
-        token = int((~accumulator.maps.isfinite()).any(dim=1).nonzero()[0])
-        where = f"the sum over layers, token {first + token} (id {int(answer_ids[token])})"
+        where = f"the sum over layers, {named(int((~accumulator.maps.isfinite()).any(dim=1).nonzero()[0]))}"
     else:
         return
     raise NotFiniteError(

@@ -139,7 +139,7 @@ def make_request(
     """
     family = decoder.family
     _check_inputs(decoder, inputs)
-    _check_answer(decoder, answer_ids)
+    check_answer(decoder, answer_ids)
     ids = decoder.prompt_ids(inputs)
     n_prompt, n_answer, n_image = ids.shape[1], len(answer_ids), layout.n_image_tokens
     if family.keys == "vision":
@@ -191,7 +191,12 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check_answer(decoder: Decoder, answer_ids: Tensor) -> None:
+def check_answer(decoder: Decoder, answer_ids: Tensor) -> None:
+    """Refuse ids ``(T,)`` that no answer can hold.
+
+    Raises:
+        InputError: there are none, one is outside the vocabulary, or one stands for an image.
+    """
     if len(answer_ids) == 0:
         raise InputError(
             "answer: expected at least one token; got an empty answer. Pass answer=None to let the model write."

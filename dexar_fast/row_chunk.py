@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,24 @@ def rows_at_once(decoder: Decoder, row_chunk: int | str) -> int:
     if free is None:
         return MOST_ROWS
     return max(FEWEST_ROWS, min(MOST_ROWS, free // (4 * bytes_per_row(decoder))))
+
+
+def row_chunks(rows: slice, at_once: int, targets: Iterable[tuple[int, int]] = ()) -> list[slice]:
+    """The rows in consecutive slices of at most ``at_once``; longer only where a target ``(start, stop)`` is.
+
+    No target is cut: a chunk ends before one that does not fit.
+    """
+    inside = {row for start, stop in targets for row in range(start + 1, stop)}  # no chunk ends there
+    chunks: list[slice] = []
+    first = rows.start
+    while first < rows.stop:
+        wanted = min(first + max(1, at_once), rows.stop)
+        shorter = (end for end in range(wanted, first, -1) if end not in inside)
+        longer = (end for end in range(wanted, rows.stop + 1) if end not in inside)
+        end = next(shorter, None) or next(longer)
+        chunks.append(slice(first, end))
+        first = end
+    return chunks
 
 
 def bytes_per_row(decoder: Decoder) -> int:

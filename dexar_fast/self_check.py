@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,8 +56,8 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
     _compare(decoder, f"layer output of layer {call.layer}", replayed.detach(), gradient.residual_out[:, last])
 
     if leaf.dtype in (torch.float32, torch.float64):
-        row = lens.at(last)
-        d_out = gradient.d_out[-1]  # [H, D]
+        row = replace(lens, seeds=lens.seeds[-1:, -1:])
+        d_out = gradient.d_out[-1]  # [H, D], of the last seed
         direction = d_out / d_out.norm().clamp(min=torch.finfo(d_out.dtype).tiny)
         here = row(call.layer, replayed.detach())
         for shrink in (1, 8, 64):

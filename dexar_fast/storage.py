@@ -19,9 +19,10 @@ from .errors import InputError
 from .explanation import Explanation
 from .geometry import Grid
 from .per_image import as_tuple, one_or_tuple
+from .targets import Foil, Target
 
 FORMAT = "dexar_fast.explanation"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew no targets and no foils
 
 _MAPS = ("token_maps", "answer_map", "unfiltered_token_maps", "unfiltered_answer_map")
 _SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges", "log_probabilities")
@@ -49,6 +50,8 @@ def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = F
         "layers": explanation.layers,
         "grids": [asdict(grid) for grid in explanation.grids],  # one per image
         "settings": explanation.settings,
+        "targets": None if explanation.targets is None else [asdict(target) for target in explanation.targets],
+        "foils": None if explanation.foils is None else [foil and asdict(foil) for foil in explanation.foils],
     }
     return write_atomically(path, to_bytes(arrays, metadata={"explanation": json.dumps(header)}))
 
@@ -88,12 +91,15 @@ def load(path: str | PathLike[str]) -> Explanation:
         what = f"has unknown arrays {', '.join(unknown)}" if unknown else "lacks token_ids"
         raise InputError(f"path: {path} {what}; it was not written by Explanation.save of this release")
     token_ids = arrays.pop("token_ids")
+    targets, foils = header.get("targets"), header.get("foils")
     return Explanation(
         tokens=header["tokens"],
         token_ids=token_ids,
         layers=tuple(header["layers"]),
         grid=one_or_tuple(grids) if grids else None,
         settings=header["settings"],
+        targets=None if targets is None else tuple(Target(**target) for target in targets),
+        foils=None if foils is None else tuple(foil and Foil(**foil) for foil in foils),
         image=pngs and one_or_tuple([Image.open(BytesIO(png.tobytes())).convert("RGB") for png in pngs]),
         **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},
         **{name: _widen(values) for name, values in arrays.items()},

@@ -9,6 +9,8 @@ from typing import Any
 
 import regex
 
+_SETTLES_TEXT = 4  # tokens before another one that decide how it is shown: a character has at most four bytes
+
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that make no character
 
 # Scripts that put no white space between words: SA is Unicode's class of Thai, Lao, Khmer, Myanmar and their kin.
@@ -72,6 +74,11 @@ def _give_back(pieces: list[str], first: int) -> None:
         pieces[-1] = rest
         for i in range(n_broken):
             pieces[min(first + i, last)] += _REPLACEMENT
+
+
+def piece_behind(tokenizer: Any, before: Sequence[int], token_id: int) -> str:
+    """What one token adds to the text of those before it."""
+    return token_pieces(tokenizer, [*before[-_SETTLES_TEXT:], token_id])[-1]
 
 
 def word_spans(tokens: Sequence[str]) -> list[tuple[int, int]]:

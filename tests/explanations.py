@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from dexar_fast.explanation import Explanation, minmax
 from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.targets import Target
 
 PROMPT = "Describe the image."
 # Pieces as a tokenizer gives them; "pagoda" is three tokens, the last one is white space.
@@ -157,6 +159,20 @@ def from_maps(
             "answer_ids": [100 + index for index in range(count)],
         },
         image=image,
+    )
+
+
+def with_targets(explanation: Explanation, *targets: Target) -> Explanation:
+    """The same answer, with rows for these targets instead of the tokens: those of their first tokens."""
+    rows = [target.start for target in targets]
+    return replace(
+        explanation,
+        targets=tuple(targets),
+        token_maps=explanation.token_maps[rows],
+        token_weights=explanation.token_weights[rows],
+        image_scores=explanation.image_scores[rows],
+        text_scores=explanation.text_scores[rows],
+        token_map_ranges=explanation.token_map_ranges[rows],
     )
 
 

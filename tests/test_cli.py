@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ import dexar_fast
 from dexar_fast import Explanation, InputError, NotFiniteError, SelfCheckError, UnsupportedModelError
 from dexar_fast.cli import app
 from dexar_fast.cli.failures import BAD_INPUT, RUN_FAILED
-from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers
+from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers, parse_targets
 from dexar_fast.cli.output import WORD_PIXELS, overlay_name
 from dexar_fast.cli.progress import shown_progress
+from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.targets import TARGETS
 from dexar_fast.tokens import printable
 
 from .explanations import make_explanation, scene
@@ -106,7 +109,7 @@ def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_pa
 
 def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
-    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16"
+    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16 --targets words --contrast dog"
     result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
@@ -119,9 +122,45 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "method": "dexar-scores",
         "normalization": "reference",
         "text_set": "content_only",
+        "targets": "words",
+        "contrast": "dog",
         "grounding": True,
         "max_new_tokens": 7,
     }
+
+
+@pytest.mark.parametrize("text", ["tokens", "words", "phrases", "/a (red|blue)/", "/\\//"])
+def test_targets_are_a_name_or_a_regular_expression(text: str) -> None:
+    expected = text if text in TARGETS else re.compile(text[1:-1])
+    assert parse_targets(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("word", "--targets: expected tokens, words, phrases or a"), ("//", "--targets"), ("/(/", "not a regular expr")],
+)
+def test_other_targets_are_refused(picture: Path, text: str, message: str) -> None:
+    result = call("explain", picture, "-p", "what?", "--targets", text)
+    assert result.exit_code == BAD_INPUT
+    assert message in result.stderr
+
+
+def test_targets_and_contrast_of_the_demo(tmp_path: Path) -> None:
+    """The real thing: table, report and overlays are of the targets."""
+    image = tmp_path / "scene.png"
+    draw_scene(24, scale=4).image.save(image)
+    answer = "a large blue circle . a small white square ."
+    options = ["--targets", "phrases", "--contrast", "red", "--quiet", "--out"]
+    result = call("explain", image, "-p", "describe the image", "--answer", answer, *options, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    overlays = {path.name for path in (tmp_path / "out" / "overlays").iterdir()}
+    assert overlays == {"answer.png", "000-a-large-blue-circle.png", "001-a-small-white-square.png"}
+    saved = Explanation.load(tmp_path / "out" / "explanation.safetensors")
+    assert saved.row_texts == ["a large blue circle", "a small white square"]
+    assert {foil.text.strip() for foil in saved.foils or () if foil} == {"red"}
+    shown = call("explain", image, "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out")
+    assert re.search(r"# +target +weight", shown.stdout)
+    assert re.search(r"\n *0 +blue +\d", shown.stdout)
 
 
 def test_word_overlays_of_a_large_image_are_small(stub: StubExplainer, tmp_path: Path) -> None:

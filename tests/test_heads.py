@@ -9,8 +9,9 @@ import pytest
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
+from dexar_fast.targets import Target
 
-from .explanations import make_explanation
+from .explanations import make_explanation, with_targets
 
 
 @pytest.fixture
@@ -30,6 +31,17 @@ def test_weights_of_token_word_and_answer(explanation: Explanation) -> None:
     np.testing.assert_array_equal(explanation.heads(word=1), (second + third) / 2)
     np.testing.assert_allclose(explanation.heads(), (first + second + third) / 3, rtol=1e-6)
     assert explanation.heads().dtype == np.float32
+
+
+def test_heads_of_targets(explanation: Explanation) -> None:
+    """One row each, whatever tokens it stands for."""
+    last = explanation.head_weights[1]
+    explanation = with_targets(explanation, Target("a", 0, 1), Target("star", 1, 3))
+    np.testing.assert_array_equal(explanation.heads(word=1), last)
+    np.testing.assert_allclose(explanation.heads(), (explanation.heads(word=0) + last) / 2, rtol=1e-6)
+    assert explanation.plot_heads(word=-1).axes[0].get_title() == "star"
+    with pytest.raises(InputError, match="2 targets"):
+        explanation.heads(0)
 
 
 def test_top_heads_name_layers_as_the_model_does(explanation: Explanation) -> None:

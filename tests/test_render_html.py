@@ -21,8 +21,9 @@ from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import Grid, whole_image
 from dexar_fast.render.html import render_html, to_html
+from dexar_fast.targets import Foil, Target
 
-from .explanations import from_maps, make_explanation, one_cell_maps, scene
+from .explanations import from_maps, make_explanation, one_cell_maps, scene, with_targets
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -141,6 +142,26 @@ def test_heads_of_tokens_are_left_out_of_a_file_that_they_would_swell(monkeypatc
     heads = data_of(small)["heads"]
     assert heads["tokens"] is None
     assert heads["bytes"] == pytest.approx(len(whole) - len(small), rel=0.02)
+
+
+def test_targets_have_a_map_each_and_hostile_ones_stay_data() -> None:
+    explanation = make_explanation(["At", " the", " pag", "od", "a"])
+    hostile = "</script><script>alert(4)</script>"
+    foils = (None, Foil(7, f" {hostile}"), None, Foil(8, " tem"), Foil(9, "ple"))
+    targets = Target("the", 1, 2), Target("pagoda", 2, 5), Target(hostile, 2, 3, token_id=9, probability=0.25)
+    explanation = replace(with_targets(explanation, *targets), foils=foils)
+    page = render_html(explanation)
+    assert len(re.findall(r"<script", page)) == 2
+    data = data_of(page)
+    assert data["tokens"]["text"] == explanation.tokens
+    assert data["tokens"]["foil"] == [None, hostile, None, "tem", "ple"]
+    assert [entry["text"] for entry in data["targets"]] == [target.text for target in targets]
+    assert [entry.get("foil") for entry in data["targets"]] == [hostile, "tem / ple", None]
+    assert [entry.get("probability") for entry in data["targets"]] == [None, None, 0.25]
+    assert [entry["map"] for entry in data["targets"]] == [0, 1, 2]
+    assert (len(maps_of(data)), data["answerMap"], len(data["tokens"]["weight"])) == (4, 3, 3)
+    for entry, weight in zip(data["targets"], explanation.token_weights):
+        assert np.float32(entry["weight"]) == weight
 
 
 def test_a_large_image_is_shrunk_and_a_drawing_stays_lossless() -> None:

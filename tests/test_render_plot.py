@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
 from dexar_fast.render.plot import MOST_TOKENS, plot
+from dexar_fast.targets import Foil, Target
 
-from .explanations import make_explanation
+from .explanations import make_explanation, with_targets
 
 matplotlib = pytest.importorskip("matplotlib", reason="plot() is an optional extra")
 
@@ -83,3 +85,14 @@ def test_bad_arguments_are_named() -> None:
         plot(make_explanation(), heatmap_opacity=2)
     with pytest.raises(InputError, match="colormap"):
         plot(make_explanation(), colormap="jet")
+
+
+def test_targets_are_titled_with_foil_and_probability() -> None:
+    explanation = make_explanation(["a", " pag", "od", "a"])
+    explanation = with_targets(explanation, Target("a", 0, 1), Target("pagoda", 1, 4), Target("tower", 1, 4, 7, 0.125))
+    foils = (None, Foil(5, " $tem"), Foil(6, "ple"), None)
+    figure = plot(replace(explanation, foils=foils))
+    shown = [axes.get_title().rsplit("  ", 1)[0] for axes in figure.axes[1:]]
+    assert shown == ["a", "pagoda, not $tem / ple", "tower 12%, not $tem / ple"]
+    with pytest.raises(InputError, match="tokens: expected indices from -3 to 2, got 3"):
+        plot(explanation, tokens=[3])

@@ -17,8 +17,9 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import Grid, to_pixels, whole_image
 from dexar_fast.render.colormap import DEFAULT_COLORMAP, colours_of
 from dexar_fast.render.html import to_html
+from dexar_fast.targets import Foil, Target
 
-from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene
+from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene, with_targets
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -159,6 +160,67 @@ def test_hover_switches_the_overlay_and_leaving_brings_the_answer_map_back(open_
     report.away()
     assert report.overlay() == answer
     assert report.text("shown") == "Answer map"
+
+
+def test_targets_stand_in_the_answer_and_are_stepped_through(open_report: Open) -> None:
+    explanation = make_explanation()
+    foil = "<b>tower</b>"
+    foils: list[Foil | None] = [None] * len(explanation.tokens)
+    foils[6:9] = [Foil(7, f" {foil}")] * 3
+    targets = Target("red pagoda", 5, 9), Target("tree", 16, 17), Target("boat", 29, 30)
+    assert "".join(explanation.tokens[5:9]).strip() == "red pagoda"
+    report = open_report(replace(with_targets(explanation, *targets), foils=tuple(foils)))
+    assert report.text("answer") == explanation.answer
+    assert report.page.locator("#answer .unit").all_text_contents() == [
+        "red pagoda",
+        "tree",
+        explanation.tokens[29].strip(),
+    ]
+    assert report.page.locator("#units-switch").is_hidden()
+    assert report.page.locator("#targets-note").is_visible() is False  # in a closed section
+    assert report.page.locator("#foil-note").get_attribute("hidden") is None
+    assert report.page.locator("#foil-entry").is_visible()
+    assert (report.text("kind"), report.text("foil")) == ("All 3 targets", "–")
+    answer = report.overlay()
+    report.unit(0).click()
+    red = report.overlay()
+    assert report.text("shown") == "\u201cred pagoda\u201d"
+    assert report.text("foil") == f"\u201c{foil}\u201d"
+    assert report.text("kind") == "Tokens 6\u20139 of 34, pinned"
+    assert float(report.page.locator("#weight").get_attribute("title") or 0) == float(str(explanation.token_weights[5]))
+    assert "raw" in report.text("high-raw"), "a target has its own range"
+    report.press("ArrowRight")
+    assert report.text("shown") == "\u201ctree\u201d"
+    assert report.text("foil") == "–"
+    assert len({answer, red, report.overlay()}) == 3
+
+
+def test_alternatives_stand_below_the_answer(open_report: Open) -> None:
+    explanation = make_explanation()
+    found = [("red", 0.5), ("dark", 0.25), ("<i>", 0.0125)]
+    targets = [Target(text, 5, 6, 100 + i, share) for i, (text, share) in enumerate(found)]
+    report = open_report(with_targets(explanation, *targets))
+    assert report.page.locator("#foil-entry").is_hidden()
+    lines = (report.page.locator("#answer").text_content() or "").rstrip("\n").split("\n")
+    assert lines[-3:] == ["red  50.0%", "dark  25.0%", "<i>  1.25%"]
+    assert "\n".join(lines[:-4]) == explanation.answer
+    report.unit(2).hover()
+    assert (report.text("shown"), report.text("kind")) == ("\u201c<i>\u201d", "Token 6 of 34")
+
+
+def test_foils_of_tokens_and_words(open_report: Open) -> None:
+    explanation = make_explanation()
+    foils: list[Foil | None] = [None] * len(explanation.tokens)
+    foils[6], foils[7] = Foil(1, " tem"), Foil(2, "ple")
+    report = open_report(replace(explanation, foils=tuple(foils)))
+    report.unit(6).hover()
+    assert report.text("foil") == "\u201ctem\u201d"
+    report.page.get_by_label("Words").check()
+    report.unit(6).hover()
+    assert report.text("shown") == "\u201cpagoda,\u201d"
+    assert report.text("foil") == "\u201ctem / ple\u201d"
+    report.unit(0).hover()
+    assert report.text("foil") == "–"
 
 
 def test_click_pins_and_escape_unpins(open_report: Open) -> None:

@@ -54,6 +54,33 @@ def test_without_image_and_unfiltered_maps(explanation: Explanation, tmp_path: P
     assert loaded.unfiltered_token_maps is None
 
 
+def test_targets_and_foils_come_back(tmp_path: Path) -> None:
+    explainer = Explainer(tiny_llava(dtype=torch.float32), tiny_processor())
+    words = explainer.explain(picture(), "what?", " a red ✓", targets="words", contrast=" blue")
+    loaded = Explanation.load(words.save(tmp_path / "words", exact=True))
+    assert (loaded.targets, loaded.foils, loaded.settings) == (words.targets, words.foils, words.settings)
+    assert len(loaded.words()) == len(loaded.token_maps) == 3 < len(loaded.tokens)
+    np.testing.assert_array_equal(loaded.words()[1].map, words.words()[1].map)
+    some = explainer.explain(picture(), "what?", "ab", contrast=[None, "d"])
+    assert Explanation.load(some.save(tmp_path / "some")).foils == some.foils
+    found = explainer.alternatives(picture(), "what?", " a red", token=1, k=3)
+    loaded = Explanation.load(found.save(tmp_path / "found"))
+    assert loaded.targets == found.targets
+
+
+def test_files_of_the_first_format_load(explanation: Explanation, tmp_path: Path) -> None:
+    """Which knew neither targets nor foils."""
+    path = explanation.save(tmp_path / "old")
+    with safe_open(path, framework="numpy") as file:
+        arrays, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["explanation"]  # noqa: SIM118
+    old = json.loads(header)
+    assert old["format_version"] == 2
+    del old["targets"], old["foils"]
+    save_file(arrays, path, metadata={"explanation": json.dumps({**old, "format_version": 1})})
+    loaded = Explanation.load(path)
+    assert (loaded.targets, loaded.foils, loaded.tokens) == (None, None, explanation.tokens)
+
+
 def test_several_pictures_without_a_map(explanation: Explanation, tmp_path: Path) -> None:
     """Tokens without a place: each is a cell of its own."""
     pictures = (picture(), picture(20, 50))
@@ -124,7 +151,7 @@ def test_foreign_files_are_named(explanation: Explanation, tmp_path: Path) -> No
         Explanation.load(tmp_path / "weights")
     newer = json.dumps({"format": "dexar_fast.explanation", "format_version": 99})
     save_file({"weight": np.zeros(3)}, tmp_path / "newer", metadata={"explanation": newer})
-    with pytest.raises(InputError, match=r"format version 99, this release reads up to 1; upgrade"):
+    with pytest.raises(InputError, match=r"format version 99, this release reads up to 2; upgrade"):
         Explanation.load(tmp_path / "newer")
 
 

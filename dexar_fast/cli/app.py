@@ -15,6 +15,7 @@ from .failures import failures_as_exit_codes
 from .options import (
     DEFAULT_OUT,
     Answer,
+    Contrast,
     Debug,
     Device,
     Dtype,
@@ -30,8 +31,10 @@ from .options import (
     Out,
     Prompt,
     Quiet,
+    Targets,
     TextSet,
     parse_layers,
+    parse_targets,
 )
 from .progress import shown_progress
 
@@ -108,6 +111,8 @@ def explain(
     method: OneMethod = Method.dexar,
     normalization: OneNormalization = Normalization.paper,
     text_set: OneTextSet = TextSet.all_non_image,
+    targets: Targets = "tokens",
+    contrast: Contrast = None,
     max_new_tokens: MaxNewTokens = 256,
     out: Out = DEFAULT_OUT,
     device: Device = None,
@@ -121,6 +126,7 @@ def explain(
     Examples:
       dexar-fast explain photo.jpg --prompt "What is on the table?" --model llava-hf/llava-1.5-7b-hf
       dexar-fast explain photo.jpg -p "Describe it." -m ./my-llava --answer "A cat on a mat." --layers -10
+      dexar-fast explain photo.jpg -p "What is it?" --targets words --contrast dog
       dexar-fast explain scene.png -p "is there a red star ?" --out star --quiet
 
     \b
@@ -131,7 +137,7 @@ def explain(
         from .run import explain_and_write
 
         # Wrong input is told before the model is loaded.
-        chosen_layers = parse_layers(layers)
+        chosen_layers, chosen_targets = parse_layers(layers), parse_targets(targets)
         picture = load_image(image)
         explain_and_write(
             model,
@@ -146,6 +152,8 @@ def explain(
             method=method.value,
             normalization=normalization.value,
             text_set=text_set.value,
+            targets=chosen_targets,
+            contrast=contrast,
             max_new_tokens=max_new_tokens,
         )
 

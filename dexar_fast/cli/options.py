@@ -13,6 +13,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..layers import LayerSelection
+    from ..targets import TargetSelection
 
 
 # The engine's names, repeated because it can only be asked after torch has been imported.
@@ -77,6 +78,17 @@ OneMethod = Annotated[
 OneNormalization = Annotated[Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")]
 OneTextSet = Annotated[TextSet, typer.Option(help="Which positions count as text when image and text are weighed.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer that the model may write.", min=1)]
+Targets = Annotated[
+    str,
+    typer.Option(
+        help="What is explained as one: tokens, words, phrases, or what a regular expression between slashes matches.",
+        metavar="tokens|words|phrases|/REGEX/",
+    ),
+]
+Contrast = Annotated[
+    str | None,
+    typer.Option(help="Explain why each token was written rather than this word.", metavar="WORD", show_default=False),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")]
 Out = Annotated[
@@ -86,6 +98,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of th
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 DEFAULT_OUT = Path("dexar-fast-report")
+
+
+def parse_targets(text: str) -> TargetSelection:
+    """What `--targets` names: a name as it is, or the regular expression between slashes.
+
+    Raises:
+        InputError: neither, or not a regular expression.
+    """
+    if len(text) > 2 and text[0] == text[-1] == "/":
+        try:
+            return re.compile(text[1:-1])
+        except re.error as error:
+            raise InputError(f"--targets: {text} is not a regular expression ({error})") from error
+    if text not in ("tokens", "words", "phrases"):
+        raise InputError(f"--targets: expected tokens, words, phrases or a /regular expression/; got {text!r}")
+    return text
 
 
 def parse_layers(text: str | None) -> LayerSelection:

@@ -80,6 +80,9 @@ def print_result(explanation: Explanation, written: Written) -> None:
     console = Console()
     console.print(Text.assemble(("Prompt  ", "bold"), printable(explanation.prompt)))
     console.print(Text.assemble(("Answer  ", "bold"), printable(explanation.answer.strip())))
+    foils = explanation.rather_than(0, len(explanation.tokens))
+    if foils:
+        console.print(Text.assemble(("Rather than  ", "bold"), printable(foils)))
     console.print(token_table(explanation))
     # Paths are printed unwrapped, to be copied or clicked.
     console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)

@@ -19,14 +19,15 @@ BAR_WIDTH = 16
 
 
 def token_table(explanation: Explanation) -> Table:
-    """One row per token: its weight in the answer map, and its strongest score on the image and on the text."""
+    """One row per token or target: weight in the answer map, and strongest score on the image and on the text."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("#", "token", "weight", "", "image score", "text score"):
-        table.add_column(heading, justify="left" if heading in ("token", "") else "right", no_wrap=heading != "token")
+    what = "token" if explanation.targets is None else "target"
+    for heading in ("#", what, "weight", "", "image score", "text score"):
+        table.add_column(heading, justify="left" if heading in (what, "") else "right", no_wrap=heading != what)
     weights = explanation.token_weights
     greatest = float(weights.max()) or 1.0
     rows = zip(
-        token_labels(explanation.tokens),
+        token_labels(explanation.row_texts),
         weights,
         _figures(weights),
         _figures(explanation.image_scores.max(axis=(1, 2))),

@@ -22,7 +22,7 @@ def heads_payload(explanation: Explanation) -> dict[str, Any] | None:
 
     Returns:
         - ``count``: H.
-        - ``answer``: base64 of float32 ``(4, L, H)``, means over all tokens of w, of w > 0, of S_img and of S_text.
+        - ``answer``: base64 of float32 ``(4, L, H)``, means over all rows of w, of w > 0, of S_img and of S_text.
         - ``bytes``: what ``tokens`` adds to the file.
         - ``tokens``: None where that is above ``MOST_BYTES``; else ``image``, base64 of uint8 ``(T, L, H)``, S_img in
           255 steps up to the token's largest; ``margin``, base64 of int8 ``(T, L, H)``, S_img - S_text in 127 steps up
@@ -36,7 +36,7 @@ def heads_payload(explanation: Explanation) -> dict[str, Any] | None:
         return None
     if not (np.isfinite(explanation.image_scores).all() and np.isfinite(explanation.text_scores).all()):
         raise InputError("explanation: expected finite scores, got NaN or infinity")
-    means = head_means(explanation, 0, len(explanation.tokens))
+    means = head_means(explanation, 0, len(explanation.row_texts))
     answer = np.stack([means.weight, means.share, means.image_score, means.text_score])
     n_bytes = 2 * 4 * explanation.image_scores.size // 3
     result = {"count": explanation.image_scores.shape[2], "answer": _base64(answer.astype("<f4")), "bytes": n_bytes}

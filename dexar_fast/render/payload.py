@@ -22,7 +22,7 @@ from .heads_payload import heads_payload
 from .overlay import DEFAULT_OPACITY, check_size
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
+    from ..explanation import Explanation, Word
 
 LONGEST_SIDE = 2048  # pixels; a larger image is shrunk for the report
 _LOSSLESS_BYTES = 600_000  # a PNG up to this size is kept; above it a JPEG is far smaller
@@ -36,14 +36,14 @@ def payload(explanation: Explanation) -> dict[str, Any]:
         explanation: T tokens on a grid of h x w cells.
 
     Returns:
-        A dict whose ``maps`` is base64 of ``(M, h, w)`` uint8: T token maps, the answer map, then the maps of those
-        words that are not just one token's. Every word names its map by index.
+        A dict whose ``maps`` is base64 of ``(M, h, w)`` uint8: the maps of the T tokens (or of the targets, where there
+        are any), the answer map, then those of words that are not just one token's. Every word names its map by index.
 
     Raises:
         InputError: a number is NaN or infinite, or the image has another size than the grid's.
     """
     tokens = _tokens(explanation)
-    words, word_maps = _words(explanation)
+    words, word_maps = _words(explanation) if explanation.targets is None else ([], [])
     maps = [*explanation.token_maps, explanation.answer_map, *word_maps]
     return {
         "prompt": explanation.prompt,
@@ -57,8 +57,9 @@ def payload(explanation: Explanation) -> dict[str, Any]:
         "image": _image(explanation),
         "tokens": tokens,
         "words": words,
+        "targets": None if explanation.targets is None else _targets(explanation),
         "heads": heads_payload(explanation),
-        "answerMap": len(explanation.tokens),
+        "answerMap": len(explanation.token_maps),
         "maps": _base64(np.stack([quantised(one) for one in maps]).tobytes()),
         "colormaps": {name: _base64(table(name).tobytes()) for name in NAMES},
         "colormap": DEFAULT_COLORMAP,
@@ -93,7 +94,10 @@ def quantised(cell_map: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def _tokens(explanation: Explanation) -> dict[str, list[Any] | None]:
-    """Columns, one entry per token, or None; a score is ``[value, layer, head]`` at its maximum."""
+    """Columns, one entry per token, or None; a score is ``[value, layer, head]`` at its maximum.
+
+    Weight, range and scores have an entry per row of the explanation, which may be targets.
+    """
     ranges, grounding = explanation.token_map_ranges, explanation.grounding
     return {
         "text": list(explanation.tokens),
@@ -102,9 +106,16 @@ def _tokens(explanation: Explanation) -> dict[str, list[Any] | None]:
         "low": [_exact(one) for one in ranges[:, 0]],
         "high": [_exact(one) for one in ranges[:, 1]],
         "grounding": None if grounding is None else [_short(one) for one in grounding],
+        "foil": _foils(explanation),
         "imageScore": _maxima(explanation.image_scores, explanation.layers),
         "textScore": _maxima(explanation.text_scores, explanation.layers),
     }
+
+
+def _foils(explanation: Explanation) -> list[str | None] | None:
+    if explanation.foils is None:
+        return None
+    return [explanation.rather_than(i, i + 1) or None for i in range(len(explanation.tokens))]
 
 
 def _maxima(scores: NDArray[np.floating[Any]], layers: tuple[int, ...]) -> list[list[float | int]]:
@@ -128,11 +139,31 @@ def _words(explanation: Explanation) -> tuple[list[dict[str, Any]], list[NDArray
         if not (alone and _look_alike(word.map, explanation.token_maps[index])):
             index = first + len(maps)
             maps.append(word.map)
-        entry = {"start": word.start, "stop": word.stop, "weight": _exact(word.weight), "map": index}
-        if word.grounding is not None:
-            entry["grounding"] = _short(word.grounding)
-        words.append(entry)
+        words.append(_entry(explanation, word, index))
     return words, maps
+
+
+def _targets(explanation: Explanation) -> list[dict[str, Any]]:
+    """What each row of maps stands for."""
+    entries = []
+    for index, (target, word) in enumerate(zip(explanation.targets or (), explanation.words())):
+        entry = _entry(explanation, word, index) | {
+            "text": word.text,
+            "weight": _exact(explanation.token_weights[index]),
+        }
+        if target.probability is not None:
+            entry["probability"] = _short(target.probability)
+        entries.append(entry)
+    return entries
+
+
+def _entry(explanation: Explanation, word: Word, index: int) -> dict[str, Any]:
+    """A word and the index of its map."""
+    entry: dict[str, Any] = {"start": word.start, "stop": word.stop, "weight": _exact(word.weight), "map": index}
+    if word.grounding is not None:
+        entry["grounding"] = _short(word.grounding)
+    foil = explanation.rather_than(word.start, word.stop)
+    return {**entry, "foil": foil} if foil else entry
 
 
 def _short(share: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..tokens import token_labels
+from ..tokens import printable, token_labels
 from .colormap import DEFAULT_COLORMAP
 from .fit import fit
 from .fonts import font_families
@@ -40,8 +40,8 @@ def plot(
 
     Args:
         explanation: what to draw; several images are drawn side by side.
-        tokens: indices of tokens, negative ones from the end; None takes the ``MOST_TOKENS`` of largest weight, in
-            the order of the answer.
+        tokens: indices of tokens (of targets, where there are any), negative ones from the end; None takes the
+            ``MOST_TOKENS`` of largest weight, in the order of the answer.
         heatmap_opacity: as in ``overlay``.
         colormap: as in ``overlay``.
 
@@ -74,19 +74,19 @@ def plot(
     panel_height = min(2.4, 1.7 * height / width) + 0.35
     lead = min(3, rows)  # the answer map spans this many token panels each way
     figure = Figure(figsize=(1.8 * (_COLUMNS + lead), rows * panel_height), layout="constrained")
-    labels = token_labels(explanation.tokens)
+    labels = token_labels(explanation.row_texts)
     panels = figure.add_gridspec(rows, _COLUMNS + lead)
     draw(figure.add_subplot(panels[:lead, :lead]), explanation.answer_map, "answer map")
     for place, index in enumerate(chosen):
         row, column = divmod(place, _COLUMNS)
-        title = f"{labels[index].strip()}  {explanation.token_weights[index]:#.3g}"
+        title = f"{_title(explanation, labels, index)}  {explanation.token_weights[index]:#.3g}"
         draw(figure.add_subplot(panels[row, lead + column]), explanation.token_maps[index], title)
     return figure
 
 
 def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]:
     """Indices of the tokens to draw, not negative."""
-    count = len(explanation.tokens)
+    count = len(explanation.row_texts)
     if tokens is None:
         largest = np.argsort(-np.asarray(explanation.token_weights, dtype=np.float64), kind="stable")
         return sorted(int(index) for index in largest[:MOST_TOKENS])
@@ -94,3 +94,11 @@ def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]
         if not -count <= index < count:
             raise InputError(f"tokens: expected indices from {-count} to {count - 1}, got {index}")
     return [int(index) % count for index in tokens]
+
+
+def _title(explanation: Explanation, labels: Sequence[str], index: int) -> str:
+    """The label of a row, and what it was contrasted with or how probable it is."""
+    target = explanation.targets and explanation.targets[index]
+    foil = explanation.rather_than(*((target.start, target.stop) if target else (index, index + 1)))
+    share = f" {target.probability:.0%}" if target and target.probability is not None else ""
+    return f"{labels[index].strip()}{share}" + (f", not {printable(foil)}" if foil else "")

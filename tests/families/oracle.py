@@ -81,7 +81,14 @@ class Expected:
 
 
 def expected(
-    decoder: Decoder, inputs: dict[str, Tensor], answer: Tensor, is_image: Tensor | None, is_text: Tensor | None
+    decoder: Decoder,
+    inputs: dict[str, Tensor],
+    answer: Tensor,
+    is_image: Tensor | None,
+    is_text: Tensor | None,
+    *,
+    foils: Tensor | None = None,
+    spans: list[tuple[int, int]] | None = None,
 ) -> Expected:
     """Eq. 2-5 on all layers that read the image; the text model must have eager attention.
 
@@ -90,8 +97,13 @@ def expected(
         inputs, answer: model inputs of the prompt, and ``(T,)`` ids.
         is_image, is_text: bool over the keys: positions of prompt and answer, or what a cross-attention reads. None
             for a cross-attention that reads images alone.
+        foils: ``(T,)`` ids whose scores are taken off those of the answer.
+        spans: token ranges, each explained as one, instead of the tokens: the gradient of the mean score with respect
+            to what all rows' attention shares is the mean of the rows' gradients, on the keys that all of them see.
     """
     seeds = decoder.output_rows(answer)
+    if foils is not None:
+        seeds = seeds - decoder.output_rows(foils)
     gradients: list[list[Tensor]] = []  # per step and layer (H, keys), NaN where the row does not see the key
     step = -1 - len(_said_first(decoder, inputs))
     with ExitStack() as stack:
@@ -127,9 +139,13 @@ def expected(
     if is_image is None or is_text is None:
         is_image = ~gradients[0][0].isnan().any(0)
         is_text = torch.zeros_like(is_image)
+    steps = [torch.stack(of_layer) for of_layer in gradients]  # each (L, H, keys so far)
+    if spans is not None:
+        seen = [steps[start].shape[-1] for start, _ in spans]
+        steps = [torch.stack([g[..., :n] for g in steps[slice(*span)]]).mean(0) for span, n in zip(spans, seen)]
     maps, image_scores, text_scores = [], [], []
-    for of_layer in gradients:
-        g = torch.stack(of_layer).relu()  # (L, H, keys); NaN stays
+    for g in steps:
+        g = g.relu()  # NaN stays
         image, text = g[..., is_image[: g.shape[-1]]], g[..., is_text[: g.shape[-1]]]
         image_scores.append(_largest(image))
         text_scores.append(_largest(text))

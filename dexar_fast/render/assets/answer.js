@@ -1,9 +1,11 @@
-// The answer as a list of units (tokens or words) that can be looked at and pinned.
+// The answer as a list of units (tokens, words or targets) that can be looked at and pinned.
 
-// Units are {start, stop, text, weight, grounding, map}; tokens that belong to no word stand for themselves.
+// Units are {start, stop, rows, text, weight, grounding, foil, probability, map}: tokens of the answer, and the rows
+// [from, to] of the scores. Tokens that belong to no word stand for themselves.
 function tokenUnits(tokens) {
   return tokens.text.map((text, i) => ({
-    start: i, stop: i + 1, text, weight: tokens.weight[i], grounding: tokens.grounding?.[i], map: i,
+    start: i, stop: i + 1, rows: [i, i + 1], text, weight: tokens.weight[i], grounding: tokens.grounding?.[i],
+    foil: tokens.foil?.[i], map: i,
   }));
 }
 
@@ -13,10 +15,26 @@ function wordUnits(tokens, words) {
   let next = 0;
   for (const word of words) {
     while (next < word.start) result.push(alone[next++]);
-    result.push({ ...word, text: tokens.text.slice(word.start, word.stop).join("") });
+    result.push({ ...word, rows: [word.start, word.stop], text: tokens.text.slice(word.start, word.stop).join("") });
     next = word.stop;
   }
   return result.concat(alone.slice(next));
+}
+
+// Targets have a row each. Where they share no token they stand in the answer, with the text between them around
+// them; else, and if they are alternatives to a token, in lines of their own below it.
+function targetUnits(tokens, targets) {
+  const text = (start, stop) => tokens.text.slice(start, stop).join("");
+  const follows = ({ start, probability }, i) => probability === undefined && (!i || targets[i - 1].stop <= start);
+  const apart = targets.every(follows);
+  const units = targets.map((target, i) => ({
+    ...target, rows: [i, i + 1], text: apart ? text(target.start, target.stop) : target.text,
+  }));
+  const percent = ({ probability }) => (probability === undefined ? "" : `  ${(100 * probability).toPrecision(3)}%`);
+  const around = apart
+    ? [...units, {}].map(({ start }, i) => text(i ? units[i - 1].stop : 0, start))
+    : [`${text(0)}\n\n`, ...units.map((unit) => `${percent(unit)}\n`)];
+  return { units, around };
 }
 
 const code = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
@@ -217,11 +235,13 @@ function answerList(box, onLook) {
 
   return {
     release,
-    show(newUnits, largest) {
+    show(newUnits, largest, around = []) { // the text before each unit, and behind the last
       const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
       units = newUnits;
       hovered = cursor = pinned = -1;
-      const parts = units.flatMap((unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0));
+      const element = (unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0);
+      const parts = units.flatMap((unit, i) => [around[i] ?? "", ...element(unit, i)]);
+      parts.push(around[units.length] ?? "");
       box.replaceChildren(...parts);
       elements = parts.filter((part) => part instanceof Element);
       entry = 0;

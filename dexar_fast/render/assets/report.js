@@ -12,6 +12,8 @@ const largestWeight = Math.max(0, ...tokens.weight);
 const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].map(([score]) => score));
 
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
+$("targets-note").hidden = !data.targets;
+for (const id of ["foil-entry", "foil-note"]) $(id).hidden = !tokens.foil;
 $("peak-aside").classList.toggle("wraps", data.images.length > 0);
 
 const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
@@ -97,7 +99,7 @@ function cellName(cell) {
 
 // ---- what is said about a map
 
-// The largest score among the tokens from start to stop: [score, layer, head].
+// The largest score among the rows from start to stop: [score, layer, head].
 function largest(scores, start, stop) {
   let best = scores[start];
   for (let i = start + 1; i < stop; i++) if (scores[i][0] > best[0]) best = scores[i];
@@ -134,8 +136,9 @@ function named(unit) {
 }
 
 function ends(unit) {
-  const single = unit && unit.stop - unit.start === 1 && unit.map === unit.start;
-  const [low, high] = single ? [tokens.low[unit.start], tokens.high[unit.start]] : [0, 1];
+  const row = unit?.rows[0];
+  const single = unit && unit.rows[1] - row === 1 && unit.map === row;
+  const [low, high] = single ? [tokens.low[row], tokens.high[row]] : [0, 1];
   for (const [id, end, value] of [["low", 0, low], ["high", 1, high]]) {
     $(id).textContent = end;
     const raw = Math.abs(value) < 5e-4 * high ? 0 : value; // rounding noise beside the other end
@@ -143,7 +146,7 @@ function ends(unit) {
     $(`${id}-raw`).title = single ? String(value) : "";
   }
   if (single && high <= low) return "constant: nothing to show";
-  return unit ? "evidence, scaled" : "weighted sum of the token maps, scaled";
+  return unit ? "evidence, scaled" : `weighted sum of the ${data.targets ? "target" : "token"} maps, scaled`;
 }
 
 const heads = headsPanel($("heads"), {
@@ -154,20 +157,24 @@ const heads = headsPanel($("heads"), {
 });
 
 function look(unit, { pinned, spoken }) {
-  heads.show(unit && { ...unit, name: named(unit) });
+  heads.show(unit && { start: unit.rows[0], stop: unit.rows[1], name: named(unit) });
   view.map = mapAt(unit ? unit.map : data.answerMap);
   redraw();
   const count = tokens.text.length;
-  const span = unit ? [unit.start, unit.stop] : [0, count];
-  const several = span[1] - span[0] > 1;
+  const rows = unit ? unit.rows : [0, tokens.weight.length];
+  const foil = (unit?.foil ?? null) === null ? "" : quoted(unit.foil);
   if (unit) {
+    const several = unit.stop - unit.start > 1;
     const which = several ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
     $("kind").textContent = `${which} of ${count}${pinned ? ", pinned" : ""}`;
     $("shown").textContent = named(unit);
   } else {
-    $("kind").textContent = `All ${count} tokens`;
+    $("kind").textContent = data.targets ? `All ${data.targets.length} targets` : `All ${count} tokens`;
     $("shown").textContent = "Answer map";
   }
+  $("foil").textContent = foil || "\u2013";
+  $("foil").title = foil;
+  $("foil-aside").textContent = foil ? "taken off the score" : unit ? "nothing" : "of single tokens and words";
   $("reset").hidden = !unit;
   const meaning = ends(unit);
   $("meaning").textContent = meaning;
@@ -181,11 +188,12 @@ function look(unit, { pinned, spoken }) {
   $("weight-name").textContent = unit ? "Weight" : "Largest weight";
   number($("weight"), weight);
   const share = largestWeight > 0 ? `${Math.round((100 * weight) / largestWeight)}% of the largest` : "as all others";
-  $("weight-aside").textContent = unit ? share : weight > 0 ? quoted(tokens.text[tokens.weight.indexOf(weight)]) : "";
+  const texts = data.targets?.map((target) => target.text) ?? tokens.text;
+  $("weight-aside").textContent = unit ? share : weight > 0 ? quoted(texts[tokens.weight.indexOf(weight)]) : "";
   if (tokens.grounding) grounding(unit?.grounding);
   if (count) {
-    score("image", largest(tokens.imageScore, ...span));
-    score("text", largest(tokens.textScore, ...span));
+    score("image", largest(tokens.imageScore, ...rows));
+    score("text", largest(tokens.textScore, ...rows));
   }
   const peak = strongest(view.map);
   const where = peak < 0 ? "nowhere" : region(peak);
@@ -193,7 +201,8 @@ function look(unit, { pinned, spoken }) {
   $("peak-aside").textContent = peak < 0 ? "the map is constant" : cellName(peak);
   if (spoken) {
     const state = pinned ? ", pinned" : "";
-    const what = unit ? `${named(unit)}${state}: weight ${short(weight)}, ${share}` : "Answer map";
+    const name = unit && named(unit) + (foil && ` rather than ${foil}`);
+    const what = unit ? `${name}${state}: weight ${short(weight)}, ${share}` : "Answer map";
     $("status").textContent = `${what}. Strongest: ${where}.`;
   }
 }
@@ -309,7 +318,7 @@ if (largestWeight > 0) {
   $("legend").textContent = "every weight is 0";
   $("legend").removeAttribute("role");
 }
-$("units-switch").hidden = !data.words.length;
+$("units-switch").hidden = !data.words.length || Boolean(data.targets);
 $("answer").classList.toggle("long", tokens.text.length > 300);
 
 place();
@@ -323,4 +332,9 @@ const showUnits = (kind) => {
 };
 $("units-switch").addEventListener("change", (event) => showUnits(event.target.value));
 $("reset").addEventListener("click", () => list.release());
-showUnits("tokens");
+if (data.targets) {
+  const { units, around } = targetUnits(tokens, data.targets);
+  list.show(units, largestWeight, around);
+} else {
+  showUnits("tokens");
+}
