@@ -287,6 +287,7 @@ class Explainer:
         layers: LayerSelection = None,
         method: str = "dexar",
         text_set: TextSet = "all_non_image",
+        grounding: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
     ) -> AnswerStream:
@@ -295,6 +296,8 @@ class Explainer:
         Args:
             block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
                 cost is about one forward over the block's tokens per block.
+            grounding: also ask how much the image supports each token, at the cost of the prompt with a blank image
+                once and one more forward over the block's tokens per block.
             image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
                 normalisation "paper" and a text set by name; "content_only" needs `explain`.
 
@@ -313,7 +316,14 @@ class Explainer:
         inputs, _ = self.encode(pictures, prompt, "")
         settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
         streamer = ExplainingStreamer(
-            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+            self,
+            inputs,
+            options,
+            lambda token: None,
+            block=block,
+            grounding=grounding,
+            images=pictures,
+            settings=settings,
         )
         stream = AnswerStream(streamer, max_new_tokens)
         self._stream = weakref.ref(stream)
@@ -329,6 +339,7 @@ class Explainer:
         layers: LayerSelection = None,
         method: str = "dexar",
         text_set: TextSet = "all_non_image",
+        grounding: bool = False,
         thumbnail: str = "blend",
     ) -> ExplainingStreamer:
         """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
@@ -337,7 +348,7 @@ class Explainer:
             model_inputs: what `generate` is called with for the prompt.
             on_token: called with each token and its map.
             image: as for `explain_ids`.
-            block, layers, method, text_set, thumbnail: as for `stream`.
+            block, layers, method, text_set, grounding, thumbnail: as for `stream`.
 
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
@@ -345,7 +356,9 @@ class Explainer:
         options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
         inputs, _ = self.tensors(model_inputs, [])
         pictures = None if image is None else load_images(image)
-        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+        return ExplainingStreamer(
+            self, inputs, options, on_token, block=block, grounding=grounding, images=pictures
+        )
 
     def _refuse_while_streaming(self) -> None:
         stream = None if self._stream is None else self._stream()

@@ -110,7 +110,7 @@ class Explanation:
         where the image changes nothing, near 0 where it speaks against the token. A word has the product of its tokens'
         probabilities for p.
         """
-        return None if self.log_probabilities is None else _share(self.log_probabilities)
+        return None if self.log_probabilities is None else share(self.log_probabilities)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -228,7 +228,7 @@ class Explanation:
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
         supported = None
         if self.log_probabilities is not None:
-            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
+            supported = float(share(self.log_probabilities[start:stop].sum(axis=0)))
         return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
 
     def _map(self, token: int | None, word: int | None) -> Maps:
@@ -249,7 +249,7 @@ def minmax(values: Floats) -> Floats:
     return scaled
 
 
-def _share(log_probabilities: Floats) -> Floats:
+def share(log_probabilities: Floats) -> Floats:
     """``p / (p + p_blank)`` of log-probabilities ``(..., 2)``."""
     with_image, without = np.moveaxis(log_probabilities.astype(np.float64), -1, 0)
     share: Floats = np.exp(with_image - np.logaddexp(with_image, without))

@@ -6,35 +6,52 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """One piece of text per token; joined they are the decoded answer.
+class TokenPieces:
+    """One piece of text per token of an answer, also of one that is still being written; joined they are the answer.
 
     Each piece is what the token adds to the text before it, so spaces come out right for every tokenizer. A token that
     ends inside a character adds nothing; the token that completes the character carries it.
 
     Args:
         tokenizer: a transformers tokenizer, or None; then a piece is a space and the id.
-        ids: T token ids.
     """
-    if tokenizer is None:
-        return [f" {i}" for i in ids]
 
-    def text(start: int, stop: int) -> str:
-        decoded: str = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._ids: list[int] = []
+        # Decoding from the last token whose text is settled keeps spaces right and the cost per token constant.
+        self._start = self._settled = 0
+
+    def add(self, ids: Sequence[int], *, ended: bool = False) -> list[str]:
+        """Pieces of the tokens that come next.
+
+        Args:
+            ids: of these tokens.
+            ended: nothing comes behind them: a last one that ends inside a character shows a replacement character.
+        """
+        if self.tokenizer is None:
+            return [f" {i}" for i in ids]
+        pieces: list[str] = []
+        for index, token in enumerate(ids):
+            self._ids.append(token)
+            stop = len(self._ids)
+            before, now = self._text(self._settled), self._text(stop)
+            last = ended and index == len(ids) - 1
+            if (now.endswith("\ufffd") and not last) or len(now) <= len(before):
+                pieces.append("")
+                continue
+            pieces.append(now[len(before) :])
+            self._start, self._settled = self._settled, stop
+        return pieces
+
+    def _text(self, stop: int) -> str:
+        decoded: str = self.tokenizer.decode(self._ids[self._start : stop], clean_up_tokenization_spaces=False)
         return decoded
 
-    # Decoding from the last token whose text is settled keeps spaces right and the cost per token constant.
-    pieces: list[str] = []
-    start = settled = 0
-    for stop in range(1, len(ids) + 1):
-        before, now = text(start, settled), text(start, stop)
-        unfinished = now.endswith("\ufffd") and stop < len(ids)
-        if unfinished or len(now) <= len(before):
-            pieces.append("")
-            continue
-        pieces.append(now[len(before) :])
-        start, settled = settled, stop
-    return pieces
+
+def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The `TokenPieces` of a whole answer, T of them."""
+    return TokenPieces(tokenizer).add(ids, ended=True)
 
 
 def word_spans(tokens: Sequence[str]) -> list[tuple[int, int]]:

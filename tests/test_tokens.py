@@ -2,7 +2,7 @@
 
 import pytest
 
-from dexar_fast.tokens import token_pieces, word_spans
+from dexar_fast.tokens import TokenPieces, token_pieces, word_spans
 
 from .tiny import tiny_processor
 
@@ -31,6 +31,22 @@ def test_invalid_bytes_do_not_swallow_what_follows() -> None:
     pieces = token_pieces(tokenizer, ids)
     assert "".join(pieces) == tokenizer.decode(ids)
     assert pieces[-1] != ""
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_pieces_of_an_answer_that_grows(at_once: int) -> None:
+    tokenizer = tiny_processor().tokenizer
+    ids = tokenizer(" 日本 and 🦊!", add_special_tokens=False)["input_ids"]
+    growing = TokenPieces(tokenizer)
+    pieces = [piece for start in range(0, len(ids), at_once) for piece in growing.add(ids[start : start + at_once])]
+    assert pieces == token_pieces(tokenizer, ids)
+
+
+def test_half_a_character_is_shown_only_at_the_end() -> None:
+    tokenizer = tiny_processor().tokenizer
+    half = tokenizer("🦊", add_special_tokens=False)["input_ids"][:2]
+    assert TokenPieces(tokenizer).add(half) == ["", ""]
+    assert TokenPieces(tokenizer).add(half, ended=True) == ["", "\ufffd"]
 
 
 def test_long_answers_are_cut_into_pieces_in_constant_time_per_token() -> None:
