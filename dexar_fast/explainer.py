@@ -356,9 +356,7 @@ class Explainer:
         options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
         inputs, _ = self.tensors(model_inputs, [])
         pictures = None if image is None else load_images(image)
-        return ExplainingStreamer(
-            self, inputs, options, on_token, block=block, grounding=grounding, images=pictures
-        )
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, grounding=grounding, images=pictures)
 
     def _refuse_while_streaming(self) -> None:
         stream = None if self._stream is None else self._stream()

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from .aggregate import Accumulator, aggregate, joined
-from .answer_pass import Prefill, new_cache, prompt_call, watch_states, sharing
+from .answer_pass import Prefill, new_cache, prompt_call, sharing, watch_states
 from .assemble import to_numpy
 from .errors import InputError
 from .explanation import Explanation, Floats, Maps, share

@@ -10,16 +10,19 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..errors import InputError
 from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
     DEFAULT_OUT,
     Answer,
+    Block,
     Debug,
     Device,
     Dtype,
     ImageFile,
     Layers,
+    Live,
     MaxNewTokens,
     Method,
     Model,
@@ -109,6 +112,8 @@ def explain(
     normalization: OneNormalization = Normalization.paper,
     text_set: OneTextSet = TextSet.all_non_image,
     max_new_tokens: MaxNewTokens = 256,
+    live: Live = False,
+    block: Block = None,
     out: Out = DEFAULT_OUT,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -122,17 +127,38 @@ def explain(
       dexar-fast explain photo.jpg --prompt "What is on the table?" --model llava-hf/llava-1.5-7b-hf
       dexar-fast explain photo.jpg -p "Describe it." -m ./my-llava --answer "A cat on a mat." --layers -10
       dexar-fast explain scene.png -p "is there a red star ?" --out star --quiet
+      dexar-fast explain scene.png -p "describe the image" --live
 
     \b
-    Exit codes: 0 done, 1 the run failed, 2 bad input.
+    Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
     with failures_as_exit_codes(debug):
         from ..images import load_image
-        from .run import explain_and_write
+        from .live import check_live
+        from .run import explain_and_write, explain_live_and_write
 
         # Wrong input is told before the model is loaded.
         chosen_layers = parse_layers(layers)
+        if live:
+            check_live(answer, normalization, text_set, quiet=quiet)
+        elif block is not None:
+            raise InputError("--block: goes with --live")
         picture = load_image(image)
+        if live:
+            explain_live_and_write(
+                model,
+                picture,
+                prompt,
+                out,
+                device=device,
+                dtype=dtype,
+                block=block or 1,
+                layers=chosen_layers,
+                method=method.value,
+                text_set=text_set.value,
+                max_new_tokens=max_new_tokens,
+            )
+            return
         explain_and_write(
             model,
             picture,

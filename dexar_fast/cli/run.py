@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..progress import ProgressCallback
+from .live import show_live
 from .output import Written, make_folder, write_files
 from .progress import shown_progress
 from .tables import printable, token_table
@@ -41,6 +42,20 @@ def explain_and_write(
         print(written.report)
     else:
         print_result(explanation, written)
+
+
+def explain_live_and_write(
+    model: str, image: Image.Image, prompt: str, out: Path, *, device: str | None, dtype: str, **options: Any
+) -> None:
+    """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
+    make_folder(out)
+    with shown_progress(quiet=False) as progress:
+        explainer = load(model, device, dtype, progress)
+    stream = explainer.stream(image, prompt, grounding=True, **options)
+    explanation = show_live(stream, Console())
+    with shown_progress(quiet=False) as progress:
+        written = write_files(explanation, out, progress)
+    print_files(written)
 
 
 def profile_and_print(
@@ -80,6 +95,12 @@ def print_result(explanation: Explanation, written: Written) -> None:
     console.print(Text.assemble(("Prompt  ", "bold"), printable(explanation.prompt)))
     console.print(Text.assemble(("Answer  ", "bold"), printable(explanation.answer.strip())))
     console.print(token_table(explanation))
+    print_files(written)
+
+
+def print_files(written: Written) -> None:
+    """Where the files are."""
+    console = Console()
     # Paths are printed unwrapped, to be copied or clicked.
     console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)
     console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
 BAR_WIDTH = 16
 
 
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that a terminal would obey."""
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with nothing in it that a terminal would obey, on one line unless ``lines`` may end."""
+
+    def harmless(character: str) -> bool:
+        joins = character in "\u200c\u200d"  # letters of some scripts, and emoji
+        is_space = unicodedata.category(character) == "Zs"
+        return character.isprintable() or joins or is_space or (lines and character == "\n")
+
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if harmless(character) else character.encode("unicode_escape").decode() for character in text
     )
 
 
