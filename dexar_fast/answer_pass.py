@@ -132,6 +132,17 @@ def _run_prompt(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache | N
     return Prefill(inputs, cache, seen["inputs_embeds"], seen)
 
 
+def run_up_to_text_model(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
+    """What comes before the text model on a prompt: the vision tower, and an encoder where there is one."""
+    start = {"decoder_input_ids": decoder.start_ids(inputs)[None]} if decoder.family.rows == "decoder" else {}
+    with ExitStack() as stack:
+        stack.enter_context(prompt_call(decoder, stop=True))
+        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(suppress(_PromptSeen))
+        decoder.base(**{**inputs, **start}, use_cache=False)
+
+
 def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Prefill | None:
     """A prompt whose keys and values a caller's cache holds: only what comes before the text model runs.
 

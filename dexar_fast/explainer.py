@@ -22,6 +22,7 @@ from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
 from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
 from .errors import InputError, UnsupportedModelError
+from .estimate import Estimate, estimate
 from .explanation import Explanation
 from .generation import generate_answer
 from .grounding import log_probabilities
@@ -417,6 +418,39 @@ class Explainer:
             OSError: the trace cannot be written.
         """
         return profile(self, image, prompt, answer, trace=trace, **options)
+
+    def estimate(
+        self,
+        prompt_tokens: int,
+        image_tokens: int,
+        answer_tokens: int,
+        *,
+        row_chunk: int | str = "auto",
+        cache: bool = False,
+    ) -> Estimate:
+        """Time and memory of `explain` on this model and machine, before it runs: see `dexar_fast.estimate`.
+
+        Takes less than a second: rates are measured on a few of the model's own products, and (once per explainer, if
+        it has a processor) the vision tower on a small picture, which is taken to grow with the image tokens. Memory
+        does not count the vision tower. Of layers whose MLP runs beside attention (Cohere) more is counted than runs.
+
+        Args:
+            prompt_tokens: P, image tokens included; of an encoder-decoder the tokens of its encoder, of one that reads
+                nothing but the image those that the decoder begins with.
+            image_tokens: N.
+            answer_tokens: T.
+            row_chunk: as for `explain`.
+            cache: the prompt's cache is there already, as after the model's own answer.
+
+        Returns:
+            `Estimate`; print it, or take its `seconds`, `peak_bytes`, `stages`.
+
+        Raises:
+            InputError: lengths that cannot be, or a cache for a family without.
+            UnsupportedModelError: attention without a projection whose width is known.
+        """
+        self._refuse_while_streaming()
+        return estimate(self, prompt_tokens, image_tokens, answer_tokens, row_chunk=row_chunk, cache=cache)
 
     def run(
         self,

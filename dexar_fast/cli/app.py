@@ -239,15 +239,24 @@ def info(
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    estimate: Annotated[
+        int | None,
+        typer.Option(help="With --model: also estimate what explaining so many answer tokens takes.", min=1),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="With --estimate: the picture. By default a small one.", metavar="FILE")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="With --estimate: the question.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, devices and backends, and what a model is to dexar-fast.
+    """Show versions, devices and backends, what a model is to dexar-fast, and what explaining its answers takes.
 
     \b
     Examples:
       dexar-fast info
       dexar-fast info --model llava-hf/llava-1.5-7b-hf
+      dexar-fast info --model llava-hf/llava-1.5-7b-hf --estimate 256 --image photo.jpg
       dexar-fast info --json > environment.json
     """
     with failures_as_exit_codes(debug):
@@ -256,13 +265,21 @@ def info(
         from ..environment import info as collect
         from .tables import info_table, model_table
 
+        if model is None and estimate is not None:
+            raise InputError("--estimate: needs --model, whose explanations it is about")
+        if estimate is None and (image is not None or prompt is not None):
+            raise InputError("--image, --prompt: go with --estimate")
         facts = collect()
+        expected = None
         if model is not None:
-            from .run import load
+            from .run import estimated, load
 
             with shown_progress(quiet=as_json) as progress:
-                report = load(model, device, dtype, progress, self_test=False).self_test()
-            facts["model"] = dataclasses.asdict(report)
+                explainer = load(model, device, dtype, progress, self_test=False)
+                facts["model"] = dataclasses.asdict(explainer.self_test())
+                if estimate is not None:
+                    expected = estimated(explainer, image, prompt, estimate)
+                    facts["estimate"] = expected.as_dict()
         if as_json:
             print(json.dumps(facts, indent=2))
             return
@@ -271,3 +288,5 @@ def info(
         if model is not None:
             console.print()
             console.print(model_table(facts["model"]))
+        if expected is not None:
+            console.print(expected.table())

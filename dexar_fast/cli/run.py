@@ -17,6 +17,7 @@ from .tables import printable, token_table
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..estimate import Estimate
     from ..explainer import Explainer
     from ..explanation import Explanation
 
@@ -71,6 +72,17 @@ def profile_and_print(
     console.print(profile.table())
     if options["trace"] is not None and not quiet:
         console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
+
+
+def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answer_tokens: int) -> Estimate:
+    """What an answer takes after this prompt; where there is none, after that of the self-test."""
+    from ..estimate import lengths
+    from ..images import load_image
+    from ..model_report import probe_image
+
+    picture = probe_image() if image is None else load_image(image)
+    prompt = explainer.prompt_encoder.probe() if prompt is None else prompt
+    return explainer.estimate(*lengths(explainer, [picture], prompt), answer_tokens)
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
