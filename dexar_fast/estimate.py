@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from transformers.pytorch_utils import Conv1D
@@ -221,7 +221,8 @@ class Shape:
 
     def __init__(self, decoder: Decoder, P: int, N: int, T: int) -> None:
         self.decoder, self.P, self.N, self.T = decoder, P, N, T
-        family, config = decoder.family, decoder.text_model.config
+        family = decoder.family
+        config: Any = decoder.text_model.config
         self.layers = [LayerShape(decoder, index) for index in range(len(decoder.layers))]
         self.explained = [self.layers[index] for index in decoder.attentions]
         self.heads: int = config.num_attention_heads
@@ -307,7 +308,7 @@ class Shape:
         }
 
     def peak(self, memory: dict[str, int]) -> int:
-        """The largest of prefill, answer rows, and normalising; of the latter two, the cache of all positions is part."""
+        """The largest of prefill, with the prompt's cache, and of answer rows and normalising, with the whole cache."""
         rows = memory["row chunk"] + memory["maps"] // 5 + memory["scores"] // 2
         of_prompt = memory["cache"] * self.P // (self.P + self.T)
         return max(of_prompt + memory["prefill"], memory["cache"] + max(rows, memory["maps"] + memory["scores"]))
@@ -323,7 +324,7 @@ class Shape:
         return rows * ((3 * inner + 7 * width) * self.item + self._eager(rows))
 
     def _eager(self, keys: int) -> int:
-        """Bytes of one row's attention probabilities, which eager attention keeps, in float32 and in the model's dtype."""
+        """Bytes of one row's attention probabilities, which only eager attention has, in float32 and in the dtype."""
         eager = self.decoder.attention_implementation == "eager"
         return self.heads * keys * (self.item + 4) if eager else 0
 
@@ -393,9 +394,9 @@ def _experts_used(decoder: Decoder) -> float:
 
 
 def _kv_width(attention: nn.Module, config: Any, width: int) -> int:
-    projection = getattr(attention, "k_proj", None)
-    if isinstance(projection, nn.Linear):
-        return projection.out_features
+    made = getattr(getattr(attention, "k_proj", None), "out_features", None)
+    if made is not None:
+        return int(made)
     if getattr(attention, "is_kv_shared_layer", False):
         return 0  # it reads another layer's
     heads: int = config.num_attention_heads
@@ -404,10 +405,11 @@ def _kv_width(attention: nn.Module, config: Any, width: int) -> int:
 
 def _width_in(projection: nn.Module) -> int:
     """Width of what a projection takes, ``H D`` of an output projection."""
-    if isinstance(projection, nn.Linear):
-        return projection.in_features
-    if isinstance(projection, Conv1D):  # a Linear with its weight the other way round
-        return int(projection.nx)
+    width = getattr(
+        projection, "nx" if isinstance(projection, Conv1D) else "in_features", None
+    )  # a Linear turned round
+    if width is not None:
+        return int(width)
     raise UnsupportedModelError(f"estimate: expected projections that are Linear; got {type(projection).__name__}")
 
 
@@ -480,36 +482,45 @@ class _Rates:
     """Operations a second of the layers' own products, measured when they are asked for."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self.device = main_device(decoder.model)
-        self.dtype = decoder.model.dtype
+        self.device, self.dtype = main_device(decoder.model), decoder.model.dtype
         self.products = _products(decoder, self.device)
-        self.weights = sum(weights_of(product) for product in self.products)
-        self._seconds: dict[int, float] = {}
+        self._measured: dict[int, float] = {}
 
     def stage(self, name: str, operations: int, rows: int, streamed: int) -> StageEstimate:
         """A stage of so many rows at once, which reads so many weights from memory."""
-        few = streamed / self.weights * self._of(1)
-        many = operations / self.rate(_MANY)
-        return StageEstimate(name, operations, operations / self.rate(rows), "weights" if few > many else "operations")
+        few = streamed * self.per_weight(1)
+        many = operations * self.per_weight(_MANY) / (2 * _MANY)
+        rows = min(rows, _MANY)
+        seconds = operations * self.per_weight(rows) / (2 * rows)
+        return StageEstimate(name, operations, seconds, "weights" if few > many else "operations")
 
-    def rate(self, rows: int) -> float:
-        rows = _affordable(rows, lambda few: self._of(few))
-        return 2 * rows * self.weights / self._of(rows)
+    def per_weight(self, rows: int) -> float:
+        """Seconds that so many rows take for each weight that they are multiplied with."""
+        if rows not in self._measured:
+            self._measured[rows] = self._measure(rows)
+        return self._measured[rows]
 
-    def _of(self, rows: int) -> float:
-        """Seconds of the products, once each."""
-        if rows not in self._seconds:
-            inputs = {width: self._random(rows, width) for width in map(_width_in, self.products)}
-
-            def run() -> None:
-                for product in self.products:
-                    product.forward(inputs[_width_in(product)])  # past hooks, which are the user's
-
-            self._seconds[rows] = _seconds(run, self.device)
-        return self._seconds[rows]
-
-    def _random(self, *shape: int) -> Tensor:
-        return torch.randn(shape, device=self.device, dtype=self.dtype)
+    def _measure(self, rows: int) -> float:
+        """Product after product, for `_MEASURING` seconds; on a GPU, which is only asked in the end, all of them."""
+        inputs = {
+            width: torch.randn(rows, width, device=self.device, dtype=self.dtype)
+            for width in map(_width_in, self.products)
+        }
+        of_each = [(product.forward, inputs[_width_in(product)], weights_of(product)) for product in self.products]
+        forward, x, _ = of_each[0]
+        forward(x[:_FEW])  # warms up
+        _wait(self.device)
+        begin, weights, elapsed = time.perf_counter(), 0, 0.0
+        while elapsed < _MEASURING:
+            for forward, x, size in of_each:
+                forward(x)  # past hooks, which are the user's
+                weights += size
+                elapsed = time.perf_counter() - begin
+                if self.device.type == "cpu" and elapsed >= _MEASURING:
+                    break
+            _wait(self.device)
+            elapsed = time.perf_counter() - begin
+        return elapsed / weights
 
 
 def _products(decoder: Decoder, device: torch.device) -> list[nn.Module]:
@@ -555,16 +566,16 @@ def _affordable(rows: int, seconds: Callable[[int], float]) -> int:
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
     """Of one call, from as many as `_MEASURING` seconds hold; the first one warms up."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
     run()
-    wait()
-    begin, n = time.perf_counter(), 0
-    while not n or time.perf_counter() - begin < _MEASURING / 2:
+    _wait(device)
+    begin, n, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < _MEASURING:
         run()
-        wait()
-        n += 1
-    return (time.perf_counter() - begin) / n
+        _wait(device)
+        elapsed, n = time.perf_counter() - begin, n + 1
+    return elapsed / n
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
