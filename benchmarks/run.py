@@ -1,7 +1,8 @@
-"""Run the benchmarks: ``python -m benchmarks.run [end-to-end | ops | report | tables] [options]``.
+"""Run the benchmarks: ``python -m benchmarks.run [end-to-end | ops | estimate | report | tables] [options]``.
 
 Without a part: the ops, then end to end, both as they are by default, on the CPU. ``report`` needs a browser.
-``tables`` puts the results of the ops into ``docs/benchmarks.md``; ``<part> --help`` shows a part's options.
+``tables`` puts the results of the ops into ``docs/benchmarks.md``, ``estimate`` a comparison of `Explainer.estimate`
+with what is measured; ``<part> --help`` shows a part's options.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import end_to_end, report
+from . import end_to_end, estimate, report
 from .ops import run as ops_run
 from .ops.tables import PAGE, write_page
 
@@ -25,7 +26,7 @@ PARTS: dict[str, Callable[[Sequence[str]], None]] = {"ops": ops_run.main, "end-t
 
 
 def main(arguments: Sequence[str]) -> None:
-    parts = {**PARTS, "report": report.main, "tables": tables}
+    parts = {**PARTS, "estimate": estimate.main, "report": report.main, "tables": tables}
     if not arguments:
         for part in PARTS.values():
             part([])

@@ -9,6 +9,7 @@ from .errors import DexarFastError, InputError, NotFiniteError, SelfCheckError, 
 
 if TYPE_CHECKING:
     from .environment import info
+    from .estimate import Estimate
     from .explainer import Explainer
     from .explanation import Explanation
     from .models import Family, register_family
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DexarFastError",
+    "Estimate",
     "Explainer",
     "Explanation",
     "Family",
@@ -33,6 +35,7 @@ __all__ = [
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
 _HOMES = {
+    "Estimate": ".estimate",
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Family": ".models",

@@ -132,6 +132,17 @@ def _run_prompt(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache | N
     return Prefill(inputs, cache, seen["inputs_embeds"], seen)
 
 
+def run_up_to_text_model(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
+    """What comes before the text model on a prompt: the vision tower, and an encoder where there is one."""
+    start = {"decoder_input_ids": decoder.start_ids(inputs)[None]} if decoder.family.rows == "decoder" else {}
+    with ExitStack() as stack:
+        stack.enter_context(prompt_call(decoder, stop=True))
+        stack.enter_context(keeping(decoder.base, decoder.family.run_state))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(suppress(_PromptSeen))
+        decoder.base(**{**inputs, **start}, use_cache=False)
+
+
 def take_up(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache) -> Prefill | None:
     """A prompt whose keys and values a caller's cache holds: only what comes before the text model runs.
 
@@ -231,11 +242,23 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     )
 
 
-def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor) -> Tensor:
-    """Normed states ``(1, T, d)`` of the rows that predict the answer, without gradients and without a visit."""
+def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice | None = None) -> Tensor:
+    """Normed states ``(1, T, d)`` of the rows that predict the answer, without gradients and without a visit.
+
+    Or of some rows alone, for a prompt whose cache holds all positions before them.
+    """
+    rows = slice(0, len(answer_ids)) if rows is None else rows
     with torch.no_grad(), keeping(decoder.base, decoder.family.run_state):
-        states = normed_states(decoder, _start(decoder, prompt, answer_ids, slice(0, len(answer_ids))))
-    return states[:, -len(answer_ids) :]
+        states = normed_states(decoder, _start(decoder, prompt, answer_ids, rows))
+    return states[:, rows.start - rows.stop :]
+
+
+@contextmanager
+def watch_states(decoder: Decoder) -> Iterator[list[Tensor]]:
+    """Collect the normed states ``(1, rows, d)`` of every run of rows over a cache inside."""
+    states: list[Tensor] = []
+    with _removing(decoder.text_model.register_forward_hook(lambda _, __, output: states.append(output[0]))):
+        yield states
 
 
 def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:

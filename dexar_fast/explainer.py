@@ -24,6 +24,7 @@ from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
 from .contrast import Contrast, contrasted, find_foils
 from .errors import InputError, UnsupportedModelError
+from .estimate import Estimate, estimate
 from .explanation import Explanation
 from .generation import generate_answer
 from .grounding import log_probabilities
@@ -362,6 +363,7 @@ class Explainer:
         layers: LayerSelection = None,
         method: str = "dexar",
         text_set: TextSet = "all_non_image",
+        grounding: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
     ) -> AnswerStream:
@@ -370,6 +372,8 @@ class Explainer:
         Args:
             block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
                 cost is about one forward over the block's tokens per block.
+            grounding: also ask how much the image supports each token, at the cost of the prompt with a blank image
+                once and one more forward over the block's tokens per block.
             image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
                 normalisation "paper" and a text set by name; "content_only" needs `explain`.
 
@@ -388,7 +392,14 @@ class Explainer:
         inputs, _ = self.encode(pictures, prompt, "")
         settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
         streamer = ExplainingStreamer(
-            self, inputs, options, lambda token: None, block=block, images=pictures, settings=settings
+            self,
+            inputs,
+            options,
+            lambda token: None,
+            block=block,
+            grounding=grounding,
+            images=pictures,
+            settings=settings,
         )
         stream = AnswerStream(streamer, max_new_tokens)
         self._stream = weakref.ref(stream)
@@ -404,6 +415,7 @@ class Explainer:
         layers: LayerSelection = None,
         method: str = "dexar",
         text_set: TextSet = "all_non_image",
+        grounding: bool = False,
         thumbnail: str = "blend",
     ) -> ExplainingStreamer:
         """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
@@ -412,7 +424,7 @@ class Explainer:
             model_inputs: what `generate` is called with for the prompt.
             on_token: called with each token and its map.
             image: as for `explain_ids`.
-            block, layers, method, text_set, thumbnail: as for `stream`.
+            block, layers, method, text_set, grounding, thumbnail: as for `stream`.
 
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
@@ -420,7 +432,7 @@ class Explainer:
         options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
         inputs, _ = self.tensors(model_inputs, [])
         pictures = None if image is None else load_images(image)
-        return ExplainingStreamer(self, inputs, options, on_token, block=block, images=pictures)
+        return ExplainingStreamer(self, inputs, options, on_token, block=block, grounding=grounding, images=pictures)
 
     def _refuse_while_streaming(self) -> None:
         stream = None if self._stream is None else self._stream()
@@ -485,6 +497,39 @@ class Explainer:
             OSError: the trace cannot be written.
         """
         return profile(self, image, prompt, answer, trace=trace, **options)
+
+    def estimate(
+        self,
+        prompt_tokens: int,
+        image_tokens: int,
+        answer_tokens: int,
+        *,
+        row_chunk: int | str = "auto",
+        cache: bool = False,
+    ) -> Estimate:
+        """Time and memory of `explain` on this model and machine, before it runs: see `dexar_fast.estimate`.
+
+        Takes less than a second: rates are measured on a few of the model's own products, and (once per explainer, if
+        it has a processor) the vision tower on a small picture, which is taken to grow with the image tokens. Memory
+        does not count the vision tower. Of layers whose MLP runs beside attention (Cohere) more is counted than runs.
+
+        Args:
+            prompt_tokens: P, image tokens included; of an encoder-decoder the tokens of its encoder, of one that reads
+                nothing but the image those that the decoder begins with.
+            image_tokens: N.
+            answer_tokens: T.
+            row_chunk: as for `explain`.
+            cache: the prompt's cache is there already, as after the model's own answer.
+
+        Returns:
+            `Estimate`; print it, or take its `seconds`, `peak_bytes`, `stages`.
+
+        Raises:
+            InputError: lengths that cannot be, or a cache for a family without.
+            UnsupportedModelError: attention without a projection whose width is known.
+        """
+        self._refuse_while_streaming()
+        return estimate(self, prompt_tokens, image_tokens, answer_tokens, row_chunk=row_chunk, cache=cache)
 
     def run(
         self,

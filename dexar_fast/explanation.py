@@ -126,7 +126,7 @@ class Explanation:
         where the image changes nothing, near 0 where it speaks against the token. A word has the product of its tokens'
         probabilities for p.
         """
-        return None if self.log_probabilities is None else _share(self.log_probabilities)
+        return None if self.log_probabilities is None else share(self.log_probabilities)
 
     @property
     def head_weights(self) -> Floats:
@@ -300,7 +300,7 @@ class Explanation:
     def _word(self, index: int, start: int, stop: int) -> Word:
         supported = None
         if self.log_probabilities is not None:
-            supported = float(_share(self.log_probabilities[start:stop].sum(axis=0)))
+            supported = float(share(self.log_probabilities[start:stop].sum(axis=0)))
         if self.targets is not None:
             return Word(
                 self.targets[index].text, start, stop, self._row(index), float(self.token_weights[index]), supported
@@ -351,7 +351,7 @@ def minmax(values: Floats) -> Floats:
     return scaled
 
 
-def _share(log_probabilities: Floats) -> Floats:
+def share(log_probabilities: Floats) -> Floats:
     """``p / (p + p_blank)`` of log-probabilities ``(..., 2)``."""
     with_image, without = np.moveaxis(log_probabilities.astype(np.float64), -1, 0)
     share: Floats = np.exp(with_image - np.logaddexp(with_image, without))

@@ -10,13 +10,15 @@ word from a right one (``docs/evaluation.md`` has the figures).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .answer_pass import Prefill, prefill, row_states
 from .errors import InputError
 from .models import Decoder
-from .teacher_forcing import answer_log_probabilities
+from .teacher_forcing import answer_log_probabilities, token_log_probabilities
 
 
 def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,3 +41,36 @@ def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
     """``(T, 2)``: log-probability of every answer token with the image, and with a blank one. Two forward passes."""
     return torch.stack([answer_log_probabilities(decoder, each, answer_ids) for each in (inputs, blank(inputs))], dim=1)
+
+
+class GrowingGrounding:
+    """`log_probabilities` of an answer that is still being written: one forward over each block's rows.
+
+    The cache of the blank image's prompt grows behind the answer; the rows with the image ran when they were explained.
+
+    Args:
+        decoder, inputs: as for `log_probabilities`; the family's answers run over a cache.
+
+    Raises:
+        InputError: no input holds pixels.
+    """
+
+    def __init__(self, decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
+        self.decoder = decoder
+        self._inputs = blank(inputs)
+
+    @cached_property
+    def _prompt(self) -> Prefill:
+        return prefill(self.decoder, self._inputs)
+
+    def add(self, states: Tensor, answer_ids: Tensor, rows: slice) -> Tensor:
+        """``(n, 2)`` float64 of the rows that come next.
+
+        Args:
+            states: ``(1, n, d)``, their normed states with the image.
+            answer_ids: the answer up to the last of them.
+            rows: which of its tokens they are.
+        """
+        both = states, row_states(self.decoder, self._prompt, answer_ids, rows)
+        found = [token_log_probabilities(self.decoder, each, answer_ids[rows])[0] for each in both]
+        return torch.stack(found, dim=1)

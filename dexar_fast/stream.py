@@ -8,23 +8,28 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from .aggregate import Accumulator, joined
-from .answer_pass import Prefill, new_cache, prompt_call, sharing
+from .aggregate import Accumulator, aggregate, joined
+from .answer_pass import Prefill, new_cache, prompt_call, sharing, watch_states
+from .assemble import to_numpy
 from .errors import InputError
-from .explanation import Explanation, Floats, Maps
+from .explanation import Explanation, Floats, Maps, share
 from .generation import end_ids, write
+from .grounding import GrowingGrounding
 from .methods import METHODS
 from .model_state import evaluating, main_device
 from .options import Options
+from .per_image import one_or_tuple
 from .request import Request
+from .tokens import TokenPieces
 
 if TYPE_CHECKING:
     from .explainer import Explainer
@@ -39,10 +44,13 @@ class StreamedToken:
 
     Attributes:
         index: its place in the answer, from 0.
-        token, token_id: its piece of the text; its id.
+        token: its piece of the text; empty where it ends inside a character, which the token that completes it carries.
+        token_id: its id.
         token_map: ``(h, w)`` in [0, 1]; of several images a tuple, one per image.
         token_weight: delta of Eq. 6.
         image_scores, text_scores: ``(L, H)``.
+        grounding: how much the image supports the token, in [0, 1] (`Explanation.grounding`), or None if that was not
+            asked for.
     """
 
     index: int
@@ -52,6 +60,7 @@ class StreamedToken:
     token_weight: float
     image_scores: Floats
     text_scores: Floats
+    grounding: float | None = None
 
 
 class ExplainingStreamer(BaseStreamer):
@@ -78,6 +87,7 @@ class ExplainingStreamer(BaseStreamer):
         on_token: Callable[[StreamedToken], None],
         *,
         block: int,
+        grounding: bool = False,
         images: Sequence[Image.Image] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -98,11 +108,14 @@ class ExplainingStreamer(BaseStreamer):
         self.block, self.images = block, images
         self.settings = {"prompt": None, "generated": True, **(settings or {}), "cache": "reused", "block": block}
         self.cache = new_cache()
+        self.grounding = GrowingGrounding(explainer.decoder, inputs) if grounding else None
         self.explanation: Explanation | None = None
         self._prompt_length = 0
         self._ids: list[int] = []
         self._end: int | None = None  # an end token, which belongs to the answer only if the answer goes on
+        self._pieces = TokenPieces(getattr(explainer.processor, "tokenizer", None))
         self._parts: list[Accumulator] = []
+        self._log_probabilities: list[Floats] = []
         self._request: Request | None = None
         self._stack = ExitStack()
         self._seen: dict[str, Any] | None = None
@@ -137,18 +150,21 @@ class ExplainingStreamer(BaseStreamer):
         if not self._ids:
             raise InputError("prompt: the model ended its answer at once, there is no token to explain.")
         if len(self._ids) > self._n_explained:
-            self._explain()
+            self._explain(ended=True)
         assert self._request is not None
-        self.explanation = self.explainer.result(
+        explanation = self.explainer.result(
             self._request, joined(self._parts), self.options, self.images, self.settings
         )
+        if self._log_probabilities:
+            explanation = replace(explanation, log_probabilities=np.concatenate(self._log_probabilities))
+        self.explanation = explanation
 
     @property
     def _n_explained(self) -> int:
         return self._parts[-1].rows.stop if self._parts else 0
 
-    def _explain(self) -> None:
-        """The tokens since the last block."""
+    def _explain(self, *, ended: bool = False) -> None:
+        """The tokens since the last block; the answer's last ones if it has ended."""
         assert self._seen is not None
         n_put = len(self._ids) + (self._end is not None)
         expected = self._prompt_length + n_put - 1, self._prompt_length
@@ -162,27 +178,35 @@ class ExplainingStreamer(BaseStreamer):
         explainer, rows = self.explainer, slice(self._n_explained, len(self._ids))
         ids = torch.tensor(self._ids, device=main_device(explainer.model))
         with evaluating(explainer.model):
-            self._request, sums = explainer.run(
-                self.inputs,
-                ids,
-                self.options,
-                image_sizes=None if self.images is None else [image.size for image in self.images],
-                ran=Prefill(self.inputs, sharing(self.cache), self._seen["inputs_embeds"], self._seen),
-                rows=rows,
-            )
+            with watch_states(explainer.decoder) as states:
+                self._request, sums = explainer.run(
+                    self.inputs,
+                    ids,
+                    self.options,
+                    image_sizes=None if self.images is None else [image.size for image in self.images],
+                    ran=Prefill(self.inputs, sharing(self.cache), self._seen["inputs_embeds"], self._seen),
+                    rows=rows,
+                )
             self._parts.append(sums)
-            of_block = explainer.result(self._request, sums, self.options, self.images, self.settings)
+            if self.grounding is not None:
+                log_p = self.grounding.add(torch.cat(states, dim=1), ids, rows)
+                self._log_probabilities.append(to_numpy(log_p))
+            layout, maps = self._request.layout, aggregate(sums, self._request.layout, self.options.normalization)
+        pieces = self._pieces.add(self._ids[rows], ended=ended)
+        token_maps = one_or_tuple(layout.per_image(to_numpy(maps.token_maps)))
+        weights, image_scores, text_scores = map(to_numpy, (maps.token_weights, sums.image_scores, sums.text_scores))
+        supported = share(self._log_probabilities[-1]) if self._log_probabilities else None
         for i, index in enumerate(range(rows.start, rows.stop)):
-            maps = of_block.token_maps
             self.on_token(
                 StreamedToken(
                     index=index,
-                    token=of_block.tokens[i],
+                    token=pieces[i],
                     token_id=self._ids[index],
-                    token_map=tuple(one[i] for one in maps) if isinstance(maps, tuple) else maps[i],
-                    token_weight=float(of_block.token_weights[i]),
-                    image_scores=of_block.image_scores[i],
-                    text_scores=of_block.text_scores[i],
+                    token_map=tuple(one[i] for one in token_maps) if isinstance(token_maps, tuple) else token_maps[i],
+                    token_weight=float(weights[i]),
+                    image_scores=image_scores[i],
+                    text_scores=text_scores[i],
+                    grounding=None if supported is None else float(supported[i]),
                 )
             )
 

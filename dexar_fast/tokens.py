@@ -29,41 +29,59 @@ _WORD = regex.compile(
 _SPACE = regex.compile(r"\s*")
 
 
-def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """One piece of text per token; joined they are the decoded answer.
+class TokenPieces:
+    """One piece of text per token of an answer, also of one that is still being written; joined they are the answer.
 
     Each piece is what the token adds to the text before it, so spaces come out right for every tokenizer. The token
     that completes a character carries it, with the white space before it; those with its first bytes carry only what
-    stands before that. Bytes that make no character are replacement characters, on the tokens that they came with.
+    stands before that. Bytes that make no character are replacement characters, on the tokens that they came with, or
+    on the first one that was not handed out yet.
 
     Args:
         tokenizer: a transformers tokenizer, or None; then a piece is a space and the id.
-        ids: T token ids.
     """
-    if tokenizer is None:
-        return [f" {i}" for i in ids]
 
-    def text(start: int, stop: int) -> str:
-        decoded: str = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._ids: list[int] = []
+        # Decoding from the last token whose text is settled keeps spaces right and the cost per token constant.
+        self._start = self._settled = 0
+        self._given = ""  # text of the pieces from `_start` on
+
+    def add(self, ids: Sequence[int], *, ended: bool = False) -> list[str]:
+        """Pieces of the tokens that come next.
+
+        Args:
+            ids: of these tokens.
+            ended: nothing comes behind them: a last one that ends inside a character shows a replacement character.
+        """
+        if self.tokenizer is None:
+            return [f" {i}" for i in ids]
+        pieces: list[str] = []
+        before = len(self._ids)
+        for index, token in enumerate(ids):
+            self._ids.append(token)
+            now = self._text()
+            unfinished = now.endswith(_REPLACEMENT) and not (ended and index == len(ids) - 1)
+            piece = (now.rstrip(_REPLACEMENT) if unfinished else now)[len(self._given) :]
+            if unfinished and piece.isspace():
+                piece = ""
+            self._given += piece
+            pieces.append(piece)
+            if piece and not unfinished:
+                _give_back(pieces, max(0, self._settled - before))
+                self._start, self._settled = self._settled, len(self._ids)
+                self._given = self._text()
+        return pieces
+
+    def _text(self) -> str:
+        decoded: str = self.tokenizer.decode(self._ids[self._start :], clean_up_tokenization_spaces=False)
         return decoded
 
-    # Decoding from the last token whose text is settled keeps spaces right and the cost per token constant.
-    pieces: list[str] = []
-    start = settled = 0
-    given = ""  # text of the pieces from `start` on
-    for stop in range(1, len(ids) + 1):
-        now = text(start, stop)
-        unfinished = now.endswith(_REPLACEMENT) and stop < len(ids)
-        piece = (now.rstrip(_REPLACEMENT) if unfinished else now)[len(given) :]
-        if unfinished and piece.isspace():
-            piece = ""
-        given += piece
-        pieces.append(piece)
-        if piece and not unfinished:
-            _give_back(pieces, settled)
-            start, settled = settled, stop
-            given = text(start, settled)
-    return pieces
+
+def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The `TokenPieces` of a whole answer, T of them."""
+    return TokenPieces(tokenizer).add(ids, ended=True)
 
 
 def _give_back(pieces: list[str], first: int) -> None:
@@ -133,8 +151,18 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
     return labels[::-1]
 
 
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that a terminal would obey."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+def printable(text: str, *, running: bool = False) -> str:
+    """The text with nothing in it that a terminal would obey.
+
+    Args:
+        text: of a model, or of a user.
+        running: to be read, not inspected: line breaks, wide spaces and what joins letters or emoji stay as they are.
+            Else it is all on one line, with escapes for these.
+    """
+
+    def shown(character: str) -> bool:
+        if character.isprintable():
+            return True
+        return running and (character in "\n\u200c\u200d" or unicodedata.category(character) == "Zs")
+
+    return "".join(c if shown(c) else c.encode("unicode_escape").decode() for c in text)

@@ -34,9 +34,9 @@ def test_equals_explain(case) -> None:
     images = [family_picture((40, 30)), family_picture((21, 50), seed=1)][:n_images]
     steps: list[StreamedToken] = []
     with DoubleThroughout():
-        whole = explainer.explain(images, text, max_new_tokens=7)
+        whole = explainer.explain(images, text, max_new_tokens=7, grounding=True)
         inputs, _ = explainer.encode(images, text, "")
-        with explainer.streamer(inputs, steps.append, image=images, block=3) as streamer:
+        with explainer.streamer(inputs, steps.append, image=images, block=3, grounding=True) as streamer:
             cache = streamer.cache
             explainer.model.generate(
                 **inputs, streamer=streamer, past_key_values=cache, max_new_tokens=7, do_sample=False
@@ -44,6 +44,10 @@ def test_equals_explain(case) -> None:
     assert [step.token_id for step in steps] == whole.token_ids.tolist()
     assert streamer.explanation is not None
     assert_equal(streamer.explanation, whole)
+    assert whole.grounding is not None
+    assert streamer.explanation.grounding is not None
+    np.testing.assert_allclose(streamer.explanation.grounding, whole.grounding, atol=1e-9)
+    assert [step.grounding for step in steps] == streamer.explanation.grounding.tolist()
 
 
 @pytest.mark.parametrize("block", [1, 2, 5, 64])
@@ -59,6 +63,7 @@ def test_any_block(explainer: Explainer, block: int) -> None:
         )  # the same rows at once: bit for bit
         np.testing.assert_array_equal(step.image_scores, whole.image_scores[step.index])
         assert step.token_weight == whole.token_weights[step.index]
+        assert step.grounding is None
     assert stream.explanation is not None
     np.testing.assert_array_equal(stream.explanation.answer_map, whole.answer_map)
 
@@ -69,6 +74,32 @@ def test_generation_is_not_disturbed() -> None:
     whole = explainer.explain(picture(), "what is it?", max_new_tokens=24)
     steps = list(explainer.stream(picture(), "what is it?", max_new_tokens=24, block=3))
     assert [step.token_id for step in steps] == whole.token_ids.tolist()
+
+
+def test_a_character_of_several_tokens_comes_with_the_last(explainer: Explainer) -> None:
+    """And no replacement character before, however the blocks fall."""
+    inputs, ids = explainer.encode([picture()], "what is it?", "a 🦊!")
+    for block in (1, 2, 3):
+        steps: list[StreamedToken] = []
+        with explainer.streamer(inputs, steps.append, block=block) as streamer:
+            write_as_told(explainer, inputs, ids, streamer)
+        assert "".join(step.token for step in steps) == "a 🦊!"
+        assert streamer.explanation is not None
+        assert streamer.explanation.tokens == [step.token for step in steps]
+
+
+def write_as_told(explainer: Explainer, inputs, ids, streamer) -> None:
+    def next_token(_, of_prompt_and_answer):
+        return [int(ids[of_prompt_and_answer.shape[-1] - inputs["input_ids"].shape[1]])]
+
+    explainer.model.generate(
+        **inputs,
+        streamer=streamer,
+        past_key_values=streamer.cache,
+        do_sample=False,
+        max_new_tokens=len(ids),
+        prefix_allowed_tokens_fn=next_token,
+    )
 
 
 def test_tokens_come_before_the_answer_ends(explainer: Explainer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from dexar_fast.tokens import token_labels, token_pieces, word_spans
+from dexar_fast.tokens import TokenPieces, token_labels, token_pieces, word_spans
 
 from .tiny import tiny_processor
 
@@ -100,6 +100,22 @@ def test_bytes_that_make_no_character_stay_on_their_own_tokens(tokenizer: Any, b
     assert "".join(pieces).count("\ufffd") <= 2
     assert "".join(pieces[len(first) + 2 :]).strip() == behind
     assert "".join(pieces[: len(first)]) == before
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_pieces_of_an_answer_that_grows(at_once: int) -> None:
+    tokenizer = tiny_processor().tokenizer
+    ids = tokenizer(" 日本 and 🦊!", add_special_tokens=False)["input_ids"]
+    growing = TokenPieces(tokenizer)
+    pieces = [piece for start in range(0, len(ids), at_once) for piece in growing.add(ids[start : start + at_once])]
+    assert pieces == token_pieces(tokenizer, ids)
+
+
+def test_half_a_character_is_shown_only_at_the_end() -> None:
+    tokenizer = tiny_processor().tokenizer
+    half = tokenizer("🦊", add_special_tokens=False)["input_ids"][:2]
+    assert TokenPieces(tokenizer).add(half) == ["", ""]
+    assert TokenPieces(tokenizer).add(half, ended=True) == ["\ufffd", ""]
 
 
 def test_long_answers_are_cut_into_pieces_in_constant_time_per_token() -> None:

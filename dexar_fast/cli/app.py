@@ -10,17 +10,20 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..errors import InputError
 from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
     DEFAULT_OUT,
     Answer,
+    Block,
     Contrast,
     Debug,
     Device,
     Dtype,
     ImageFile,
     Layers,
+    Live,
     MaxNewTokens,
     Method,
     Model,
@@ -114,6 +117,8 @@ def explain(
     targets: Targets = "tokens",
     contrast: Contrast = None,
     max_new_tokens: MaxNewTokens = 256,
+    live: Live = False,
+    block: Block = None,
     out: Out = DEFAULT_OUT,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -128,17 +133,38 @@ def explain(
       dexar-fast explain photo.jpg -p "Describe it." -m ./my-llava --answer "A cat on a mat." --layers -10
       dexar-fast explain photo.jpg -p "What is it?" --targets words --contrast dog
       dexar-fast explain scene.png -p "is there a red star ?" --out star --quiet
+      dexar-fast explain scene.png -p "describe the image" --live
 
     \b
-    Exit codes: 0 done, 1 the run failed, 2 bad input.
+    Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
     with failures_as_exit_codes(debug):
         from ..images import load_image
-        from .run import explain_and_write
+        from .live import check_live
+        from .run import explain_and_write, explain_live_and_write
 
         # Wrong input is told before the model is loaded.
         chosen_layers, chosen_targets = parse_layers(layers), parse_targets(targets)
+        if live:
+            check_live(answer, normalization, text_set, targets, contrast, quiet=quiet)
+        elif block is not None:
+            raise InputError("--block: goes with --live")
         picture = load_image(image)
+        if live:
+            explain_live_and_write(
+                model,
+                picture,
+                prompt,
+                out,
+                device=device,
+                dtype=dtype,
+                block=block or 1,
+                layers=chosen_layers,
+                method=method.value,
+                text_set=text_set.value,
+                max_new_tokens=max_new_tokens,
+            )
+            return
         explain_and_write(
             model,
             picture,
@@ -221,15 +247,24 @@ def info(
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    estimate: Annotated[
+        int | None,
+        typer.Option(help="With --model: also estimate what explaining so many answer tokens takes.", min=1),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="With --estimate: the picture. By default a small one.", metavar="FILE")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="With --estimate: the question.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs and bug reports.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, devices and backends, and what a model is to dexar-fast.
+    """Show versions, devices and backends, what a model is to dexar-fast, and what explaining its answers takes.
 
     \b
     Examples:
       dexar-fast info
       dexar-fast info --model llava-hf/llava-1.5-7b-hf
+      dexar-fast info --model llava-hf/llava-1.5-7b-hf --estimate 256 --image photo.jpg
       dexar-fast info --json > environment.json
     """
     with failures_as_exit_codes(debug):
@@ -238,13 +273,21 @@ def info(
         from ..environment import info as collect
         from .tables import info_table, model_table
 
+        if model is None and estimate is not None:
+            raise InputError("--estimate: needs --model, whose explanations it is about")
+        if estimate is None and (image is not None or prompt is not None):
+            raise InputError("--image, --prompt: go with --estimate")
         facts = collect()
+        expected = None
         if model is not None:
-            from .run import load
+            from .run import estimated, load
 
             with shown_progress(quiet=as_json) as progress:
-                report = load(model, device, dtype, progress, self_test=False).self_test()
-            facts["model"] = dataclasses.asdict(report)
+                explainer = load(model, device, dtype, progress, self_test=False)
+                facts["model"] = dataclasses.asdict(explainer.self_test())
+                if estimate is not None:
+                    expected = estimated(explainer, image, prompt, estimate)
+                    facts["estimate"] = expected.as_dict()
         if as_json:
             print(json.dumps(facts, indent=2))
             return
@@ -253,3 +296,5 @@ def info(
         if model is not None:
             console.print()
             console.print(model_table(facts["model"]))
+        if expected is not None:
+            console.print(expected.table())

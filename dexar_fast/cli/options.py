@@ -89,6 +89,13 @@ Contrast = Annotated[
     str | None,
     typer.Option(help="Explain why each token was written rather than this word.", metavar="WORD", show_default=False),
 ]
+Live = Annotated[
+    bool,
+    typer.Option("--live", help="Show the answer as the model writes it, coloured by how much the image supports it."),
+]
+Block = Annotated[
+    int | None, typer.Option(help="With --live: explain so many tokens at once, behind the writing. Default: 1.", min=1)
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... By default the first GPU, or else the CPU.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto for the checkpoint's own.")]
 Out = Annotated[

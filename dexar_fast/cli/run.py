@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..progress import ProgressCallback
 from ..tokens import printable
+from .live import show_live
 from .output import Written, make_folder, write_files
 from .progress import shown_progress
 from .tables import token_table
@@ -17,6 +18,7 @@ from .tables import token_table
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..estimate import Estimate
     from ..explainer import Explainer
     from ..explanation import Explanation
 
@@ -44,6 +46,20 @@ def explain_and_write(
         print_result(explanation, written)
 
 
+def explain_live_and_write(
+    model: str, image: Image.Image, prompt: str, out: Path, *, device: str | None, dtype: str, **options: Any
+) -> None:
+    """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
+    make_folder(out)
+    with shown_progress(quiet=False) as progress:
+        explainer = load(model, device, dtype, progress)
+    stream = explainer.stream(image, prompt, grounding=True, **options)
+    explanation = show_live(stream, Console())
+    with shown_progress(quiet=False) as progress:
+        written = write_files(explanation, out, progress)
+    print_files(written)
+
+
 def profile_and_print(
     model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
 ) -> None:
@@ -57,6 +73,17 @@ def profile_and_print(
     console.print(profile.table())
     if options["trace"] is not None and not quiet:
         console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
+
+
+def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answer_tokens: int) -> Estimate:
+    """What an answer takes after this prompt; where there is none, after that of the self-test."""
+    from ..estimate import lengths
+    from ..images import load_image
+    from ..model_report import probe_image
+
+    picture = probe_image() if image is None else load_image(image)
+    prompt = explainer.prompt_encoder.probe() if prompt is None else prompt
+    return explainer.estimate(*lengths(explainer, [picture], prompt), answer_tokens)
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
@@ -84,6 +111,12 @@ def print_result(explanation: Explanation, written: Written) -> None:
     if foils:
         console.print(Text.assemble(("Rather than  ", "bold"), printable(foils)))
     console.print(token_table(explanation))
+    print_files(written)
+
+
+def print_files(written: Written) -> None:
+    """Where the files are."""
+    console = Console()
     # Paths are printed unwrapped, to be copied or clicked.
     console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)
     console.print(
