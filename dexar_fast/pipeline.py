@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from math import ceil
 
@@ -16,6 +16,7 @@ from .errors import NotFiniteError
 from .logit_lens import LogitLens
 from .methods import METHODS
 from .models import Decoder
+from .ops import KeySets
 from .progress import ProgressCallback, Steps
 from .request import Request
 from .row_chunk import rows_at_once
@@ -79,7 +80,7 @@ def accumulate_layers(
                 warnings.warn(f"{message}Pass a smaller row_chunk to begin there.", stacklevel=2)
             warned = True
             at_once = (chunk.stop - chunk.start) // 2
-    _require_finite(accumulator, layers, request.answer_ids)
+    require_finite(accumulator, layers, request.answer_ids)
     checked.update(layers)  # only now: a NaN passes every comparison
     return accumulator
 
@@ -96,17 +97,8 @@ def _add_rows(
     steps: Steps,
 ) -> bool:
     """Add every layer of some rows; False, with nothing added that counts, if they did not fit into memory."""
-    keys_of = cache(partial(request.keys, rows))  # the layers of one kind share them
-
-    def visit(gradient: LayerGradient) -> None:
-        call = gradient.attention
-        keys = keys_of(call.key.shape[1], call.window)
-        if call.layer in unchecked:
-            check_layer(decoder, gradient, keys.to(gradient.d_out.device), lens.at(rows))
-            unchecked.discard(call.layer)
-        accumulator.add(gradient.to(request.answer_ids.device), keys)
-        steps.next()
-
+    device = request.answer_ids.device
+    visit = visitor(decoder, partial(request.keys, rows), lens.at(rows), accumulator, unchecked, steps, device)
     accumulator.begin(rows)
     checking = bool(unchecked)
     try:
@@ -120,7 +112,45 @@ def _add_rows(
     return True
 
 
-def _require_finite(accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor) -> None:
+def visitor(
+    decoder: Decoder,
+    keys: Callable[[int, int | None], KeySets],
+    lens: LogitLens,
+    accumulator: Accumulator,
+    unchecked: set[int],
+    steps: Steps,
+    device: torch.device,
+) -> Callable[[LayerGradient], None]:
+    """What is done with every layer: check it if that is due, and add it up.
+
+    Args:
+        decoder, lens: the model, and the lens of the rows.
+        keys: ``(number of keys, window)`` to the sets of keys of the rows.
+        accumulator: of the rows.
+        unchecked: layers to check; they leave it.
+        steps: counts the layers.
+        device: where they are added up.
+    """
+    keys_of = cache(keys)  # the layers of one kind share them
+
+    def visit(gradient: LayerGradient) -> None:
+        call = gradient.attention
+        of_rows = keys_of(call.key.shape[-2], call.window)
+        if call.layer in unchecked:
+            check_layer(decoder, gradient, of_rows.to(gradient.d_out.device), lens)
+            unchecked.discard(call.layer)
+        accumulator.add(gradient.to(device), of_rows)
+        steps.next()
+
+    return visit
+
+
+def require_finite(accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor) -> None:
+    """Refuse what was added up if anything of it is NaN or infinite.
+
+    Raises:
+        NotFiniteError: names the layer and the token.
+    """
     answer_ids, first = answer_ids[accumulator.rows], accumulator.rows.start
     scores = accumulator.image_scores + accumulator.text_scores  # [T, L, H]
     broken = ~scores.isfinite().all(dim=-1)  # [T, L]
