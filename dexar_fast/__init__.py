@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .environment import info
     from .explainer import Explainer
     from .explanation import Explanation
+    from .many import ExplainIdsRequest, ExplainRequest
     from .models import Family, register_family
     from .profiling import Profile
 
@@ -18,6 +19,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DexarFastError",
+    "ExplainIdsRequest",
+    "ExplainRequest",
     "Explainer",
     "Explanation",
     "Family",
@@ -33,6 +36,8 @@ __all__ = [
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
 _HOMES = {
+    "ExplainIdsRequest": ".many",
+    "ExplainRequest": ".many",
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Family": ".models",
