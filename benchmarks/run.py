@@ -1,7 +1,7 @@
-"""Run the benchmarks: ``python -m benchmarks.run [end-to-end | ops | tables] [options]``.
+"""Run the benchmarks: ``python -m benchmarks.run [end-to-end | batches | ops | tables] [options]``.
 
-Without a part: the ops, then end to end, both as they are by default, on the CPU. ``tables`` puts the results of the
-ops into ``docs/benchmarks.md``; ``<part> --help`` shows a part's options.
+Without a part: the ops, end to end, and batches, all as they are by default, on the CPU. ``tables`` puts the results of
+the ops into ``docs/benchmarks.md``; ``<part> --help`` shows a part's options.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import end_to_end
+from . import batches, end_to_end
 from .ops import run as ops_run
 from .ops.tables import PAGE, write_page
 
@@ -21,7 +21,11 @@ def tables(arguments: Sequence[str]) -> None:
     print(f"Written: {PAGE}")
 
 
-PARTS: dict[str, Callable[[Sequence[str]], None]] = {"ops": ops_run.main, "end-to-end": end_to_end.main}
+PARTS: dict[str, Callable[[Sequence[str]], None]] = {
+    "ops": ops_run.main,
+    "end-to-end": end_to_end.main,
+    "batches": batches.main,
+}
 
 
 def main(arguments: Sequence[str]) -> None:
