@@ -7,6 +7,7 @@
 3. No module of the layer takes in a gradient's path and lets it end, as a quantised one without backward does.
 4. In float32 and float64, the gradient predicts how the score moves: half precision is too coarse to tell.
 5. The last layer's output behind the norm that the family names is what the text model gives to the head.
+6. The rows of one request in a batch give the states that they give alone: the text model takes padding as it should.
 
 A wrong assumption gives errors of order one; rounding gives less than half of the digits.
 """
