@@ -23,7 +23,7 @@ help:
 	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
-	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end"
+	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
 	@echo "make evaluation  run all of docs/evaluation.md and write its tables; from the kept results: ARGS=tables"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
 	@echo "make clean   remove everything that make made"

@@ -1,8 +1,8 @@
-"""Run the benchmarks: ``python -m benchmarks.run [end-to-end | ops | estimate | report | tables] [options]``.
+"""Run the benchmarks: ``python -m benchmarks.run [part] [options]``.
 
-Without a part: the ops, then end to end, both as they are by default, on the CPU. ``report`` needs a browser.
-``tables`` puts the results of the ops into ``docs/benchmarks.md``, ``estimate`` a comparison of `Explainer.estimate`
-with what is measured; ``<part> --help`` shows a part's options.
+Parts: ``ops``, ``end-to-end``, ``batches``; ``report``, the HTML report in a browser; ``estimate``, a comparison of
+`Explainer.estimate` with what is measured; ``tables`` puts the results of the ops into ``docs/benchmarks.md``. Without
+a part: ops, end to end and batches, all as they are by default, on the CPU. ``<part> --help`` shows a part's options.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import end_to_end, estimate, report
+from . import batches, end_to_end, estimate, report
 from .ops import run as ops_run
 from .ops.tables import PAGE, write_page
 
@@ -22,7 +22,11 @@ def tables(arguments: Sequence[str]) -> None:
     print(f"Written: {PAGE}")
 
 
-PARTS: dict[str, Callable[[Sequence[str]], None]] = {"ops": ops_run.main, "end-to-end": end_to_end.main}
+PARTS: dict[str, Callable[[Sequence[str]], None]] = {
+    "ops": ops_run.main,
+    "end-to-end": end_to_end.main,
+    "batches": batches.main,
+}
 
 
 def main(arguments: Sequence[str]) -> None:

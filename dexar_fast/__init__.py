@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .estimate import Estimate
     from .explainer import Explainer
     from .explanation import Explanation
+    from .many import ExplainIdsRequest, ExplainRequest
     from .models import Family, register_family
     from .profiling import Profile
 
@@ -20,6 +21,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DexarFastError",
     "Estimate",
+    "ExplainIdsRequest",
+    "ExplainRequest",
     "Explainer",
     "Explanation",
     "Family",
@@ -36,6 +39,8 @@ __all__ = [
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
 _HOMES = {
     "Estimate": ".estimate",
+    "ExplainIdsRequest": ".many",
+    "ExplainRequest": ".many",
     "Explainer": ".explainer",
     "Explanation": ".explanation",
     "Family": ".models",

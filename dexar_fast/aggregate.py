@@ -133,6 +133,28 @@ def joined(parts: Sequence[Accumulator]) -> Accumulator:
     return whole
 
 
+def parted(whole: Accumulator, counts: Sequence[int], n_image_keys: Sequence[int]) -> list[Accumulator]:
+    """One accumulator for each of several samples whose rows follow each other; the other way round than `joined`.
+
+    Args:
+        whole: of all rows, with as many columns as the sample with most image keys.
+        counts, n_image_keys: of each sample, its rows and its image keys.
+    """
+    parts, first = [], 0
+    for count, n_keys in zip(counts, n_image_keys, strict=True):
+        rows, first = slice(first, first + count), first + count
+        part = Accumulator(
+            slice(0, count), n_keys, method=whole.method, unfiltered=whole.wants_unfiltered, backend=whole.backend
+        )
+        part._maps = whole.maps[rows, :n_keys]
+        part.unfiltered = None if whole.unfiltered is None else whole.unfiltered[rows, :n_keys]
+        part._scores = {
+            layer: (image[rows], text[rows], low[rows]) for layer, (image, text, low) in whole._scores.items()
+        }
+        parts.append(part)
+    return parts
+
+
 def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
     """``w = relu(S_img - S_text)`` (Eq. 5)."""
     return (image_scores - text_scores).clamp(min=0)

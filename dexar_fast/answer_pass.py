@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from .answer_rows import AnswerRows
 from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
 from .errors import InputError, UnsupportedModelError
 from .logit_lens import LogitLens
@@ -82,7 +83,7 @@ class LastStates:
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """What the answer pass hands over for one layer and some rows, T of them with S seeds each.
+    """What the answer pass hands over for one layer and T rows with S seeds each, of one sample or of several.
 
     Attributes:
         rows: which answer rows.
@@ -270,7 +271,6 @@ def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
     return given[-1] if given else output
 
 
-@stage("answer pass")
 def run_rows(
     decoder: Decoder,
     prompt: Prefill,
@@ -297,14 +297,37 @@ def run_rows(
     Raises:
         UnsupportedModelError: the model's attention is not seen, or its layers have no gradient.
     """
-    n_rows = rows.stop - rows.start
-    last = slice(-n_rows, None)
+    with torch.no_grad():
+        run = _start(decoder, prompt, answer_ids, rows)
+    return visit_layers(decoder, run, AnswerRows((rows.stop - rows.start,)), rows, layers, lens, visit)
+
+
+@stage("answer pass")
+def visit_layers(
+    decoder: Decoder,
+    run: Callable[[], Any],
+    of_run: AnswerRows,
+    rows: slice,
+    layers: Collection[int],
+    lens: LogitLens,
+    visit: Callable[[LayerGradient], None],
+) -> LastStates:
+    """Run the text model, and visit every chosen layer with the gradient of its answer rows, in order.
+
+    Args:
+        decoder, layers, lens, visit: as for `run_rows`.
+        run: calls the text model, or what holds it.
+        of_run: the answer rows among all that run; of several samples they are handed on as one sequence.
+        rows: what is noted of them in `LayerGradient.rows`.
+
+    Returns, raises:
+        As `run_rows`.
+    """
     visited: list[int] = []
     calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
     behind: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
-        run = _start(decoder, prompt, answer_ids, rows)
-        tap = _tap(decoder, layers, n_rows, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
+        tap = _tap(decoder, layers, of_run, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
         stack.enter_context(tap)
         for layer in layers:
             outputs = stack.enter_context(watch_outputs(decoder, layer))
@@ -316,24 +339,24 @@ def run_rows(
                     return output
                 call, leaf = calls.pop(layer)
                 residual = output[0] if isinstance(output, tuple) else output
-                inputs = layer_inputs(decoder, layer, args, kwargs, outputs).at(last)
+                inputs = layer_inputs(decoder, layer, args, kwargs, outputs).at(of_run)
                 if leaf is None:
                     leaf = call.out.detach().requires_grad_()
                     with torch.enable_grad():
                         d_out = _tail_gradient(lens, layer, leaf, replay(decoder, layer, inputs, leaf))
                 else:
-                    d_out = _tail_gradient(lens, layer, leaf, residual[:, last])
+                    d_out = of_run.of(_tail_gradient(lens, layer, leaf, of_run.of(residual)))
                     torch.set_grad_enabled(False)
                     residual = residual.detach()
                     output = (residual, *output[1:]) if isinstance(output, tuple) else residual
-                visit(LayerGradient(rows, d_out[last].flatten(0, 1), call, inputs, residual[:, last]))
+                visit(LayerGradient(rows, d_out[0].flatten(0, 1), call, inputs, of_run.of(residual)))
                 visited.append(layer)
                 return output
 
             stack.enter_context(_removing(decoder.layers[layer].register_forward_hook(leave, with_kwargs=True)))
 
         def end(_: nn.Module, args: Any, output: Any) -> None:
-            behind.append((output[0] if isinstance(output, tuple) else output)[:, last])
+            behind[:] = [output[0] if isinstance(output, tuple) else output]  # replays come before the run's own
 
         stack.enter_context(_removing(decoder.layers[-1].register_forward_hook(end)))
         normed = normed_states(decoder, run)
@@ -343,19 +366,19 @@ def run_rows(
             f"model: the attention of layers {missing} was not seen. A {decoder.family.name} model is expected to look "
             f"its attention up in transformers' registry as {decoder.attention_implementation!r}; this one does not."
         )
-    return LastStates(behind[-1], normed[:, last])
+    return LastStates(of_run.of(behind[0]), of_run.of(normed))
 
 
-def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall) -> AbstractContextManager[None]:
+def _tap(decoder: Decoder, layers: Collection[int], rows: AnswerRows, on_call: OnCall) -> AbstractContextManager[None]:
     family = decoder.family
     layer_of = {decoder.attentions[layer]: layer for layer in layers}
     if family.tap == "projections":
-        return tap_projections(layer_of, family.projection, on_call, n_rows=n_rows)
+        return tap_projections(layer_of, family.projection, on_call, rows=rows)
     return tap_attention(
         decoder.attention_implementation,
         layer_of,
         on_call,
-        n_rows=n_rows,
+        rows=rows,
         cross=family.keys != "sequence",
         leaf=family.gradient_path == "leaf",
     )
@@ -363,20 +386,20 @@ def _tap(decoder: Decoder, layers: Collection[int], n_rows: int, on_call: OnCall
 
 @stage("tail gradients")
 def _tail_gradient(lens: LogitLens, layer: int, leaf: Tensor, residual: Tensor) -> Tensor:
-    """``(rows of the leaf, S, H, D)``: each score reads its own row, so one backward a seed serves all rows."""
+    """``(B, rows of the leaf, S, H, D)``: each score reads its own row, so one backward a seed serves all rows."""
     scores = lens(layer, residual)  # [T, S]
     n_seeds = scores.shape[1]
     found = [
         torch.autograd.grad(scores[:, i].sum(), leaf, retain_graph=i + 1 < n_seeds, allow_unused=True)[0]
         for i in range(n_seeds if scores.requires_grad else 0)
     ]
-    d_out = [of_seed[0] for of_seed in found if of_seed is not None]
+    d_out = [of_seed for of_seed in found if of_seed is not None]
     if not d_out:
         raise UnsupportedModelError(
             f"model: layer {layer}'s output does not depend differentiably on its attention. Its weights (quantised or "
             "compiled) have no backward; load the model unquantised or in a format with gradients."
         )
-    return torch.stack(d_out, dim=1)
+    return torch.stack(d_out, dim=2)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .answer_rows import AnswerRows
 from .errors import UnsupportedModelError
 
 # The registry is the process's: answer passes of several threads take turns.
@@ -28,12 +29,12 @@ _ONE_TAP_AT_A_TIME = threading.RLock()
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One layer's attention over the answer rows, of one sample.
+    """One layer's attention over the answer rows, T of one sample or of several together.
 
     Attributes:
         layer: index of the decoder layer, from 0.
-        query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, the cache included; keys that no
-            answer row of a cross-attention sees are left out.
+        query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, or ``(B, H_kv, K, D)`` of several
+            samples, the cache included; keys that no answer row of a cross-attention sees are left out.
         out: ``(1, T, H, D)``, the attention output, detached.
         scale: factor on the attention logits.
         window: number of keys that a row sees under a sliding window, or None.
@@ -50,13 +51,13 @@ class AttentionCall:
     softcap: float | None = None
 
 
-# Receives what was seen, and the whole attention output ``(1, S, H, D)`` of all S rows that ran: a leaf, or None.
+# Receives what was seen, and the whole attention output ``(B, S, H, D)`` of all S rows that ran: a leaf, or None.
 OnCall = Callable[[AttentionCall, Tensor | None], None]
 
 
 @contextmanager
 def tap_attention(
-    name: str, layer_of: Mapping[nn.Module, int], on_call: OnCall, *, n_rows: int, cross: bool, leaf: bool
+    name: str, layer_of: Mapping[nn.Module, int], on_call: OnCall, *, rows: AnswerRows, cross: bool, leaf: bool
 ) -> Iterator[None]:
     """See some modules' attention; make its output a leaf and switch grad mode on behind it if asked to.
 
@@ -67,7 +68,7 @@ def tap_attention(
         name: the attention implementation of the decoder, `config._attn_implementation`.
         layer_of: attention modules to tap, and the index of their layers. Others pass through.
         on_call: receives what was seen.
-        n_rows: T; the last T rows are the answer's.
+        rows: the answer's among all that run.
         cross: the modules attend to an encoder's states, under a mask that is the same for all answer rows.
         leaf: make the output a leaf.
     """
@@ -84,15 +85,15 @@ def tap_attention(
             if module not in layer_of or threading.get_ident() != owner:
                 return out, probabilities
             if cross:
-                key, value = _seen_keys(key, value, attention_mask, n_rows)
+                key, value = _seen_keys(key, value, attention_mask, rows)
             scale = kwargs.get("scaling")
             out = out.detach().requires_grad_(leaf)
             call = AttentionCall(
                 layer=layer_of[module],
-                query=query[0, :, -n_rows:].transpose(0, 1),
-                key=key[0],
-                value=value[0],
-                out=out.detach()[:, -n_rows:],
+                query=rows.of(query.transpose(1, 2))[0],
+                key=key.squeeze(0),  # the only sample
+                value=value.squeeze(0),
+                out=rows.of(out.detach()),
                 scale=query.shape[-1] ** -0.5 if scale is None else scale,
                 window=kwargs.get("sliding_window"),
                 softcap=kwargs.get("softcap"),
@@ -114,14 +115,14 @@ def tap_attention(
 
 @contextmanager
 def tap_projections(
-    layer_of: Mapping[nn.Module, int], projection: str, on_call: OnCall, *, n_rows: int
+    layer_of: Mapping[nn.Module, int], projection: str, on_call: OnCall, *, rows: AnswerRows
 ) -> Iterator[None]:
     """See the attention of modules that call no registered function, between their projections.
 
     Args:
         layer_of: attention modules, with `q_proj`, `k_proj`, `v_proj` and `num_heads`, and the index of their layers.
         projection: name of the output projection.
-        on_call, n_rows: as for `tap_attention`; the leaf is None.
+        on_call, rows: as for `tap_attention`, of one sample; the leaf is None.
     """
     with ExitStack() as stack:
         for module, layer in layer_of.items():
@@ -140,10 +141,10 @@ def tap_projections(
                 if not seen:  # a replay runs the output projection alone
                     return
                 width = args[0].shape[-1] // module.num_heads
-                query, key, value = (seen.pop(name).detach()[0].unflatten(-1, (-1, width)) for name in "qkv")
-                out = args[0].detach().unflatten(-1, (-1, width))[:, -n_rows:]
-                key, value = key.transpose(0, 1), value.transpose(0, 1)
-                on_call(AttentionCall(layer, query[-n_rows:], key, value, out, width**-0.5, None), None)
+                query, key, value = (seen.pop(name).detach().unflatten(-1, (-1, width)) for name in "qkv")
+                out = rows.of(args[0].detach().unflatten(-1, (-1, width)))
+                key, value = key[0].transpose(0, 1), value[0].transpose(0, 1)
+                on_call(AttentionCall(layer, rows.of(query)[0], key, value, out, width**-0.5, None), None)
 
             for name in "qkv":
                 hook = module.get_submodule(f"{name}_proj").register_forward_hook(
@@ -154,11 +155,11 @@ def tap_projections(
         yield
 
 
-def _seen_keys(key: Tensor, value: Tensor, mask: Any, n_rows: int) -> tuple[Tensor, Tensor]:
+def _seen_keys(key: Tensor, value: Tensor, mask: Any, rows: AnswerRows) -> tuple[Tensor, Tensor]:
     """Keys and values without those that the mask ``(1, 1, S, K)`` hides from every answer row."""
     if not isinstance(mask, Tensor):
         return key, value
-    of_rows = mask[0, 0, -n_rows:]
+    of_rows = rows.of(mask[:, 0])[0]
     seen = of_rows.any(dim=0) if mask.dtype == torch.bool else (of_rows == 0).any(dim=0)
     return (key, value) if bool(seen.all()) else (key[:, :, seen], value[:, :, seen])
 

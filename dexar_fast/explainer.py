@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from .images import ImageInput, load_images
 from .layers import LayerSelection
 from .loading import check_processor, load_model
 from .logit_lens import LogitLens, token_lens
+from .many import AnyRequest, explain_many
 from .methods import METHODS
 from .model_report import ModelReport, probe_image
 from .model_state import evaluating, main_device, offloaded_weights, unwrapped
@@ -92,6 +93,7 @@ class Explainer:
         self.backend = backend
         self.decoder = Decoder(model, self.family)
         self.checked_layers: set[int] = set()  # passed the self-check
+        self.checked_in_batches: dict[bool, set[int]] = {False: set(), True: set()}  # without and with padding
         self._stream: weakref.ref[AnswerStream] | None = None  # the last one, which may still run
 
     @classmethod
@@ -353,6 +355,42 @@ class Explainer:
             ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
             settings = {"prompt": prompt, "generated": False}
             return self._explain(inputs, ids, options, None, pictures, grounding, settings, report, ran)
+
+    @overload
+    def explain_many(
+        self, requests: Iterable[AnyRequest], *, return_exceptions: Literal[False] = False, **options: Any
+    ) -> Iterator[Explanation]: ...
+    @overload
+    def explain_many(
+        self, requests: Iterable[AnyRequest], *, return_exceptions: bool, **options: Any
+    ) -> Iterator[Explanation | Exception]: ...
+    def explain_many(
+        self, requests: Iterable[AnyRequest], *, batch_size: int = 8, return_exceptions: bool = False, **options: Any
+    ) -> Iterator[Any]:
+        """The explanations of many requests, in their order, as `explain` gives them one by one up to rounding.
+
+        The answers of a batch run together; each prompt runs alone, and once for all requests of the batch that share
+        it and its images, or follow them in the next batch. The model writes answers one by one. Explained one by one
+        are methods to compare with, targets other than tokens, and families with cross-attention, an encoder, or layers
+        that keep a state; `settings["batch"]` of a result says how many ran together.
+
+        Args:
+            requests: `ExplainRequest`, or a tuple ``(image, prompt)`` or ``(image, prompt, answer)``; or
+                `ExplainIdsRequest`, for answers made elsewhere. Any iterable; a batch is read when it is due.
+            batch_size: number of requests in a batch. Fewer run together where answers are long, as `row_chunk` limits
+                all rows of a run, and where memory ends, with a warning.
+            return_exceptions: give a request's error in place of its explanation and go on; else it is raised there.
+                Its message (of errors not of this package, a note) holds the number of the request, from 0.
+            options: as for `explain`, except for a mask as text set; `progress` begins anew with every batch.
+
+        Returns:
+            An iterator. Between two results the model is as it was, so you may stop whenever you like.
+
+        Raises:
+            InputError: an option is not usable, at once.
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`, while iterating.
+        """
+        return explain_many(self, requests, batch_size=batch_size, return_exceptions=return_exceptions, **options)
 
     def stream(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import torch
@@ -15,6 +15,7 @@ from .errors import NotFiniteError
 from .logit_lens import LogitLens
 from .methods import METHODS
 from .models import Decoder
+from .ops import KeySets
 from .progress import ProgressCallback, Steps
 from .request import Request
 from .row_chunk import row_chunks, rows_at_once
@@ -83,7 +84,7 @@ def accumulate_layers(
                 message = f"out of memory with {chunk.stop - chunk.start} answer tokens at once: going on with fewer. "
                 warnings.warn(f"{message}Pass a smaller row_chunk to begin there.", stacklevel=2)
             warned, todo = True, row_chunks(slice(chunk.start, rows.stop), fewer, spans)
-    _require_finite(accumulator, layers, request.answer_ids, targets)
+    require_finite(accumulator, layers, request.answer_ids, targets)
     checked.update(layers)  # only now: a NaN passes every comparison
     return accumulator
 
@@ -107,19 +108,8 @@ def _add_rows(
     """
     own = targets.within(rows) if targets else rows
     layers = layers if own.stop > own.start else ()  # rows between targets only have to be in the cache
-    keys_of = cache(partial(request.keys, rows))  # the layers of one kind share them
-    target_keys_of = cache(lambda *kind: targets.keys(rows, keys_of(*kind)) if targets else keys_of(*kind))
-
-    def visit(gradient: LayerGradient) -> None:
-        call = gradient.attention
-        kind = call.key.shape[1], call.window
-        if call.layer in unchecked:
-            check_layer(decoder, gradient, keys_of(*kind).to(gradient.d_out.device), lens.at(rows))
-            unchecked.discard(call.layer)
-        combined = targets.combine(gradient) if targets else gradient
-        accumulator.add(combined.to(request.answer_ids.device), target_keys_of(*kind))
-        steps.next()
-
+    device = request.answer_ids.device
+    visit = visitor(decoder, partial(request.keys, rows), lens.at(rows), accumulator, unchecked, steps, device, targets)
     accumulator.begin(own)
     checking = bool(unchecked)
     try:
@@ -133,9 +123,55 @@ def _add_rows(
     return True
 
 
-def _require_finite(
-    accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor, targets: TargetRows | None
+def visitor(
+    decoder: Decoder,
+    keys: Callable[[int, int | None], KeySets],
+    lens: LogitLens,
+    accumulator: Accumulator,
+    unchecked: set[int],
+    steps: Steps,
+    device: torch.device,
+    targets: TargetRows | None = None,
+) -> Callable[[LayerGradient], None]:
+    """What is done with every layer: check it if that is due, and add it up.
+
+    Args:
+        decoder, lens: the model, and the lens of the rows.
+        keys: ``(number of keys, window)`` to the sets of keys of the rows.
+        accumulator: of the rows, or of the targets.
+        unchecked: layers to check; they leave it.
+        steps: counts the layers.
+        device: where they are added up.
+        targets: what is explained of the rows, None for each of them.
+    """
+    keys_of = cache(keys)  # the layers of one kind share them
+    target_keys: dict[tuple[int, int | None], KeySets] = {}
+
+    def visit(gradient: LayerGradient) -> None:
+        kind = gradient.attention.key.shape[-2], gradient.attention.window
+        of_rows = keys_of(*kind)
+        if gradient.attention.layer in unchecked:
+            check_layer(decoder, gradient, of_rows.to(gradient.d_out.device), lens)
+            unchecked.discard(gradient.attention.layer)
+        if targets is not None:
+            if kind not in target_keys:
+                target_keys[kind] = targets.keys(gradient.rows, of_rows)
+            gradient, of_rows = targets.combine(gradient), target_keys[kind]
+        accumulator.add(gradient.to(device), of_rows)
+        steps.next()
+
+    return visit
+
+
+def require_finite(
+    accumulator: Accumulator, layers: Sequence[int], answer_ids: Tensor, targets: TargetRows | None = None
 ) -> None:
+    """Refuse what was added up if anything of it is NaN or infinite.
+
+    Raises:
+        NotFiniteError: names the layer and the token, or target.
+    """
+
     def named(index: int) -> str:
         token = accumulator.rows.start + index
         if targets is None:

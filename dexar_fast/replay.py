@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .answer_rows import AnswerRows
 from .models import Decoder
 
 
@@ -31,13 +32,13 @@ class LayerInputs:
     constants: Mapping[str, Any]
     n_outputs: int
 
-    def at(self, rows: slice) -> LayerInputs:
+    def at(self, rows: AnswerRows) -> LayerInputs:
         """The same for some of the rows."""
         return replace(
             self,
-            residual=self.residual[:, rows],
+            residual=rows.of(self.residual),
             carried={name: _at(value, self.axes[name], rows) for name, value in self.carried.items()},
-            constants={path: _at(value, 1, rows) for path, value in self.constants.items()},
+            constants={path: _output_at(value, rows) for path, value in self.constants.items()},
         )
 
 
@@ -109,15 +110,17 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
             module.forward = of_instance
 
 
-def _at(value: Any, axis: int | None, rows: slice) -> Any:
+def _output_at(value: Any, rows: AnswerRows) -> Any:
+    """The rows of what an attention module returned: its output, or a tuple of that and what a layer does not need."""
+    if isinstance(value, tuple):
+        return (rows.of(value[0]), *[None] * (len(value) - 1))
+    return rows.of(value)
+
+
+def _at(value: Any, axis: int | None, rows: AnswerRows) -> Any:
     """The rows of a tensor, or of every tensor in a tuple; anything else, and what has no such axis, as it is."""
     if axis is None or value is None:
         return value
     if isinstance(value, tuple):
         return tuple(_at(each, axis, rows) for each in value)
-    return value.narrow(axis, *_start_and_length(rows, value.shape[axis])) if isinstance(value, Tensor) else value
-
-
-def _start_and_length(rows: slice, n: int) -> tuple[int, int]:
-    start, stop, _ = rows.indices(n)
-    return start, stop - start
+    return rows.of(value, axis) if isinstance(value, Tensor) else value

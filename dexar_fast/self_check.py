@@ -7,6 +7,7 @@
 3. No module of the layer takes in a gradient's path and lets it end, as a quantised one without backward does.
 4. In float32 and float64, the gradient predicts how the score moves: half precision is too coarse to tell.
 5. The last layer's output behind the norm that the family names is what the text model gives to the head.
+6. The rows of one request in a batch give the states that they give alone: the text model takes padding as it should.
 
 A wrong assumption gives errors of order one; rounding gives less than half of the digits.
 """
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .answer_pass import LastStates, LayerGradient
+from .answer_rows import AnswerRows
 from .attention_tap import AttentionCall
 from .errors import SelfCheckError, UnsupportedModelError
 from .logit_lens import LogitLens
@@ -50,7 +52,7 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
     _compare(decoder, f"attention output of layer {call.layer}", _attend(call, keys), call.out[0, -1])
 
     leaf = call.out[:, last].detach().requires_grad_()  # [1, 1, H, D]
-    inputs = gradient.inputs.at(last)
+    inputs = gradient.inputs.at(AnswerRows((1,)))
     with torch.enable_grad(), _no_dead_ends(decoder, call.layer):
         replayed = replay(decoder, call.layer, inputs, leaf)
     _compare(decoder, f"layer output of layer {call.layer}", replayed.detach(), gradient.residual_out[:, last])
@@ -86,14 +88,24 @@ def check_final_norm(decoder: Decoder, states: LastStates) -> None:
     _compare(decoder, f"final norm {decoder.family.final_norm!r}", ours, states.normed[:, -1:].to(ours.device))
 
 
+def check_batch(decoder: Decoder, alone: Tensor, in_batch: Tensor) -> None:
+    """Check the normed states ``(1, T, d)`` of one sample's rows in a batch, padded as its mask says, against alone.
+
+    Raises:
+        SelfCheckError: the text model does not take padding, or counts positions in its own way.
+    """
+    _compare(decoder, "answer pass of several requests together", in_batch, alone)
+
+
 def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
     """Attention's output for the last row, ``(H, D)``, from query, key, value and the visible keys."""
     last = slice(-1, None)
-    every_key = KeySets(torch.arange(call.key.shape[1], device=call.key.device), keys.text, keys.visible[last])
-    probabilities = attention_columns(call.query[last], call.key, every_key, scale=call.scale, softcap=call.softcap)[
-        0
-    ]  # [H, K]
-    value = call.value.repeat_interleave(call.query.shape[1] // call.value.shape[0], dim=0)  # [H, K, D]
+    key, value = (x if x.ndim == 3 else x[-1] for x in (call.key, call.value))  # [H_kv, K, D] of the last sample
+    text = torch.atleast_2d(keys.text)[-1]
+    every_key = KeySets(torch.arange(key.shape[1], device=key.device), text, keys.visible[last])
+    probabilities = attention_columns(call.query[last], key, every_key, scale=call.scale, softcap=call.softcap)
+    probabilities = probabilities[0]  # [H, K]
+    value = value.repeat_interleave(call.query.shape[1] // value.shape[0], dim=0)  # [H, K, D]
     return torch.einsum("hk,hkd->hd", probabilities, value.to(probabilities.dtype))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import batches
 from benchmarks.files import put_between_markers
 from benchmarks.ops import measure as measure_module
 from benchmarks.ops import run as run_module
@@ -300,7 +301,9 @@ def test_a_part_is_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {"seconds", "error", "extra_mib"} <= set(row["contenders"]["reference"])
     assert document["limits"]["float32"]["bytes_per_s"] > 0
     assert "attention_lse" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="expected one of ops, end-to-end, report, tables; got 'opps'"):
+    with pytest.raises(
+        SystemExit, match="expected one of ops, end-to-end, batches, estimate, report, tables; got 'opps'"
+    ):
         main(["opps"])
 
 
@@ -341,3 +344,28 @@ def test_the_table_of_the_report_has_a_line_for_every_action() -> None:
     text = report_table(document)
     assert "2.0 MB" in text
     assert text.count("| 1.0 ms | 16.7 ms | 17.0 ms | 20.0 ms | 0 in 300 frames |") == len(ACTIONS)
+
+
+def test_batches_are_measured_against_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before <!-- batches --><!-- /batches --> behind")
+    out = tmp_path / "results"
+    main(
+        f"batches --shape tiny --requests 2 --lengths 2 --repetitions 1 --page {page} --out {out}".split(),
+    )
+    (path,) = out.iterdir()
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["case"] for row in rows] == ["different prompts", "answers of one prompt"]
+    for row in rows:
+        assert 0 <= row["largest_difference"] < 1e-3
+        ratio = row["one_by_one_s"]["median"] / row["batch_s"]["median"]
+        assert row["one_by_one_over_batch"] == pytest.approx(ratio)
+        assert f"| 2 {row['case']} | 2 |" in page.read_text()
+    assert page.read_text().startswith("before <!-- batches -->")
+
+
+def test_batches_that_differ_have_no_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(batches, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(RuntimeError, match="different prompts: results differ from one by one by nan; no speed"):
+        main(f"batches --shape tiny --requests 2 --lengths 2 --repetitions 1 --out {tmp_path}".split())
+    assert list(tmp_path.iterdir()) == []

@@ -29,16 +29,19 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
 
 
 def continue_arguments(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: Tensor) -> dict[str, Any]:
-    """Positions; and, where the prompt ends in an image, the features that are added to its last token."""
+    """Positions; and the features that are added to the prompt's last token, where that is an image's."""
     positions = next_positions(decoder, arguments, answer_ids)
     is_image = arguments["vision_mask"]  # (1, P, 1)
-    if is_image is None or not bool(is_image[0, -1]):
+    if is_image is None:
         return positions
     further = torch.zeros_like(is_image[:, :1]).expand(-1, len(answer_ids) - 1, -1)
+    n = int(is_image[0, -1, 0])
     return {
         **positions,
         "vision_mask": torch.cat((is_image[:, -1:], further), dim=1),
-        "deepstack_features": {layer: added[-1:] for layer, added in arguments["deepstack_features"].items()},
+        "deepstack_features": {
+            layer: added[len(added) - n :] for layer, added in arguments["deepstack_features"].items()
+        },
     }
 
 
