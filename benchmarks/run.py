@@ -1,7 +1,7 @@
 """Run the benchmarks: ``python -m benchmarks.run [end-to-end | ops | tables] [options]``.
 
-Without a part: the ops, then end to end, both as they are by default, on the CPU. ``tables`` puts the results of the
-ops into ``docs/benchmarks.md``; ``<part> --help`` shows a part's options.
+Without a part: the ops, then end to end, both as they are by default, on the CPU. ``tables``, which comes last, puts
+results into ``docs/benchmarks.md`` and ``README.md``; ``<part> --help`` shows a part's options.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import end_to_end
+from .end_to_end import run as end_to_end_run
+from .end_to_end.tables import README, write_pages
 from .ops import run as ops_run
 from .ops.tables import PAGE, write_page
 
@@ -18,10 +19,11 @@ def tables(arguments: Sequence[str]) -> None:
     if arguments:
         sys.exit(f"tables: expected no options; got {' '.join(arguments)}")
     write_page()
-    print(f"Written: {PAGE}")
+    write_pages()
+    print(f"Written: {PAGE}, {README}")
 
 
-PARTS: dict[str, Callable[[Sequence[str]], None]] = {"ops": ops_run.main, "end-to-end": end_to_end.main}
+PARTS: dict[str, Callable[[Sequence[str]], None]] = {"ops": ops_run.main, "end-to-end": end_to_end_run.main}
 
 
 def main(arguments: Sequence[str]) -> None:
