@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from .aggregate import Accumulator, joined
-from .answer_pass import Prefill, new_cache, prompt_call, sharing
+from .answer_pass import Prefill, new_cache, prompt_call
 from .errors import InputError
 from .explanation import Explanation, Floats, Maps
 from .generation import end_ids, write
@@ -25,6 +25,7 @@ from .methods import METHODS
 from .model_state import evaluating, main_device
 from .options import Options
 from .request import Request
+from .written_cache import written
 
 if TYPE_CHECKING:
     from .explainer import Explainer
@@ -167,7 +168,7 @@ class ExplainingStreamer(BaseStreamer):
                 ids,
                 self.options,
                 image_sizes=None if self.images is None else [image.size for image in self.images],
-                ran=Prefill(self.inputs, sharing(self.cache), self._seen["inputs_embeds"], self._seen),
+                ran=Prefill(self.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen),
                 rows=rows,
             )
             self._parts.append(sums)
