@@ -19,18 +19,21 @@ from dexar_fast.progress import silent
 from dexar_fast.teacher_forcing import with_answer
 
 from .. import models, naive
+from ..timing import on_gpu
 from .cases import SHAPES
 
 
-def attention_name(attention: str) -> str | None:
-    """What transformers calls an attention of `Case`; None if no kernel for it is installed.
+def attention_name(attention: str, device: str) -> str | None:
+    """What transformers calls an attention of `Case`; None if it finds no kernel of it for the device.
 
-    For FlashAttention 3 it wants the module `flash_attn_interface` of a distribution named `flash-attn-3`. The wheel
-    `fa3-fwd` of PyPI (forward alone, no float16, no sliding window) holds the same functions as `fa3_fwd_interface`,
-    which transformers does not look for.
+    FlashAttention 3 is the module `flash_attn_interface` of a distribution named `flash-attn-3` to it. The wheel
+    `fa3-fwd` of PyPI (0.0.3: forward alone, no float16, no sliding window) holds the same functions in a module
+    `fa3_fwd_interface`, which transformers does not take.
     """
     if attention != "flash":
         return attention
+    if not on_gpu(device):
+        return None
     if is_flash_attn_3_available():
         return "flash_attention_3"
     return "flash_attention_2" if is_flash_attn_2_available() else None

@@ -1,9 +1,9 @@
 """What explaining takes at least: operations counted, at the rate of a large matrix product on the same device.
 
 ``2 P_layers`` for each position that runs forward (P + T - 1 of them, or the T rows alone where generation left its
-cache), ``2 P_tail`` for the backward of each row's tail in every layer, and over the keys that a row sees ``4 H D`` for
-attention and ``2 H D`` for dO V^T. Left out, so that the floor is rather too low: the vision tower, norms and all memory
-traffic.
+cache), ``2 P_tail`` for the backward of each row's tail in every layer, and over the keys that a position sees
+``4 H D`` for attention and, of answer rows, ``2 H D`` for dO V^T. Left out, so that the floor is rather too low: the
+vision tower, norms and all memory traffic.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measure explaining whole answers: ``python -m benchmarks.run end-to-end [--device cuda] [--set gpu] [--only T512]``.
 
 Prints a table and writes ``benchmarks/results/end-to-end-<device>.json``, anew after every case, so that a run that is
-cut short leaves what it has. A case that fails (out of memory, say) is recorded, and the others go on. Exits with 1 if
-a result was wrong or anything but memory failed.
+cut short leaves what it has; then the tables of README.md and docs/benchmarks.md. A case that fails (out of memory,
+say) is recorded, and the others go on. Exits with 1 if a result was wrong or anything but memory failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..timing import described, environment, on_gpu, slug
 from .calls import Calls, attention_name
 from .cases import SETS, Case
 from .measure import measure
-from .tables import slopes, table
+from .tables import PAGE, README, slopes, table, write_pages
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         rows.append(row)
         if time.monotonic() - start > 60 * options.minutes:
             row["left_out"] = f"not begun within {options.minutes:g} minutes"
-        elif attention_name(case.attention) is None:
-            row["left_out"] = "transformers finds no FlashAttention kernel"
+        elif attention_name(case.attention, device) is None:
+            row["left_out"] = "transformers finds no FlashAttention kernel here"
         else:
             try:
                 calls = models.of(case)
@@ -72,6 +72,9 @@ def main(arguments: Sequence[str]) -> None:
         print(*table([row]).splitlines()[2:], sep="\n", flush=True)
 
     print(f"\n{table(rows)}\n\n{slopes(rows)}\n\n{described(where)}\n\nWritten: {path}")
+    if options.out == RESULTS:
+        write_pages()
+        print(f"Written: {README}, {PAGE}")
     broken = [f"{case.id}: {row['failure']}" for case, row in zip(cases, rows) if not row.get("out_of_memory", True)]
     if broken:
         sys.exit("Wrong or missing results, which have no speed:\n" + "\n".join(broken))
@@ -91,7 +94,7 @@ class _Models:
             self._calls = None
             if on_gpu(self.device):
                 torch.cuda.empty_cache()
-            attention = attention_name(case.attention)
+            attention = attention_name(case.attention, self.device)
             assert attention is not None
             self._key, self._calls = key, Calls.prepare(case.shape, case.image_tokens, self.device, attention)
         return self._calls
