@@ -1,4 +1,4 @@
-"""Explaining over the cache that generation left: nothing of it is computed or written anew, and the results are the same."""
+"""Explaining over the cache that generation left: nothing of it is written anew, and the results are the same."""
 
 from __future__ import annotations
 

@@ -67,15 +67,15 @@ def _measure_generation(row: dict[str, Any], case: Case, calls: Calls, turns: Ca
     """Generation, the explanation over the cache that it leaves, and streams."""
     T = case.answer_tokens
     if case.generation == "whole":
-        written: list[tuple[Tensor, Prefill]] = []
+        last: dict[str, tuple[Tensor, Prefill]] = {}
         streams = [partial(calls.stream, T, block) for block in case.blocks]
         # The model is warm, and a long answer is not written once more for nothing.
-        generate, *of_streams = turns([lambda: written.append(calls.generate(T)), *streams], warm_up=False)
+        generate, *of_streams = turns([lambda: last.update(answer=calls.generate(T)), *streams], warm_up=False)
         row["generate_s"] = asdict(generate)
         row["stream_over_generation"] = {
             str(block): seconds.median / generate.median for block, seconds in zip(case.blocks, of_streams, strict=True)
         }
-        seconds, (ids, ran) = generate.median, written[-1]
+        seconds, (ids, ran) = generate.median, last["answer"]
     else:
         seconds, (ids, ran) = _estimated_generation(calls, T, turns), calls.prefilled(T)
         row["generate_estimated_s"] = seconds

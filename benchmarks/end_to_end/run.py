@@ -62,11 +62,11 @@ def main(arguments: Sequence[str]) -> None:
             row["left_out"] = "transformers finds no FlashAttention kernel here"
         else:
             try:
-                calls = models.of(case)
-                limits = _limits(document, calls, tiny=chosen == "tiny")
-                measure(row, case, calls, limits, repetitions=options.repetitions, budget=options.budget)
+                limits = _limits(document, models.of(case), tiny=chosen == "tiny")
+                measure(row, case, models.of(case), limits, repetitions=options.repetitions, budget=options.budget)
             except Exception as error:
-                row["failure"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                message, _, _ = str(error).strip().partition("\n")
+                row["failure"] = f"{type(error).__name__}: {message}"
                 row["out_of_memory"] = isinstance(error, torch.OutOfMemoryError)
         write_results(path, document)
         print(*table([row]).splitlines()[2:], sep="\n", flush=True)
@@ -90,10 +90,11 @@ class _Models:
 
     def of(self, case: Case) -> Calls:
         key = case.shape, case.image_tokens, case.attention
-        if self._calls is None or key != self._key:
-            self._calls = None
-            if on_gpu(self.device):
-                torch.cuda.empty_cache()
+        if key != self._key:
+            self._key = self._calls = None
+        if on_gpu(self.device):
+            torch.cuda.empty_cache()  # also of what a case that failed has left
+        if self._calls is None:
             attention = attention_name(case.attention, self.device)
             assert attention is not None
             self._key, self._calls = key, Calls.prepare(case.shape, case.image_tokens, self.device, attention)

@@ -48,7 +48,8 @@ def _table(headings: Sequence[str], alignment: Sequence[str], rows: Sequence[dic
         cells = _cells(row)
         reason = row.get("left_out") or row.get("failure")
         if reason:
-            cells[headings[headings.index("answer tokens") + 1]] = reason
+            first = headings[headings.index("answer tokens") + 1]
+            cells[first] = "; ".join(filter(None, (cells.get(first), reason)))
         lines.append(_line([cells.get(heading, "") for heading in headings]))
     return "\n".join([_line(headings), _line(alignment), *lines])
 
