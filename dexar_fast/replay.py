@@ -98,13 +98,14 @@ def replay(decoder: Decoder, layer: int, inputs: LayerInputs, attention_output: 
 
 def _parameters(layer: nn.Module) -> Mapping[str, inspect.Parameter]:
     """Of a layer's forward; a forward of the instance's own, which loaders leave there, is looked at anew each time."""
-    return inspect.signature(layer.forward).parameters if "forward" in vars(layer) else _of_class(type(layer))
+    if "forward" in vars(layer):
+        return inspect.signature(layer.forward).parameters
+    return _of_method(type(layer).forward)
 
 
 @cache
-def _of_class(layer_class: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
-    parameters = inspect.signature(layer_class.forward).parameters
-    return dict(list(parameters.items())[1:])  # without self
+def _of_method(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return dict(list(inspect.signature(forward).parameters.items())[1:])  # without self
 
 
 @contextmanager

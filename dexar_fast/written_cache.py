@@ -18,7 +18,7 @@ class WrittenLayer(DynamicLayer):
     """
 
     def __init__(self, layer: DynamicLayer) -> None:
-        vars(self).update(vars(layer))
+        self.__dict__.update(layer.__dict__)
         self.position = layer.get_seq_length()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

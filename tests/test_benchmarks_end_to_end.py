@@ -72,8 +72,13 @@ def test_estimated_generation_takes_the_mean_step(calls: Calls) -> None:
 
 
 def test_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = []
-    monkeypatch.setattr(measure_module, "in_fresh_process", lambda case, way: asked.append((case, way)) or 10.0)
+    asked: list[str] = []
+
+    def peak(case: Case, way: str) -> float:
+        asked.append(way)
+        return 10.0
+
+    monkeypatch.setattr(measure_module, "in_fresh_process", peak)
     main(f"end-to-end --set tiny --repetitions 1 --out {tmp_path}".split())
     (path,) = tmp_path.iterdir()
     document = json.loads(path.read_text())

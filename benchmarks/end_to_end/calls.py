@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -111,10 +110,10 @@ class Calls:
     def naive_last_token(self, length: int) -> None:
         """The naive method's largest step: its last token, with prompt and answer before it."""
         answer = models.answer(self.model, length)
-        naive.token_signals(self._naive_model, self.inputs, answer[:-1], int(answer[-1]), list(self._layers))
+        naive.token_signals(self._naive_model, self.inputs, answer[:-1], int(answer[-1]), self._layers)
 
     @property
-    def _layers(self) -> Sequence[int]:
+    def _layers(self) -> list[int]:
         return list(range(len(self.explainer.decoder.layers)))
 
     @cached_property

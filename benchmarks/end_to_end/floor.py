@@ -9,6 +9,7 @@ vision tower, norms and all memory traffic.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -32,8 +33,8 @@ def operations(decoder: Decoder, n_prompt: int, n_answer: int, *, cached: bool) 
     positions = range(first_row if cached else 0, first_row + n_answer)
     seen = sum(position + 1 for position in positions)
     seen_by_rows = sum(position + 1 for position in range(first_row, first_row + n_answer))
-    config = decoder.text_model.config
-    width = config.num_attention_heads * (
+    config: Any = decoder.text_model.config
+    width: int = config.num_attention_heads * (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )  # H * D
     forward = 2 * in_layers * len(positions) + 4 * n_layers * width * seen
