@@ -26,7 +26,8 @@ import torch
 from dexar_fast import Explainer, ExplainIdsRequest, Explanation
 
 from . import models
-from .end_to_end import GATES, SHAPES
+from .end_to_end.cases import SHAPES
+from .end_to_end.measure import GATES
 from .files import RESULTS, put_between_markers, write_results
 from .timing import described, environment, side_by_side, slug
 
@@ -111,7 +112,7 @@ def main(given: Sequence[str]) -> None:
     options = parser.parse_args(given)
 
     where = environment(options.device)
-    explainer = Explainer(models.llava(**SHAPES[options.shape], device=options.device))
+    explainer = Explainer(SHAPES[options.shape](device=options.device))
     path = options.out / f"batches-{options.shape}-{slug(where)}.json"
     rows: list[dict[str, Any]] = []
     for length in options.lengths:

@@ -11,13 +11,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .end_to_end import Calls, arguments, prepare
+from .end_to_end.calls import Calls
+from .end_to_end.cases import SHAPES, Case
+from .end_to_end.memory import in_fresh_process, peak
 from .files import RESULTS, ROOT, put_between_markers, write_results
-from .memory import peak_in_fresh_process
 from .models import IMAGE_TOKEN_ID
-from .timing import described, environment, slug, timed
+from .timing import described, environment, on_gpu, slug, timed
 
 LENGTHS = [8, 32, 128, 512, 2048]
+IMAGE_TOKENS = 576
 
 
 def measure(calls: Calls, shape: str, length: int, device: str, repetitions: int) -> dict[str, Any]:
@@ -31,7 +33,11 @@ def measure(calls: Calls, shape: str, length: int, device: str, repetitions: int
         taken.append(call)
         estimates.append(estimate)
         seconds.append(timed(lambda: calls.explain(length), device)[0])
-    peaks = {what: peak_in_fresh_process(what, length, device, shape) for what in ("explain", "plain")}
+    case = Case(shape, N, length)
+    peaks = {
+        what: peak(calls, what, length) if on_gpu(device) else in_fresh_process(case, what)
+        for what in ("explain", "plain")
+    }
     return {
         "answer_tokens": length,
         "estimated_s": median(each.seconds for each in estimates),
@@ -61,16 +67,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(given: Sequence[str]) -> None:
-    parser = arguments()
-    parser.prog, parser.description = "benchmarks.run estimate", __doc__
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.run estimate", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="mid")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args(given)
     where = environment(options.device)
-    calls = prepare(options.shape, options.device)
+    calls = Calls.prepare(options.shape, IMAGE_TOKENS, options.device)
     rows: list[dict[str, Any]] = []
     for length in options.lengths:
         rows.append(measure(calls, options.shape, length, options.device, options.repetitions))

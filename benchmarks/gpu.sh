@@ -5,16 +5,15 @@
 #   make gpu                                     all but the tuner
 #   SECTIONS="tests ops" make gpu                some of it: tests, ops, end-to-end, sanitizer, tune
 #   SECTIONS=ops OPS="--only Qwen" make gpu      further options of a section: TESTS, OPS, END_TO_END, TUNE
-#   DEVICE=cpu SHAPE=tiny LENGTHS="2 3" make gpu    a rehearsal anywhere
+#   SECTIONS=end-to-end END_TO_END="--only Qwen" make gpu    some of the answers
+#   DEVICE=cpu SHAPE=tiny make gpu               a rehearsal anywhere
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 OUT=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd)
 DEVICE=${DEVICE:-cuda}
-SHAPE=${SHAPE:-llava-7b}
-LENGTHS=${LENGTHS:-32 128 512}
 SECTIONS=${SECTIONS:-tests ops end-to-end sanitizer}
-OPS_SET=gpu
-[ "$SHAPE" != tiny ] || OPS_SET=tiny
+SET=gpu
+[ "${SHAPE:-}" != tiny ] || SET=tiny
 
 # The package is used as it is installed: only tests and benchmarks come from the checkout.
 work=$(mktemp -d)
@@ -37,7 +36,7 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
     echo "== $name: $((SECONDS - start)) s"
 }
 
-# shellcheck disable=SC2086 # the options of a section and LENGTHS are lists
+# shellcheck disable=SC2086 # the options of a section are a list
 {
     run_tests() {
         local files=() name
@@ -47,11 +46,11 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
         "$PYTHON" -m pytest -q "${files[@]}" --junitxml="$OUT/tests.xml" ${TESTS:-}
     }
     run_ops() {
-        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$OPS_SET" --budget 3 --out "$OUT" ${OPS:-}
+        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$SET" --budget 3 --out "$OUT" ${OPS:-}
     }
-    run_end_to_end() { # the naive method, which the results are compared with, is run at the shortest length
-        "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --shape "$SHAPE" --lengths $LENGTHS \
-            --naive-lengths ${LENGTHS%% *} --out "$OUT" ${END_TO_END:-}
+    run_end_to_end() { # what is begun within nine minutes; --only takes up the rest
+        "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --set "$SET" --repetitions 3 --budget 4 --minutes 9 \
+            --out "$OUT" ${END_TO_END:-}
     }
     run_sanitizer() {
         if [ "$DEVICE" = cpu ] || ! command -v compute-sanitizer >/dev/null; then

@@ -1,13 +1,9 @@
-"""Peak memory of one call above what was there before it, in a process of its own.
-
-``python -m benchmarks.memory plain|explain|naive LENGTH [--device cuda] [--shape tiny]`` prints MiB.
-"""
+"""Peak memory of one call above what was there before it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +13,6 @@ from .timing import on_gpu
 
 # Every tensor of size goes back to the system when it is freed, so that what is resident is what is in use.
 LITTLE_HOARDING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-
-
-def peak_in_fresh_process(what: str, length: int, device: str, shape: str) -> float:
-    """MiB at most in use during the call, less what was in use before it."""
-    command = [sys.executable, "-m", "benchmarks.memory", what, str(length), "--device", device, "--shape", shape]
-    return float(output_of(command).split()[-1])
 
 
 def output_of(command: list[str]) -> str:
@@ -60,19 +50,3 @@ def peak_of(call: Callable[[], object], warm_up: Callable[[], object], device: s
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     call()
     return _status("VmHWM") - resident
-
-
-def main() -> None:
-    from .end_to_end import arguments, prepare
-
-    options = arguments(extra=("what", "length")).parse_args()
-    length = int(options.length)
-    calls = prepare(options.shape, options.device)
-    call = getattr(calls, options.what)
-    # A short answer pays for threads and lazily loaded code; a GPU's kernels are loaded for the size that is run.
-    peak = peak_of(lambda: call(length), lambda: call(length if on_gpu(options.device) else 2), options.device)
-    print(peak)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,9 @@
 """Run the benchmarks: ``python -m benchmarks.run [part] [options]``.
 
 Parts: ``ops``, ``end-to-end``, ``batches``; ``report``, the HTML report in a browser; ``estimate``, a comparison of
-`Explainer.estimate` with what is measured; ``tables`` puts the results of the ops into ``docs/benchmarks.md``. Without
-a part: ops, end to end and batches, all as they are by default, on the CPU. ``<part> --help`` shows a part's options.
+`Explainer.estimate` with what is measured; ``tables`` puts the results of ops and end-to-end into ``docs/benchmarks.md``
+and ``README.md``. Without a part: ops, end to end and batches, all as they are by default, on the CPU, then the tables.
+``<part> --help`` shows a part's options.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import batches, end_to_end, estimate, report
+from . import batches, estimate, report
+from .end_to_end import run as end_to_end_run
+from .end_to_end.tables import README, write_pages
 from .ops import run as ops_run
 from .ops.tables import PAGE, write_page
 
@@ -19,12 +22,13 @@ def tables(arguments: Sequence[str]) -> None:
     if arguments:
         sys.exit(f"tables: expected no options; got {' '.join(arguments)}")
     write_page()
-    print(f"Written: {PAGE}")
+    write_pages()
+    print(f"Written: {PAGE}, {README}")
 
 
 PARTS: dict[str, Callable[[Sequence[str]], None]] = {
     "ops": ops_run.main,
-    "end-to-end": end_to_end.main,
+    "end-to-end": end_to_end_run.main,
     "batches": batches.main,
 }
 

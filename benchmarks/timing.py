@@ -71,19 +71,21 @@ def side_by_side(
     *,
     clock: Clock = timed,
     budget: float = math.inf,
+    warm_up: bool = True,
 ) -> list[Quantiles]:
     """Time several calls in turn, over and over, so that whatever else the machine does falls on all of them alike.
 
     Args:
-        calls: what is timed; each is called once before.
+        calls: what is timed.
         repetitions: of each call.
         device: that the calls run on.
         clock: `timed` or `device_seconds`.
         budget: seconds after which a slow call is not repeated any more, measured at least once.
+        warm_up: call each once before, because the first call pays for caches and compilation.
     """
     seconds: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()  # the first call pays for caches and compilation
+    for call in calls if warm_up else ():
+        call()
     for _ in range(repetitions):
         for call, taken in zip(calls, seconds, strict=True):
             if not taken or sum(taken) + taken[-1] <= budget:

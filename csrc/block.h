@@ -5,17 +5,19 @@
 
 namespace dexar {
 
-constexpr int32_t ABI_VERSION = 1;
+constexpr int32_t ABI_VERSION = 2;
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
 
 // What is read off a key: see dexar_fast/ops/signals.py.
 enum Signal : int32_t { GRADIENT = 0, SCORE_GRADIENT = 1, CONTRIBUTION = 2, ATTENTION = 3 };
 
-// One head and a block of T rows over K keys that follow each other. Products are key-major, (K, T) with T contiguous: a
+// H heads and a block of T rows over K keys that follow each other. Products are key-major, (K, T) with T contiguous: a
 // key is of one kind for all rows, maxima over keys need no shuffles, and any set of image keys is as fast as a span.
-// Null pointers mean "not wanted" or, of inputs, "not needed".
+// Shapes are those of one head: products, D and columns of the heads follow each other, what has a stride of head_stride
+// is (T, heads) in memory, maps are the sums over all heads. Null pointers mean "not wanted" or, of inputs, "not needed".
 struct Block {
+    int64_t n_heads;          // H
     int64_t n_rows;           // T
     int64_t n_keys;           // K
     int64_t first_key;        // position of the block's first key
@@ -33,9 +35,24 @@ struct Block {
     float* unfiltered;        // (N, T): += relu(signal)
     float* columns;           // (N, T): P of the image keys
     int64_t head_stride;
+    int64_t n_image_keys;     // N
     int32_t lse_is_known;
     int32_t score_signal;     // Signal
     int32_t map_signal;
+
+    // The same for one of the heads.
+    Block of_head(int64_t head) const {
+        Block one = *this;
+        const int64_t product = head * n_keys * n_rows;
+        if (gradient) one.gradient += product;
+        if (logits) one.logits += product;
+        if (d_dot_out) one.d_dot_out += head * n_rows;
+        if (lse) one.lse += head;
+        if (image) one.image += head, one.text += head, one.image_min += head;
+        if (weights) one.weights += head;
+        if (columns) one.columns += head * n_image_keys * n_rows;
+        return one;
+    }
 };
 
 }  // namespace dexar

@@ -76,10 +76,14 @@ void dexar_run_block(const dexar::Block* block, int32_t index, int32_t n_threads
     const int64_t n_wide = block->n_rows / dexar::WIDE, n_narrow = block->n_rows % dexar::WIDE;
 #pragma omp parallel for schedule(static) num_threads(n_threads)
     for (int64_t i = 0; i < n_wide + n_narrow; ++i) {
-        if (i < n_wide)
-            set->wide(*block, i * dexar::WIDE);
-        else
-            set->narrow(*block, n_wide * dexar::WIDE + (i - n_wide));
+        // All heads of a row in one thread: they add to the same maps.
+        for (int64_t head = 0; head < block->n_heads; ++head) {
+            const dexar::Block one = block->of_head(head);
+            if (i < n_wide)
+                set->wide(one, i * dexar::WIDE);
+            else
+                set->narrow(one, n_wide * dexar::WIDE + (i - n_wide));
+        }
     }
 }
 

@@ -827,16 +827,17 @@ class Explainer:
         )
 
     def _provenance(self) -> dict[str, Any]:
+        device = main_device(self.model)
         return {
             "model": self.model_name,
             "revision": getattr(self.model.config, "_commit_hash", None),
             "model_class": type(self.model).__name__,
             "family": self.family.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(main_device(self.model)),
+            "device": str(device),
             "attention": self.decoder.attention_implementation,
             "gradient_path": self.family.gradient_path,
-            "backend": resolve_backend(self.backend, main_device(self.model), self.model.dtype),
+            "backend": resolve_backend(self.backend, device, self.model.dtype),
             "versions": {
                 "python": platform.python_version(),
                 "dexar_fast": __version__,

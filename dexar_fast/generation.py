@@ -15,6 +15,7 @@ from .model_state import keeping
 from .models import Decoder
 from .progress import ProgressCallback
 from .stages import stage
+from .written_cache import written
 
 
 class _CountTokens:
@@ -56,7 +57,7 @@ def generate_answer(
         raise InputError(
             "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
         )
-    prompt = None if cache is None else Prefill(inputs, cache, seen["inputs_embeds"], seen)
+    prompt = None if cache is None else Prefill(inputs, written(cache), seen["inputs_embeds"], seen)
     return answer, prompt
 
 

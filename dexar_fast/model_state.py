@@ -51,11 +51,11 @@ def offloaded_weights(module: nn.Module) -> Mapping[str, Tensor]:
 
 def _has_compiled_parts(model: nn.Module) -> bool:
     # Only then: flex attention is compiled by itself, and is as large as eager attention without it.
-    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 
 def _hooks(module: nn.Module) -> list[Any]:
-    hook = getattr(module, "_hf_hook", None)
+    hook = vars(module).get("_hf_hook")  # getattr is slow to find nothing on a module, and they are many
     return [] if hook is None else list(getattr(hook, "hooks", [hook]))
 
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def layer_inputs(decoder: Decoder, layer: int, args: Any, kwargs: Any, outputs: 
 
     Empties ``outputs``, so that no layer's tensors outlive it.
     """
-    parameters = list(inspect.signature(decoder.layers[layer].forward).parameters)
+    parameters = list(_parameters(decoder.layers[layer]))
     given = dict(zip(parameters, args)) | kwargs
     of_attention = outputs.pop(decoder.family.attention)
     constants = {path: outputs.pop(path) for path in decoder.family.constant}
@@ -84,8 +85,8 @@ def replay(decoder: Decoder, layer: int, inputs: LayerInputs, attention_output: 
         return (projected, *[None] * (inputs.n_outputs - 1)) if inputs.n_outputs else projected
 
     module = decoder.layers[layer]
-    parameters = list(inspect.signature(module.forward).parameters.values())[1:]
-    required = {p.name: None for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+    further = list(_parameters(module).values())[1:]
+    required = {p.name: None for p in further if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     with ExitStack() as stack:
         stack.enter_context(_forward_replaced(decoder.attentions[layer], stub))
         for path, constant in inputs.constants.items():
@@ -94,6 +95,18 @@ def replay(decoder: Decoder, layer: int, inputs: LayerInputs, attention_output: 
         output = module(inputs.residual, **(required | dict(inputs.carried)))
     replayed: Tensor = output[0] if isinstance(output, tuple) else output
     return replayed
+
+
+def _parameters(layer: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """Of a layer's forward; a forward of the instance's own, which loaders leave there, is looked at anew each time."""
+    if "forward" in vars(layer):
+        return inspect.signature(layer.forward).parameters
+    return _of_method(type(layer).forward)
+
+
+@cache
+def _of_method(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return dict(list(inspect.signature(forward).parameters.items())[1:])  # without self
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from .aggregate import Accumulator, aggregate, joined
-from .answer_pass import Prefill, new_cache, prompt_call, sharing, watch_states
+from .answer_pass import Prefill, new_cache, prompt_call, watch_states
 from .assemble import to_numpy
 from .errors import InputError
 from .explanation import Explanation, Floats, Maps, share
@@ -30,6 +30,7 @@ from .options import Options
 from .per_image import one_or_tuple
 from .request import Request
 from .tokens import TokenPieces
+from .written_cache import written
 
 if TYPE_CHECKING:
     from .explainer import Explainer
@@ -184,7 +185,7 @@ class ExplainingStreamer(BaseStreamer):
                     ids,
                     self.options,
                     image_sizes=None if self.images is None else [image.size for image in self.images],
-                    ran=Prefill(self.inputs, sharing(self.cache), self._seen["inputs_embeds"], self._seen),
+                    ran=Prefill(self.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen),
                     rows=rows,
                 )
             self._parts.append(sums)

@@ -39,6 +39,15 @@ def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, signal: str, rows: int)
     check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
 
 
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("H_kv", [1, 2, 6])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_heads_at_once(monkeypatch: pytest.MonkeyPatch, signal: str, H_kv: int, heads: int) -> None:
+    """Of groups of 6, 3 and 1 query heads; the last call of a group may have fewer of them than the others."""
+    monkeypatch.setattr(cpp, "HEADS_ELEMENTS", heads * AWKWARD["K"] * AWKWARD["T"])
+    check_error(make_case(**AWKWARD, H_kv=H_kv), "cpp", signal, torch.float32)
+
+
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_number_of_threads_changes_nothing(signal: str) -> None:
     case, threads = make_case(**AWKWARD).to(torch.float32), torch.get_num_threads()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.atomic import write_atomically
+from ..figures import write_svg
 
 MARKS = {"unfused": ("x", "0.55"), "compiled": ("+", "0.3"), "reference": ("s", "tab:gray")}
 OWN_MARK = ("o", "tab:blue")
@@ -14,8 +13,6 @@ OWN_MARK = ("o", "tab:blue")
 
 def plot(document: dict[str, Any], path: Path) -> None:
     """Each case a line: the time of every contender over that of the bare product, on a logarithmic axis."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     rows = document["rows"]
@@ -39,12 +36,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_title(document["environment"]["device"], fontsize=9, loc="left")
     figure.legend(fontsize=7, loc="outside upper right", ncols=len(names))
-    image = BytesIO()
-    # The same results give the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "dexar_fast", "svg.fonttype": "none"}):
-        FigureCanvasSVG(figure).print_svg(image, metadata={"Date": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, image.getvalue())
+    write_svg(figure, path)
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """The ops on CPUs: torch's own BLAS makes the products, one block at a time, and C++ (``csrc/``) does all the rest.
 
 For each head and block of rows the product ``V dO^T`` (and ``K Q^T``) goes into a buffer that stays in cache, and one
-pass over it takes maxima, head weight and weighted sum. Besides inputs and results there are only buffers of a constant
-size and the block's maps ``(N, rows)``.
+pass over it takes maxima, head weight and weighted sum; of few rows several heads go together. Besides inputs and
+results there are only buffers of a constant size and the block's maps ``(N, rows)``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from .signals import SIGNALS, Attention, HeadScores
 
 MOST_ROWS = 256  # more make the product no faster
 BLOCK_ELEMENTS = 1 << 21  # 8 MiB: of long prompts fewer rows are taken at once, and no product is made twice
+HEADS_ELEMENTS = 1 << 17  # 512 KiB: heads whose products are no larger share one call
 
 
 def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
@@ -116,7 +118,6 @@ def _run(
     H = _per_row_and_key(d_out, value, attention)[0].shape[1]
     for part in _parts(keys):
         maps, unfiltered = (None if x is None else torch.zeros(part.n_image, part.n_rows) for x in sums)
-        of_head = None if columns is None else torch.zeros(part.n_image, part.n_rows)
         block = Block(
             n_rows=part.n_rows,
             n_keys=part.n_keys,
@@ -125,20 +126,22 @@ def _run(
             visible=part.visible.data_ptr(),
             maps=_pointer(maps),
             unfiltered=_pointer(unfiltered),
-            columns=_pointer(of_head),
             head_stride=H,
+            n_image_keys=part.n_image,
             lse_is_known=lse_is_known,
             score_signal=SIGNALS.index(signals[0]),
             map_signal=SIGNALS.index(signals[1]),
         )
-        for head, products in enumerate(_products(part, d_out, value, attention)):
+        for heads, products in _products(part, d_out, value, attention):
+            of_heads = None if columns is None else torch.zeros(len(heads), part.n_image, part.n_rows)
+            block.n_heads, block.columns = len(heads), _pointer(of_heads)
             block.gradient, block.logits, block.d_dot_out = (_pointer(product) for product in products)
             for name, tensor in per_head.items():
                 if tensor is not None:
-                    setattr(block, name, tensor.data_ptr() + 4 * (part.rows.start * H + head))
+                    setattr(block, name, tensor.data_ptr() + 4 * (part.rows.start * H + heads.start))
             run_block(block, torch.get_num_threads())
-            if columns is not None and of_head is not None:
-                columns[part.rows, head, part.image] = of_head.T
+            if columns is not None and of_heads is not None:
+                columns[part.rows, heads.start : heads.stop, part.image] = of_heads.permute(2, 0, 1)
         for total, of_part in zip(sums, (maps, unfiltered), strict=True):
             if total is not None and of_part is not None:
                 total[part.rows, part.image] += of_part.T
@@ -192,39 +195,60 @@ def _parts(keys: PackedKeys) -> Iterator[_Part]:
 
 def _products(
     part: _Part, d_out: Tensor | None, value: Tensor | None, attention: Attention | None
-) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """``V dO^T``, ``scale * K Q^T`` and ``<dO, o>`` of one head after the other, each in the last one's place."""
+) -> Iterator[tuple[range, tuple[Tensor | None, Tensor | None, Tensor | None]]]:
+    """``V dO^T``, ``scale * K Q^T`` and ``<dO, o>`` of some heads after the other, each in the last one's place."""
+    per_row, per_key = _per_row_and_key(d_out, value, attention)
+    shape = part.n_keys, part.n_rows
+    at_once = HEADS_ELEMENTS // max(1, math.prod(shape))
+    groups = list(_heads_at_once(per_row.shape[1], per_key.shape[1], at_once))
+    most = max(len(heads) for heads, _ in groups)
 
     def buffer() -> Tensor:
         # Never empty, since a null pointer means that there is no such product.
-        return torch.empty(max(1, part.n_keys * part.n_rows))
+        return torch.empty(max(1, most * math.prod(shape)))
 
-    def of_keys(tensor: Tensor, head: int) -> Tensor:  # [n_keys, D]
-        return tensor[part.sample, head, part.keys].to(torch.float32)
+    def of_keys(tensor: Tensor, key_heads: range) -> Tensor:  # [1 or heads, n_keys, D]
+        return tensor[part.sample, key_heads.start : key_heads.stop, part.keys].to(torch.float32)
 
-    def of_rows(tensor: Tensor, head: int) -> Tensor:  # [n_rows, D]
-        return tensor[part.rows, head].to(torch.float32)
+    def of_rows(tensor: Tensor, heads: range) -> Tensor:  # [heads, n_rows, D]
+        return tensor[part.rows, heads.start : heads.stop].to(torch.float32).transpose(0, 1)
 
     gradients, logits = (None if given is None else buffer() for given in (d_out, attention))
-    shape = part.n_keys, part.n_rows
-    per_row, per_key = _per_row_and_key(d_out, value, attention)
-    group = per_row.shape[1] // per_key.shape[1]
-    for head in range(per_row.shape[1]):
+    last = None
+    for heads, key_heads in groups:
         d_dot_out = None
-        if head % group == 0:
-            v = None if value is None else of_keys(value, head // group)
-            k = None if attention is None else of_keys(attention.key, head // group)
+        size = len(heads), *shape
+        if key_heads != last:
+            v = None if value is None else of_keys(value, key_heads)
+            k = None if attention is None else of_keys(attention.key, key_heads)
+            last = key_heads
         if v is not None and d_out is not None and gradients is not None:
-            d = of_rows(d_out, head)
-            torch.mm(v, d.T, out=gradients[: shape[0] * shape[1]].view(shape))
+            d = of_rows(d_out, heads)
+            _product(v, d, 1.0, gradients[: math.prod(size)].view(size))
         if k is not None and attention is not None and logits is not None:
-            out = logits[: shape[0] * shape[1]].view(shape)
-            torch.addmm(out, k, of_rows(attention.query, head).T, beta=0, alpha=attention.scale, out=out)
+            out = logits[: math.prod(size)].view(size)
+            _product(k, of_rows(attention.query, heads), attention.scale, out)
             if attention.softcap is not None:
                 out.div_(attention.softcap).tanh_().mul_(attention.softcap)
             if d_out is not None:
-                d_dot_out = torch.linalg.vecdot(d, of_rows(attention.out, head))
-        yield gradients, logits, d_dot_out
+                d_dot_out = torch.linalg.vecdot(d, of_rows(attention.out, heads)).contiguous()
+        yield heads, (gradients, logits, d_dot_out)
+
+
+def _heads_at_once(n_heads: int, n_key_heads: int, at_once: int) -> Iterator[tuple[range, range]]:
+    """Query heads whose products are made together, with their key heads: as many of these, or one for all."""
+    group = n_heads // n_key_heads
+    width = n_heads if group == 1 else group
+    step = min(max(1, at_once), width)
+    for start in range(0, n_heads, width):
+        for first in range(start, start + width, step):
+            heads = range(first, min(first + step, start + width))
+            yield heads, heads if group == 1 else range(first // group, first // group + 1)
+
+
+def _product(of_keys: Tensor, of_rows: Tensor, scale: float, out: Tensor) -> None:
+    """``scale * of_keys of_rows^T`` of each head."""
+    torch.baddbmm(out, of_keys.expand(len(out), -1, -1), of_rows.mT, beta=0, alpha=scale, out=out)
 
 
 def _per_row_and_key(d_out: Tensor | None, value: Tensor | None, attention: Attention | None) -> tuple[Tensor, Tensor]:

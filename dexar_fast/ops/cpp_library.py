@@ -6,14 +6,14 @@ import ctypes
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 
 class Block(ctypes.Structure):
     """``dexar::Block`` of ``csrc/block.h``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("n_rows", "n_keys", "first_key")),
+        *((name, ctypes.c_int64) for name in ("n_heads", "n_rows", "n_keys", "first_key")),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -32,7 +32,7 @@ class Block(ctypes.Structure):
                 "columns",
             )
         ),
-        ("head_stride", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("head_stride", "n_image_keys")),
         *((name, ctypes.c_int32) for name in ("lse_is_known", "score_signal", "map_signal")),
     )
 

@@ -1,0 +1,42 @@
+"""The cache that generation left, read once more: what the answer rows would write is there already."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+
+class WrittenLayer(DynamicLayer):
+    """Keys and values of one layer, all of them; `position` of them have been read.
+
+    Cutting it back moves the position, and rows that run on get what generation wrote for them: the same up to
+    rounding, and nothing is copied.
+    """
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        self.__dict__.update(layer.__dict__)
+        self.position = layer.get_seq_length()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.position += key_states.shape[-2]
+        return self.keys[..., : self.position, :], self.values[..., : self.position, :]
+
+    def get_seq_length(self) -> int:
+        return self.position
+
+    def crop(self, tokens_to_remove: int) -> None:
+        self.position += tokens_to_remove
+
+
+def written(cache: Cache) -> Cache:
+    """A cache of its own on the same tensors, to run the answer once more that the model itself has just written.
+
+    Its layers all hold keys of prompt and answer, but for the answer's last token.
+    """
+    mine = copy(cache)
+    mine.layers = [WrittenLayer(layer) for layer in cache.layers]
+    return mine

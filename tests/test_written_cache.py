@@ -1,0 +1,61 @@
+"""Explaining over the cache that generation left: nothing of it is written anew, and the results are the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dexar_fast import Explainer
+from dexar_fast.answer_pass import Prefill
+from dexar_fast.generation import generate_answer
+from dexar_fast.model_state import evaluating
+from dexar_fast.progress import silent
+from dexar_fast.written_cache import WrittenLayer
+
+from .tiny import tiny_inputs, tiny_llava, with_float64_norms
+
+
+@pytest.fixture
+def explainer() -> Explainer:
+    model = with_float64_norms(tiny_llava())
+    model.generation_config.eos_token_id = None
+    model.generation_config.suppress_tokens = [3]  # the image token
+    return Explainer(model)
+
+
+@pytest.mark.parametrize("row_chunk", [1, 3, 512])
+def test_generations_own_keys_and_values_are_read(explainer: Explainer, row_chunk: int) -> None:
+    inputs = tiny_inputs(explainer.model)
+    with evaluating(explainer.model):
+        ids, ran = generate_answer(explainer.decoder, inputs, 7, silent)
+    assert isinstance(ran, Prefill)
+    assert ran.cache is not None
+    layers = ran.cache.layers
+    assert all(isinstance(layer, WrittenLayer) for layer in layers)
+    before = [(layer.keys, layer.keys.clone()) for layer in layers]
+    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False, row_chunk=row_chunk)
+    _, sums = explainer.run(inputs, ids, options, ran=ran)
+    _, expected = explainer.run(inputs, ids, options)
+    torch.testing.assert_close(sums.maps, expected.maps, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(sums.image_scores, expected.image_scores, rtol=1e-10, atol=1e-10)
+    for layer, (keys, values_of_keys) in zip(layers, before):
+        assert layer.keys is keys
+        assert torch.equal(keys, values_of_keys)
+
+
+def test_rows_get_views_of_what_is_there(explainer: Explainer) -> None:
+    inputs = tiny_inputs(explainer.model)
+    with evaluating(explainer.model):
+        _, ran = generate_answer(explainer.decoder, inputs, 4, silent)
+    assert ran is not None
+    assert ran.cache is not None
+    layer = ran.cache.layers[0]
+    whole = layer.get_seq_length()
+    layer.crop(-3)
+    assert layer.get_seq_length() == whole - 3
+    of_two_rows = torch.full_like(layer.keys[..., :2, :], torch.nan)
+    keys, values = layer.update(of_two_rows, of_two_rows)
+    assert keys.data_ptr() == layer.keys.data_ptr()
+    assert torch.equal(keys, layer.keys[..., : whole - 1, :])
+    assert torch.equal(values, layer.values[..., : whole - 1, :])
+    assert layer.get_seq_length() == whole - 1
