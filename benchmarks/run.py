@@ -1,8 +1,8 @@
 """Run the benchmarks: ``python -m benchmarks.run [part] [options]``.
 
 Parts: ``ops``, ``end-to-end``, ``batches``; ``report``, the HTML report in a browser; ``estimate``, a comparison of
-`Explainer.estimate` with what is measured; ``tables`` puts the results of ops and end-to-end into ``docs/benchmarks.md``
-and ``README.md``. Without a part: ops, end to end and batches, all as they are by default, on the CPU, then the tables.
+`Explainer.estimate` with what is measured; ``tables`` puts the results of ops and end-to-end into README.md and
+docs/benchmarks.md. Without a part: ops, end-to-end, batches, as they are by default, on the CPU, and the tables.
 ``<part> --help`` shows a part's options.
 """
 
