@@ -3,17 +3,17 @@
 # and the benchmarks, print the prediction beside the measurement, and leave everything in $OUT as soon as it is there.
 #
 #   make gpu                                     all but the tuner
-#   SECTIONS="tests ops" make gpu                some of it: tests, ops, end-to-end, sanitizer, tune
-#   SECTIONS=ops OPS="--only Qwen" make gpu      further options of a section: TESTS, OPS, END_TO_END, TUNE
+#   SECTIONS="tests ops" make gpu                some of it: tests, ops, end-to-end, batches, sanitizer, tune
+#   SECTIONS=ops OPS="--only Qwen" make gpu      further options of a section: TESTS, OPS, END_TO_END, BATCHES, TUNE
 #   SECTIONS=end-to-end END_TO_END="--only Qwen" make gpu    some of the answers
 #   DEVICE=cpu SHAPE=tiny make gpu               a rehearsal anywhere
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 OUT=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd)
 DEVICE=${DEVICE:-cuda}
-SECTIONS=${SECTIONS:-tests ops end-to-end sanitizer}
-SET=gpu
-[ "${SHAPE:-}" != tiny ] || SET=tiny
+SECTIONS=${SECTIONS:-tests ops end-to-end batches sanitizer}
+SET=gpu BATCHED=LLaVA-1.5-7B
+[ "${SHAPE:-}" != tiny ] || SET=tiny BATCHED=tiny
 
 # The package is used as it is installed: only tests and benchmarks come from the checkout.
 work=$(mktemp -d)
@@ -52,6 +52,10 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
         "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --set "$SET" --repetitions 3 --budget 4 --minutes 9 \
             --out "$OUT" ${END_TO_END:-}
     }
+    run_batches() {
+        "$PYTHON" -m benchmarks.run batches --device "$DEVICE" --shape "$BATCHED" --lengths 8 128 --repetitions 3 \
+            --out "$OUT" ${BATCHES:-}
+    }
     run_sanitizer() {
         if [ "$DEVICE" = cpu ] || ! command -v compute-sanitizer >/dev/null; then
             echo "Not run: it needs a GPU and compute-sanitizer, and this machine has not both."
@@ -75,6 +79,7 @@ section() { # NAME COMMAND...: a section that fails does not keep the others fro
 section tests run_tests
 section ops run_ops
 section end-to-end run_end_to_end
+section batches run_batches
 section sanitizer run_sanitizer
 section tune run_tune
 
