@@ -208,7 +208,8 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 
     def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
         if not seen:
-            seen.update(kwargs)
+            with torch.inference_mode(False):  # a caller's generate may run in it; no gradient passes such tensors
+                seen.update({k: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for k, v in kwargs.items()})
             if seen.get("inputs_embeds") is None and decoder.family.rows != "decoder":
                 seen["inputs_embeds"] = _embed_text(decoder, kwargs["input_ids"][0])
         if stop:

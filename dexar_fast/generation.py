@@ -38,8 +38,8 @@ def generate_answer(
 ) -> tuple[Tensor, Prefill | None]:
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
 
-    Also the prompt as it ran, with the cache that generation filled, so that it need not run again; None for families
-    whose rows do not run over a cache.
+    Also the prompt as it ran, with the cache that generation filled (`written`: for this answer alone), so that neither
+    runs again; None for families whose rows do not run over a cache.
 
     Raises:
         InputError: ``max_new_tokens`` is below one, or the model ended at once.

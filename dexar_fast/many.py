@@ -35,6 +35,7 @@ from .request import Request
 from .row_chunk import rows_at_once
 from .targets import Foil, TargetSelection
 from .teacher_forcing import token_log_probabilities
+from .written_cache import rewritable
 
 if TYPE_CHECKING:
     from .explainer import Explainer
@@ -213,7 +214,8 @@ class _Batches:
         if prompt is None or answer is None:
             inputs, answer_ids, ran = explainer._encode(images, text, answer, self.max_new_tokens, self.report)
             prompt = prompt or _Prompt(inputs, fingerprint)
-            prompt.ran = prompt.ran or ran
+            if prompt.ran is None and ran is not None and ran.cache is not None:
+                prompt.ran = replace(ran, cache=rewritable(ran.cache))  # other answers may share it
         else:
             _, answer_ids = explainer.tensors(prompt.inputs, explainer.prompt_encoder.encode_answer(answer))
         prompt, template = self._met(prompt), None

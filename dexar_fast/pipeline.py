@@ -111,14 +111,15 @@ def _add_rows(
     device = request.answer_ids.device
     visit = visitor(decoder, partial(request.keys, rows), lens.at(rows), accumulator, unchecked, steps, device, targets)
     accumulator.begin(own)
-    checking = bool(unchecked)
+    due = frozenset(unchecked)
     try:
         states = run_rows(decoder, prompt, request.answer_ids, rows, layers, lens.at(rows), visit)
-        if checking:
+        if due:
             check_final_norm(decoder, states)
     except torch.OutOfMemoryError:
         if not divisible:
             raise
+        unchecked.update(due)
         return False  # the traceback, which holds the tensors of the run, ends here
     return True
 

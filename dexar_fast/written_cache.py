@@ -40,3 +40,14 @@ def written(cache: Cache) -> Cache:
     mine = copy(cache)
     mine.layers = [WrittenLayer(layer) for layer in cache.layers]
     return mine
+
+
+def rewritable(cache: Cache) -> Cache:
+    """The other way round than `written`: a cache of its own on the same tensors, for any answer to the prompt."""
+    mine = copy(cache)
+    mine.layers = []
+    for layer in cache.layers:
+        plain = DynamicLayer()
+        plain.__dict__.update({name: value for name, value in vars(layer).items() if name != "position"})
+        mine.layers.append(plain)
+    return mine

@@ -171,12 +171,15 @@ def test_answers_made_elsewhere() -> None:
 def test_the_models_own_answers() -> None:
     explainer = explainer_of()
     explainer.model.generation_config.suppress_tokens = [IMAGE_TOKEN_ID, 0, 1, 2]
-    given: list[Any] = [(picture(), "what is it?"), requests()[0], (picture(21, 50), "two blue stars", None)]
-    found = list(explainer.explain_many(given, max_new_tokens=4))
-    assert [e.settings["cache"] for e in found] == ["reused"] * 3, "what generation left serves all"
-    assert [e.settings["generated"] for e in found] == [True, False, True]
-    for ours, wanted in zip(found, one_by_one(explainer, given, max_new_tokens=4), strict=True):
-        assert_equal(ours, wanted)
+    shorter = picture(), "what is it?", "a"
+    given: list[Any] = [(picture(), "what is it?"), requests()[0], (picture(21, 50), "two blue stars", None), shorter]
+    for batch_size in (1, 4):
+        found = list(explainer.explain_many(given, max_new_tokens=4, batch_size=batch_size))
+        if batch_size > 1:
+            assert [e.settings["cache"] for e in found] == ["reused"] * 4, "what generation left serves all"
+        assert [e.settings["generated"] for e in found] == [True, False, True, False]
+        for ours, wanted in zip(found, one_by_one(explainer, given, max_new_tokens=4), strict=True):
+            assert_equal(ours, wanted)
 
 
 def test_order_and_batches() -> None:

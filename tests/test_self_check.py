@@ -1,5 +1,7 @@
 """A model that is not what its family describes is named, not explained."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -37,6 +39,31 @@ def test_mask_that_is_not_causal() -> None:
     with pytest.raises(SelfCheckError, match=r"the attention output of layer 2 differs from the model's"):
         explain(model)
     assert vars(attention)["forward"] is without_first_key
+
+
+@pytest.mark.parametrize("out_of_memory", [False, True])
+def test_states_that_are_not_what_the_norm_gives(out_of_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where memory ended behind the check of the last layer, and the rows run again as fewer."""
+    from dexar_fast import aggregate
+
+    model = tiny_llava()
+
+    def shift(_m: object, _a: object, output: object) -> None:
+        output.last_hidden_state = output.last_hidden_state + 1  # type: ignore[attr-defined]
+
+    model.model.language_model.register_forward_hook(shift)
+    original, calls = aggregate.score_and_accumulate, []
+
+    def limited(*args, **kwargs):
+        calls.append(1)
+        if out_of_memory and len(calls) == 3:
+            raise torch.OutOfMemoryError
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(aggregate, "score_and_accumulate", limited)
+    told = pytest.warns(UserWarning, match="out of memory") if out_of_memory else nullcontext()
+    with told, pytest.raises(SelfCheckError, match="the final norm 'model.language_model.norm'"):
+        explain(model)
 
 
 def test_is_done_once_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,25 @@ def test_equals_explain(case) -> None:
     assert [step.grounding for step in steps] == streamer.explanation.grounding.tolist()
 
 
+@pytest.mark.parametrize("name", ["llava", "mllama", "gemma4"])
+def test_generation_in_inference_mode(name: str) -> None:
+    """Its tensors cannot take part in gradients."""
+    explainer = explainer_of(CACHED[name])
+    text, n_images = CACHED[name].prompts[next(iter(CACHED[name].prompts))]
+    inputs, _ = explainer.encode([family_picture((40, 30))] * n_images, text, "")
+    explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
+    found = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode(), explainer.streamer(inputs, lambda _: None, block=2) as streamer:
+            cache = streamer.cache
+            explainer.model.generate(
+                **inputs, streamer=streamer, past_key_values=cache, max_new_tokens=3, do_sample=False
+            )
+        assert streamer.explanation is not None
+        found.append(streamer.explanation.image_scores)
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("block", [1, 2, 5, 64])
 def test_any_block(explainer: Explainer, block: int) -> None:
     whole = explainer.explain(picture(), "what is it?", max_new_tokens=5, row_chunk=block)
