@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 SOURCES := benchmarks dexar_fast tests
+# Tests share the cores; each runs on one.
+PARALLEL := --numprocesses auto --dist worksteal
 # Further arguments: make test ARGS="-k cli", make demo ARGS="--seed 3".
 ARGS ?=
 
@@ -32,10 +34,10 @@ demo: $(VENV)/.has-base
 	@$(BIN)/dexar-fast demo $(ARGS)
 
 test: $(VENV)/.has-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-oldest: $(OLDEST)/.created
-	@$(OLDEST)/bin/python -m pytest tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
+	@$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
