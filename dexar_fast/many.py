@@ -257,10 +257,7 @@ class _Batches:
             return self._together(group)
         except torch.OutOfMemoryError:
             size = len(group) // 2
-            if not self.warned:
-                message = f"out of memory with {len(group)} requests at once: going on with half as many. "
-                warnings.warn(f"{message}Pass a smaller batch_size to begin there.", stacklevel=2)
-            self.warned = True
+            self._warn(f"with {len(group)} requests at once: going on with half as many")
         except Exception as error:
             size = 0
             what = f"{type(error).__name__}: {error}"
@@ -306,8 +303,16 @@ class _Batches:
         except torch.OutOfMemoryError:
             if all(prompt.ran is None for prompt in self.prompts):
                 raise
+        self._warn("beside the caches of a batch's prompts: they go, and their prompts run again")
         self._release_all_but([])
         return run()
+
+    def _warn(self, what: str) -> None:
+        """That memory ended, once."""
+        if not self.warned:
+            message = f"out of memory {what}. Pass a smaller batch_size to begin there."
+            warnings.warn(message, stacklevel=3)
+        self.warned = True
 
     def _together(self, samples: Sequence[_Sample]) -> dict[int, Explanation | Exception]:
         """As `_explain_group`, in a common answer pass; who has an error is left out.

@@ -463,8 +463,10 @@ def test_caches_that_wait_make_room(where: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(module, "generate_answer", limited_generate)
     monkeypatch.setattr(aggregate, "score_and_accumulate", limited_score)
-    found = list(explainer.explain_many(given, max_new_tokens=3, targets="words", row_chunk=1))
+    with pytest.warns(UserWarning, match="out of memory beside the caches of a batch's prompts") as told:
+        found = list(explainer.explain_many(given, max_new_tokens=3, targets="words", row_chunk=1))
     assert refused
+    assert len(told) == 1
     for ours, alone in zip(found, wanted, strict=True):
         assert_equal(ours, alone)
 
