@@ -208,8 +208,8 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 
     def remember(_: nn.Module, args: Any, kwargs: Any) -> None:
         if not seen:
-            with torch.inference_mode(False):  # a caller's generate may run in it; no gradient passes such tensors
-                seen.update({k: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for k, v in kwargs.items()})
+            with torch.inference_mode(False):
+                seen.update({name: _without_inference(value) for name, value in kwargs.items()})
             if seen.get("inputs_embeds") is None and decoder.family.rows != "decoder":
                 seen["inputs_embeds"] = _embed_text(decoder, kwargs["input_ids"][0])
         if stop:
@@ -217,6 +217,11 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
 
     with _removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)):
         yield seen
+
+
+def _without_inference(value: Any) -> Any:
+    """An argument that a backward may keep, also where a caller's `generate` runs in inference mode."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:

@@ -170,7 +170,9 @@ def estimate(
     decoder = explainer.decoder
     _check_lengths(decoder, prompt_tokens, image_tokens, answer_tokens, cache)
     check_row_chunk(row_chunk)
-    with evaluating(explainer.model):
+    device = main_device(explainer.model)
+    gpus = [device] if device.type == "cuda" else []
+    with evaluating(explainer.model), torch.random.fork_rng(gpus):  # what is measured takes random numbers
         shape = Shape(decoder, prompt_tokens, image_tokens, answer_tokens)
         chunk = answer_tokens
         if decoder.family.rows == "cached":
@@ -185,7 +187,7 @@ def estimate(
             peak_bytes=shape.peak(memory),
             plain_peak_bytes=shape.plain_peak(),
             row_chunk=chunk,
-            device=str(main_device(explainer.model)),
+            device=str(device),
             dtype=str(explainer.model.dtype).removeprefix("torch."),
         )
 

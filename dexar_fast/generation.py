@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -39,7 +40,8 @@ def generate_answer(
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
 
     Also the prompt as it ran, with the cache that generation filled (`written`: for this answer alone), so that neither
-    runs again; None for families whose rows do not run over a cache.
+    runs again; None for families whose rows do not run over a cache, and, with a warning, where the cache is another
+    than greedy decoding leaves.
 
     Raises:
         InputError: ``max_new_tokens`` is below one, or the model ended at once.
@@ -57,8 +59,16 @@ def generate_answer(
         raise InputError(
             "prompt: the model ended its answer at once, there is no token to explain. Give an answer to explain."
         )
-    prompt = None if cache is None else Prefill(inputs, written(cache), seen["inputs_embeds"], seen)
-    return answer, prompt
+    if cache is None:
+        return answer, None
+    if cache.get_seq_length() != ids.shape[1] - 1:  # each position once, but for the last token's
+        warnings.warn(
+            f"generate: expected a cache of {ids.shape[1] - 1} positions; got {cache.get_seq_length()}. "
+            "The prompt runs again.",
+            stacklevel=2,
+        )
+        return answer, None
+    return answer, Prefill(inputs, written(cache), seen["inputs_embeds"], seen)
 
 
 def write(
@@ -75,11 +85,12 @@ def write(
     with keeping(decoder.base, decoder.family.run_state):
         ids: Tensor = generator.generate(
             **inputs,
-            # A checkpoint may ask for a cache of another kind, which could not be cut back.
-            **({} if cache is None else {"past_key_values": cache, "cache_implementation": None}),
+            # A checkpoint may ask for a cache of another kind, which could not be cut back, or for none.
+            **({} if cache is None else {"past_key_values": cache, "cache_implementation": None, "use_cache": True}),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
+            prompt_lookup_num_tokens=None,
             # A checkpoint's sampling settings would only cause warnings.
             temperature=None,
             top_p=None,

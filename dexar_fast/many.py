@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import traceback
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ class ExplainIdsRequest:
 
 
 Foils = tuple[Foil | None, ...] | None
+Result = TypeVar("Result")
 
 AnyRequest = (
     ExplainRequest
@@ -182,7 +184,7 @@ class _Batches:
             samples = []
             for number, request in requests.items():
                 try:
-                    samples.append(self._prepare(number, request))
+                    samples.append(self._with_room(partial(self._prepare, number, request)))
                 except Exception as error:
                     results[number] = _numbered(error, number)
             while samples:
@@ -255,10 +257,7 @@ class _Batches:
             return self._together(group)
         except torch.OutOfMemoryError:
             size = len(group) // 2
-            if not self.warned:
-                message = f"out of memory with {len(group)} requests at once: going on with half as many. "
-                warnings.warn(f"{message}Pass a smaller batch_size to begin there.", stacklevel=2)
-            self.warned = True
+            self._warn(f"with {len(group)} requests at once: going on with half as many")
         except Exception as error:
             size = 0
             what = f"{type(error).__name__}: {error}"
@@ -270,30 +269,50 @@ class _Batches:
         return self._explain_group(group[:size]) | self._explain_group(group[size:])
 
     def _one_by_one(self, samples: Sequence[_Sample]) -> dict[int, Explanation | Exception]:
-        """As `_explain_group`, each sample as `Explainer.explain` does it."""
-        explainer, options = self.explainer, self.options
+        """As `_explain_group`, one sample after the other."""
         results: dict[int, Explanation | Exception] = {}
         for sample in samples:
-            inputs, ran = sample.prompt.inputs, None
             try:
-                if options.method in METHODS and explainer.family.rows == "cached":
-                    ran = self._run_prompt(sample)
-                explanation = explainer._explain(
-                    inputs,
-                    sample.answer_ids,
-                    options,
-                    sample.template,
-                    sample.images,
-                    self.grounding,
-                    sample.settings,
-                    self.report,
-                    ran and replace(ran, cache=sharing(ran.cache)),
-                )
-                settings = explanation.settings | sample.settings | {"batch": 1}
-                results[sample.number] = replace(explanation, settings=settings)
+                results[sample.number] = self._with_room(partial(self._alone, sample))
             except Exception as error:
                 results[sample.number] = _numbered(error, sample.number)
         return results
+
+    def _alone(self, sample: _Sample) -> Explanation:
+        """What `Explainer.explain` makes of a sample."""
+        explainer, inputs, ran = self.explainer, sample.prompt.inputs, None
+        if self.options.method in METHODS and explainer.family.rows == "cached":
+            ran = self._run_prompt(sample)
+        explanation = explainer._explain(
+            inputs,
+            sample.answer_ids,
+            self.options,
+            sample.template,
+            sample.images,
+            self.grounding,
+            sample.settings,
+            self.report,
+            ran and replace(ran, cache=sharing(ran.cache)),
+        )
+        return replace(explanation, settings=explanation.settings | sample.settings | {"batch": 1})
+
+    def _with_room(self, run: Callable[[], Result]) -> Result:
+        """What it returns; where memory ends, once more without the caches that prompts wait with."""
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            if all(prompt.ran is None for prompt in self.prompts):
+                raise
+        self._warn("beside the caches of a batch's prompts: they go, and their prompts run again")
+        self._release_all_but([])
+        return run()
+
+    def _warn(self, what: str) -> None:
+        """That memory ended, once."""
+        if not self.warned:
+            message = f"out of memory {what}. Pass a smaller batch_size to begin there."
+            warnings.warn(message, stacklevel=3)
+        self.warned = True
 
     def _together(self, samples: Sequence[_Sample]) -> dict[int, Explanation | Exception]:
         """As `_explain_group`, in a common answer pass; who has an error is left out.

@@ -13,8 +13,7 @@ import torch
 
 from .answer_pass import LayerGradient
 from .ops import KeySets, accumulator
-
-Span = tuple[int, int]
+from .targets import Span
 
 
 @dataclass(frozen=True)

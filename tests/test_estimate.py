@@ -128,6 +128,12 @@ def test_bound_and_seconds_follow_the_rates(explainer: Explainer, monkeypatch: p
     assert (few.seconds, many.seconds) == pytest.approx((1.0, 4.0))
 
 
+def test_random_numbers_go_on_as_they_would(explainer: Explainer) -> None:
+    before = torch.get_rng_state()
+    explainer.estimate(30, 9, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_model_and_its_hooks_are_left_alone(explainer: Explainer) -> None:
     called: list[nn.Module] = []
     before = state(explainer.model)

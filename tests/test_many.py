@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -427,6 +428,46 @@ def test_half_as_many_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(told) == 1
     assert set(batches(found)) <= {1, 2}
     for ours, alone in zip(found, [*wanted, *wanted], strict=True):
+        assert_equal(ours, alone)
+
+
+@pytest.mark.parametrize("where", ["generate_answer", "score_and_accumulate"])
+def test_caches_that_wait_make_room(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caches of other prompts need not be there while the model writes, or while one request is explained."""
+    from dexar_fast import explainer as module
+
+    explainer = explainer_of()
+    given: list[Any] = [(picture(), "what is it?"), (picture(21, 50), "two"), (picture(), "blue stars")]
+    explainer.model.generation_config.suppress_tokens = [IMAGE_TOKEN_ID, 0, 1, 2]
+    wanted = one_by_one(explainer, given, max_new_tokens=3, targets="words", row_chunk=1)
+    generate, score = module.generate_answer, aggregate.score_and_accumulate
+    caches: list[weakref.ref[torch.Tensor]] = []
+    refused = []
+
+    def room(name: str, most: int) -> None:
+        if name == where and sum(keys() is not None for keys in caches) > most:
+            refused.append(name)
+            raise torch.OutOfMemoryError
+
+    def limited_generate(*args: Any) -> Any:
+        room("generate_answer", 0)
+        ids, ran = generate(*args)
+        assert ran is not None
+        assert ran.cache is not None
+        caches.append(weakref.ref(ran.cache.layers[0].keys))
+        return ids, ran
+
+    def limited_score(*args: Any, **kwargs: Any) -> Any:
+        room("score_and_accumulate", 1)
+        return score(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generate_answer", limited_generate)
+    monkeypatch.setattr(aggregate, "score_and_accumulate", limited_score)
+    with pytest.warns(UserWarning, match="out of memory beside the caches of a batch's prompts") as told:
+        found = list(explainer.explain_many(given, max_new_tokens=3, targets="words", row_chunk=1))
+    assert refused
+    assert len(told) == 1
+    for ours, alone in zip(found, wanted, strict=True):
         assert_equal(ours, alone)
 
 

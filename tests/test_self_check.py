@@ -62,7 +62,7 @@ def test_states_that_are_not_what_the_norm_gives(out_of_memory: bool, monkeypatc
 
     monkeypatch.setattr(aggregate, "score_and_accumulate", limited)
     told = pytest.warns(UserWarning, match="out of memory") if out_of_memory else nullcontext()
-    with told, pytest.raises(SelfCheckError, match="the final norm 'model.language_model.norm'"):
+    with told, pytest.raises(SelfCheckError, match=r"the final norm 'model\.language_model\.norm'"):
         explain(model)
 
 

@@ -66,7 +66,7 @@ def test_generation_in_inference_mode(name: str) -> None:
             )
         assert streamer.explanation is not None
         found.append(streamer.explanation.image_scores)
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("block", [1, 2, 5, 64])

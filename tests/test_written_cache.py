@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +15,7 @@ from dexar_fast.model_state import evaluating
 from dexar_fast.progress import silent
 from dexar_fast.written_cache import WrittenLayer
 
-from .tiny import tiny_inputs, tiny_llava, with_float64_norms
+from .tiny import picture, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
 
 
 @pytest.fixture
@@ -41,6 +44,35 @@ def test_generations_own_keys_and_values_are_read(explainer: Explainer, row_chun
     for layer, (keys, values_of_keys) in zip(layers, before):
         assert layer.keys is keys
         assert torch.equal(keys, values_of_keys)
+
+
+@pytest.mark.parametrize("setting", [{"use_cache": False}, {"prompt_lookup_num_tokens": 3}, {"num_beams": 2}], ids=str)
+def test_what_a_checkpoint_asks_of_generation(setting: dict[str, Any]) -> None:
+    """Each position is written once, by greedy decoding over our cache."""
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    explainer.model.generation_config.update(**setting, suppress_tokens=[2, 3])
+    own = explainer.explain(picture(), "what is it?", max_new_tokens=5)
+    assert own.settings["cache"] == "reused"
+    inputs, _ = explainer.encode([picture()], "what is it?", "")
+    again = explainer.explain_ids(inputs, own.token_ids)
+    np.testing.assert_allclose(own.image_scores, again.image_scores, rtol=1e-9, atol=1e-9)
+
+
+def test_a_cache_that_generation_left_otherwise_is_of_no_use(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dexar_fast import generation
+
+    def one_more(decoder: Any, inputs: Any, limit: int, streamer: Any, cache: Any) -> torch.Tensor:
+        return write(decoder, inputs, limit + 1, streamer, cache)[:, :-1]
+
+    write = generation.write
+    monkeypatch.setattr(generation, "write", one_more)
+    inputs = tiny_inputs(explainer.model)
+    with evaluating(explainer.model), pytest.warns(UserWarning, match=r"generate: expected a cache of .* runs again"):
+        ids, ran = generate_answer(explainer.decoder, inputs, 4, silent)
+    assert len(ids) == 4
+    assert ran is None
 
 
 def test_rows_get_views_of_what_is_there(explainer: Explainer) -> None:
