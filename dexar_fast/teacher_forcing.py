@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Inputs = dict[str, Tensor]
 
+_LOGIT_ROWS = 256  # of a large vocabulary, the logits of a long answer would take more memory than anything else
+
 
 def with_answer(inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Inputs:
     """Model inputs of prompt and answer together, from those of ``(n, P)`` prompts and ids ``(T,)``."""
@@ -57,9 +59,11 @@ def in_one_sequence(family: Family) -> bool:
 
 def token_log_probabilities(decoder: Decoder, states: Tensor, answer_ids: Tensor) -> Tensor:
     """``(n, T)`` float64 log-probabilities of the answer ids from the normed states ``(n, T, d)`` of their rows."""
-    log_p = own_logits(decoder, states).float().log_softmax(dim=-1)
-    found: Tensor = log_p.gather(2, answer_ids.expand(len(states), -1)[..., None])[..., 0].double()
-    return found
+    found = []
+    for of_rows, ids in zip(states.split(_LOGIT_ROWS, dim=1), answer_ids.split(_LOGIT_ROWS)):
+        log_p = own_logits(decoder, of_rows).float().log_softmax(dim=-1)
+        found.append(log_p.gather(2, ids.expand(len(states), -1)[..., None])[..., 0].double())
+    return torch.cat(found, dim=1)
 
 
 def own_logits(decoder: Decoder, states: Tensor) -> Tensor:

@@ -38,6 +38,14 @@ def test_share_of_the_probability(explained):
         assert word.grounding == pytest.approx(of_word[0] / sum(of_word), abs=1e-6)
 
 
+def test_logits_of_a_long_answer_come_in_parts(explained, monkeypatch):
+    explainer, e = explained
+    monkeypatch.setattr("dexar_fast.teacher_forcing._LOGIT_ROWS", 7)
+    in_parts = explainer.explain(picture(), "what is it?", "a small red square", grounding=True)
+    assert len(e.tokens) % 7 != 0
+    np.testing.assert_allclose(in_parts.log_probabilities, e.log_probabilities, rtol=0, atol=1e-6)
+
+
 def test_only_when_asked(explained):
     explainer, _ = explained
     e = explainer.explain(picture(), "what is it?", "two")
