@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,13 @@ def head_means(explanation: Explanation, start: int, stop: int) -> HeadMeans:
 
 
 def top_heads(means: HeadMeans, layers: tuple[int, ...], count: int) -> list[Head]:
-    """The ``count`` heads of largest weight, strongest first; heads of weight zero are none."""
+    """The ``count`` heads of largest weight, strongest first; heads of weight zero are none.
+
+    Raises:
+        InputError: ``count`` is no number from 1 on.
+    """
+    if not isinstance(count, Integral) or count < 1:
+        raise InputError(f"count: expected a number of heads from 1 on; got {count!r}")
     n_heads = means.weight.shape[1]
     order = np.argsort(-means.weight, axis=None, kind="stable")[:count]
     places = [(int(place) // n_heads, int(place) % n_heads) for place in order]
