@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_count
 
 if TYPE_CHECKING:
     from .explanation import Explanation, Floats
@@ -83,8 +82,7 @@ def top_heads(means: HeadMeans, layers: tuple[int, ...], count: int) -> list[Hea
     Raises:
         InputError: ``count`` is no number from 1 on.
     """
-    if not isinstance(count, Integral) or count < 1:
-        raise InputError(f"count: expected a number of heads from 1 on; got {count!r}")
+    check_count("count", count, "heads")
     n_heads = means.weight.shape[1]
     order = np.argsort(-means.weight, axis=None, kind="stable")[:count]
     places = [(int(place) // n_heads, int(place) % n_heads) for place in order]

@@ -109,7 +109,7 @@ def test_model_that_ends_at_once() -> None:
 
 
 def test_no_new_tokens(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"max_new_tokens: expected at least 1; got 0"):
+    with pytest.raises(InputError, match=r"max_new_tokens: expected a number of tokens from 1 on; got 0"):
         explainer.explain(picture(), "what is it?", max_new_tokens=0)
 
 
