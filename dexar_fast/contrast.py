@@ -36,6 +36,8 @@ def check_contrast(contrast: Any, method: str) -> None:
                 "contrast: expected a foil (text or a token id) for all tokens, or a sequence with a foil or None for "
                 f"each; got {foil!r}"
             )
+        if isinstance(foil, str) and not foil.strip():
+            raise InputError(f"contrast: expected a word or a token id; got {foil!r}")
     if contrast is not None and method not in METHODS:
         raise InputError(
             f"contrast: method {method!r} does not start from a score that could be contrasted; use one of "
@@ -109,7 +111,7 @@ def contrasted(lens: LogitLens, foils: Sequence[Foil | None]) -> LogitLens:
 
 def _is_for_each(contrast: Any) -> bool:
     """Whether there is a foil for each token."""
-    return isinstance(contrast, Sequence) and not isinstance(contrast, str)
+    return isinstance(contrast, Sequence) and not isinstance(contrast, str | bytes)
 
 
 def _begins_with_space(tokenizer: Any, token_id: int) -> bool:
@@ -135,7 +137,7 @@ def _first_token(foil: str, spaced: bool, tokenizer: Any) -> int:
     fitting = [
         ids[0]
         for ids in candidates
-        if ids and text and ids[0] != tokenizer.unk_token_id and _begins_with_space(tokenizer, ids[0]) == spaced
+        if ids and ids[0] != tokenizer.unk_token_id and _begins_with_space(tokenizer, ids[0]) == spaced
     ]
     for token_id in fitting:
         begins = token_pieces(tokenizer, [token_id])[0].strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 
 class DexarFastError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -21,3 +23,13 @@ class SelfCheckError(DexarFastError, RuntimeError):
 
 class NotFiniteError(DexarFastError, ArithmeticError):
     """A score or map is NaN or infinite; the message names the layer and the token."""
+
+
+def check_count(name: str, value: object, of: str) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        InputError: says so.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name}: expected a number of {of} from 1 on; got {value!r}")

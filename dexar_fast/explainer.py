@@ -23,7 +23,7 @@ from .alternatives import check_alternatives, explain_alternatives
 from .answer_pass import Prefill, take_up
 from .assemble import assemble, to_numpy
 from .contrast import Contrast, contrasted, find_foils
-from .errors import InputError, UnsupportedModelError
+from .errors import InputError, UnsupportedModelError, check_count
 from .estimate import Estimate, estimate
 from .explanation import Explanation
 from .generation import generate_answer
@@ -423,8 +423,7 @@ class Explainer:
             UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
         """
         self._refuse_while_streaming()
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
+        check_count("max_new_tokens", max_new_tokens, "tokens")
         options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
         pictures = load_images(image)
         inputs, _ = self.encode(pictures, prompt, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ class Explanation:
         """The heads of largest weight in `heads`, strongest first, fewer where fewer have any.
 
         Raises:
-            InputError: as `heads`.
+            InputError: as `heads`, or a count that is no number from 1 on.
         """
         return top_heads(self._head_means(token, word), self.layers, count)
 
@@ -359,6 +360,6 @@ def share(log_probabilities: Floats) -> Floats:
 
 
 def _item(items: Any, index: int, name: str) -> Any:
-    if not -len(items) <= index < len(items):
-        raise InputError(f"{name}: expected an index from {-len(items)} to {len(items) - 1}; got {index}")
+    if not isinstance(index, Integral) or not -len(items) <= index < len(items):
+        raise InputError(f"{name}: expected an index from {-len(items)} to {len(items) - 1}; got {index!r}")
     return items[index]

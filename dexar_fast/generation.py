@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Cache
 
 from .answer_pass import Prefill, new_cache, prompt_call
-from .errors import InputError
+from .errors import InputError, check_count
 from .model_state import keeping
 from .models import Decoder
 from .progress import ProgressCallback
@@ -44,7 +44,7 @@ def generate_answer(
     than greedy decoding leaves.
 
     Raises:
-        InputError: ``max_new_tokens`` is below one, or the model ended at once.
+        InputError: ``max_new_tokens`` is no number from 1 on, or the model ended at once.
     """
     behind_encoder = decoder.family.rows == "decoder"
     cache = new_cache() if decoder.family.rows == "cached" else None
@@ -77,10 +77,9 @@ def write(
     """What `generate` returns, ``(1, n)``, greedily.
 
     Raises:
-        InputError: ``max_new_tokens`` is below one.
+        InputError: ``max_new_tokens`` is no number from 1 on.
     """
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens: expected at least 1; got {max_new_tokens}")
+    check_count("max_new_tokens", max_new_tokens, "tokens")
     generator: Any = decoder.model
     with keeping(decoder.base, decoder.family.run_state):
         ids: Tensor = generator.generate(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_count
 
 if TYPE_CHECKING:
     from .explanation import Explanation, Floats
@@ -77,7 +77,12 @@ def head_means(explanation: Explanation, start: int, stop: int) -> HeadMeans:
 
 
 def top_heads(means: HeadMeans, layers: tuple[int, ...], count: int) -> list[Head]:
-    """The ``count`` heads of largest weight, strongest first; heads of weight zero are none."""
+    """The ``count`` heads of largest weight, strongest first; heads of weight zero are none.
+
+    Raises:
+        InputError: ``count`` is no number from 1 on.
+    """
+    check_count("count", count, "heads")
     n_heads = means.weight.shape[1]
     order = np.argsort(-means.weight, axis=None, kind="stable")[:count]
     places = [(int(place) // n_heads, int(place) % n_heads) for place in order]

@@ -21,7 +21,7 @@ from .answer_pass import Prefill, prefill, sharing
 from .assemble import to_numpy
 from .batch_pass import Batch, accumulate_batch, batch_states, runs_in_batches
 from .contrast import Contrast, contrasted, find_foils
-from .errors import DexarFastError, InputError
+from .errors import DexarFastError, InputError, check_count
 from .explanation import Explanation, Floats
 from .grounding import blank
 from .images import ImageInput, load_images
@@ -98,8 +98,7 @@ def explain_many(
     progress: bool | ProgressCallback = False,
 ) -> Iterator[Explanation | Exception]:
     """See `Explainer.explain_many`. Options are checked now, a request when its batch is due."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size: expected a number of requests from 1 on; got {batch_size!r}")
+    check_count("batch_size", batch_size, "requests")
     if not isinstance(text_set, str):
         raise InputError("text_set: expected a name; got a mask, which is of one prompt and answer. Use explain().")
     options = explainer.check_options(

@@ -47,13 +47,19 @@ class PromptEncoder:
         """Model inputs of one prompt with its images.
 
         Raises:
-            InputError: an empty prompt, more or fewer image places than images, several images where the model takes
-                one, or neither a place nor a chat template.
+            InputError: an empty prompt or no text, more or fewer image places than images, several images where the
+                model takes one, or neither a place nor a chat template.
         """
         return self.encode_with(self.processor, list(images), self.render(prompt, len(images)))
 
     def render(self, prompt: str, n_images: int = 1) -> str:
-        """The text that is tokenized: the prompt itself, or the chat template around it."""
+        """The text that is tokenized: the prompt itself, or the chat template around it.
+
+        Raises:
+            InputError: see `encode`.
+        """
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt: expected text; got {type(prompt).__name__}")
         if self.needed and not prompt.strip():
             raise InputError("prompt: expected text; got an empty prompt")
         image_token = self.image_token
@@ -84,7 +90,15 @@ class PromptEncoder:
         return f"{self.image_token} {_PROBES[0]}"
 
     def encode_answer(self, answer: str) -> Tensor:
-        """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts)."""
+        """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts).
+
+        Raises:
+            InputError: it is no text.
+        """
+        if not isinstance(answer, str):
+            raise InputError(
+                f"answer: expected text; got {type(answer).__name__}. Explain several answers with explain_many()."
+            )
         ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.int64)
 

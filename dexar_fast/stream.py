@@ -20,7 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 from .aggregate import Accumulator, aggregate, joined
 from .answer_pass import Prefill, new_cache, prompt_call, watch_states
 from .assemble import to_numpy
-from .errors import InputError
+from .errors import InputError, check_count
 from .explanation import Explanation, Floats, Maps, share
 from .generation import end_ids, write
 from .grounding import GrowingGrounding
@@ -101,8 +101,7 @@ class ExplainingStreamer(BaseStreamer):
             raise InputError(
                 f"method: only {', '.join(METHODS)} explain while the answer is written; got {options.method!r}"
             )
-        if block < 1:
-            raise InputError(f"block: expected at least 1 token; got {block}")
+        check_count("block", block, "tokens")
         if options.text_set not in _TEXT_SETS:
             raise InputError(f"text_set: expected one of {', '.join(_TEXT_SETS)} while streaming; use explain()")
         self.explainer, self.inputs, self.options, self.on_token = explainer, inputs, options, on_token

@@ -83,6 +83,13 @@ def test_empty_prompt(explainer: Explainer) -> None:
         explainer.explain(picture(), "  ", "a")
 
 
+def test_prompt_and_answer_that_are_no_text(explainer: Explainer) -> None:
+    with pytest.raises(InputError, match=r"prompt: expected text; got int"):
+        explainer.explain(picture(), 3, "a")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"answer: expected text; got list. Explain several .*explain_many"):
+        explainer.explain(picture(), "what is it?", ["a", "two"])  # type: ignore[arg-type]
+
+
 def test_image_id_in_the_answer(explainer: Explainer) -> None:
     with pytest.raises(InputError, match=rf"answer: contains the image token \(id {IMAGE_TOKEN_ID}\)"):
         explainer.explain(picture(), "what is it?", "a <image>")
@@ -102,7 +109,7 @@ def test_model_that_ends_at_once() -> None:
 
 
 def test_no_new_tokens(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"max_new_tokens: expected at least 1; got 0"):
+    with pytest.raises(InputError, match=r"max_new_tokens: expected a number of tokens from 1 on; got 0"):
         explainer.explain(picture(), "what is it?", max_new_tokens=0)
 
 

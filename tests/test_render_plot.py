@@ -81,6 +81,8 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(InputError, match="tokens: expected indices from -34 to 33, got 34"):
         plot(make_explanation(), tokens=[34])
+    with pytest.raises(InputError, match=r"tokens: expected indices from -34 to 33, got 1\.5"):
+        plot(make_explanation(), tokens=[1.5])  # type: ignore[list-item]
     with pytest.raises(InputError, match="heatmap_opacity"):
         plot(make_explanation(), heatmap_opacity=2)
     with pytest.raises(InputError, match="colormap"):

@@ -262,10 +262,13 @@ def test_an_error_is_not_lost_when_a_stream_is_closed(explainer: Explainer) -> N
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected a number of tokens from 1 on; got 0"),
+        ({"max_new_tokens": 2.5}, r"max_new_tokens: .*; got 2\.5"),
+        ({"block": "x"}, "block: expected a number of tokens from 1 on; got 'x'"),
+        ({"block": True}, "block: .*; got True"),
         ({"text_set": "content_only"}, "text_set: expected one of all_non_image, generated_only while streaming"),
     ],
-    ids=["length", "text set"],
+    ids=["no tokens", "half a token", "block of text", "block of truth", "text set"],
 )
 def test_arguments_are_checked_before_the_model_runs(explainer: Explainer, wrong, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -240,7 +240,7 @@ def profile(
 app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 
-@app.command()
+@app.command(short_help="Show versions, devices, a model, and what explaining takes.")
 def info(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Also load this model, test it, and say how it is explained.")
@@ -275,6 +275,8 @@ def info(
 
         if model is None and estimate is not None:
             raise InputError("--estimate: needs --model, whose explanations it is about")
+        if model is None and (device is not None or dtype != "auto"):
+            raise InputError("--device, --dtype: go with --model, which they are for")
         if estimate is None and (image is not None or prompt is not None):
             raise InputError("--image, --prompt: go with --estimate")
         facts = collect()

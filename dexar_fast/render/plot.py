@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def _chosen(explanation: Explanation, tokens: Sequence[int] | None) -> list[int]
         largest = np.argsort(-np.asarray(explanation.token_weights, dtype=np.float64), kind="stable")
         return sorted(int(index) for index in largest[:MOST_TOKENS])
     for index in tokens:
-        if not -count <= index < count:
+        if not isinstance(index, Integral) or not -count <= index < count:
             raise InputError(f"tokens: expected indices from {-count} to {count - 1}, got {index}")
     return [int(index) % count for index in tokens]
 

@@ -21,16 +21,18 @@ function wordUnits(tokens, words) {
   return result.concat(alone.slice(next));
 }
 
+const isAlternative = (unit) => unit?.probability !== undefined;
+
 // Targets have a row each. Where they share no token they stand in the answer, with the text between them around
 // them; else, and if they are alternatives to a token, in lines of their own below it.
 function targetUnits(tokens, targets) {
   const text = (start, stop) => tokens.text.slice(start, stop).join("");
-  const follows = ({ start, probability }, i) => probability === undefined && (!i || targets[i - 1].stop <= start);
+  const follows = (target, i) => !isAlternative(target) && (!i || targets[i - 1].stop <= target.start);
   const apart = targets.every(follows);
   const units = targets.map((target, i) => ({
     ...target, rows: [i, i + 1], text: apart ? text(target.start, target.stop) : target.text,
   }));
-  const percent = ({ probability }) => (probability === undefined ? "" : `  ${(100 * probability).toPrecision(3)}%`);
+  const percent = (target) => (isAlternative(target) ? `  ${(100 * target.probability).toPrecision(3)}%` : "");
   const around = apart
     ? [...units, {}].map(({ start }, i) => text(i ? units[i - 1].stop : 0, start))
     : [`${text(0)}\n\n`, ...units.map((unit) => `${percent(unit)}\n`)];

@@ -33,7 +33,7 @@ function answerHeads(base64, size) {
 const LISTED = 5;
 
 // What is looked at is null, or {start, stop, name}. Nothing is decoded or drawn while the panel is closed.
-function headsPanel(panel, { heads, layers, colours, say }) {
+function headsPanel(panel, { heads, rowName, layers, colours, say }) {
   const part = (name) => panel.querySelector(`.heads-${name}`);
   if (!heads) {
     part("note").textContent = "This method scores no heads.";
@@ -76,7 +76,7 @@ function headsPanel(panel, { heads, layers, colours, say }) {
       }
     }
     draw(picture, colours());
-    part("of").textContent = !looked || !heads.tokens ? "mean over all tokens" : looked.name;
+    part("of").textContent = !looked || !heads.tokens ? `mean over all ${rowName}s` : looked.name;
     part("most").textContent = most > 0 ? `brightest: w ${short(most)}` : "no head is filtered in";
     list();
     read();
@@ -93,7 +93,7 @@ function headsPanel(panel, { heads, layers, colours, say }) {
     const several = !looked || !heads.tokens || looked.stop - looked.start > 1;
     listed.forEach((item, rank) => {
       const i = best[rank];
-      const share = several ? `, in ${Math.round(100 * values.share[i])}% of tokens` : "";
+      const share = several ? `, in ${Math.round(100 * values.share[i])}% of ${rowName}s` : "";
       item.textContent = i === undefined ? "" : `${name(i)}: w ${short(values.weight[i])}${share}`;
     });
   }

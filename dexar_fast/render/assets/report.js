@@ -4,6 +4,8 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const { tokens, grid } = data;
 const cells = grid.rows * grid.cols;
+const rowName = data.targets ? "target" : "token"; // what each map, weight and score is of
+const ofSingle = data.targets ? "of single targets" : "of single tokens and words";
 const maps = bytes(data.maps);
 const mapAt = (index) => maps.subarray(index * cells, (index + 1) * cells);
 const palettes = Object.fromEntries(Object.entries(data.colormaps).map(([name, raw]) => [name, palette(bytes(raw))]));
@@ -13,6 +15,7 @@ const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].
 
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
 $("targets-note").hidden = !data.targets;
+for (const place of document.querySelectorAll(".row-name")) place.textContent = rowName;
 for (const id of ["foil-entry", "foil-note"]) $(id).hidden = !tokens.foil;
 $("peak-aside").classList.toggle("wraps", data.images.length > 0);
 
@@ -116,7 +119,7 @@ function score(name, entry) {
 function grounding(share) {
   if (share === undefined) {
     $("grounding").textContent = "\u2013";
-    $("grounding-aside").textContent = "of single tokens and words";
+    $("grounding-aside").textContent = ofSingle;
     return;
   }
   number($("grounding"), share);
@@ -146,15 +149,21 @@ function ends(unit) {
     $(`${id}-raw`).title = single ? String(value) : "";
   }
   if (single && high <= low) return "constant: nothing to show";
-  return unit ? "evidence, scaled" : `weighted sum of the ${data.targets ? "target" : "token"} maps, scaled`;
+  return unit ? "evidence, scaled" : `weighted sum of the ${rowName} maps, scaled`;
 }
 
 const heads = headsPanel($("heads"), {
   heads: data.heads,
+  rowName,
   layers: data.layers,
   colours: () => view.colours,
   say: (text) => { $("status").textContent = text; },
 });
+
+function placeOf(unit) {
+  if (isAlternative(unit)) return `In place of token ${unit.start + 1}`;
+  return unit.stop - unit.start > 1 ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
+}
 
 function look(unit, { pinned, spoken }) {
   heads.show(unit && { start: unit.rows[0], stop: unit.rows[1], name: named(unit) });
@@ -164,17 +173,18 @@ function look(unit, { pinned, spoken }) {
   const rows = unit ? unit.rows : [0, tokens.weight.length];
   const foil = (unit?.foil ?? null) === null ? "" : quoted(unit.foil);
   if (unit) {
-    const several = unit.stop - unit.start > 1;
-    const which = several ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
-    $("kind").textContent = `${which} of ${count}${pinned ? ", pinned" : ""}`;
+    $("kind").textContent = `${placeOf(unit)} of ${count}${pinned ? ", pinned" : ""}`;
     $("shown").textContent = named(unit);
   } else {
-    $("kind").textContent = data.targets ? `All ${data.targets.length} targets` : `All ${count} tokens`;
+    const first = data.targets?.[0];
+    $("kind").textContent = isAlternative(first)
+      ? `${data.targets.length} alternatives for token ${first.start + 1} of ${count}`
+      : `All ${tokens.weight.length} ${rowName}s`;
     $("shown").textContent = "Answer map";
   }
   $("foil").textContent = foil || "\u2013";
   $("foil").title = foil;
-  $("foil-aside").textContent = foil ? "taken off the score" : unit ? "nothing" : "of single tokens and words";
+  $("foil-aside").textContent = foil ? "taken off the score" : unit ? "nothing" : ofSingle;
   $("reset").hidden = !unit;
   const meaning = ends(unit);
   $("meaning").textContent = meaning;
