@@ -25,11 +25,11 @@ from .teacher_forcing import own_logits
 from .tokens import piece_behind
 
 if TYPE_CHECKING:
-    from .explainer import Explainer
+    from .engine import Engine
 
 
 def explain_alternatives(
-    explainer: Explainer,
+    explainer: Engine,
     inputs: Mapping[str, Tensor],
     answer_ids: Tensor,
     options: Options,

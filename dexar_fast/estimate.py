@@ -34,7 +34,7 @@ from .row_chunk import bytes_per_row, check_row_chunk, rows_at_once, widths
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from .explainer import Explainer
+    from .engine import Engine
     from .models import Decoder
 
 STAGES = {
@@ -158,7 +158,7 @@ def _mib(size: int) -> str:
 
 
 def estimate(
-    explainer: Explainer,
+    explainer: Engine,
     prompt_tokens: int,
     image_tokens: int,
     answer_tokens: int,
@@ -192,7 +192,7 @@ def estimate(
         )
 
 
-def lengths(explainer: Explainer, images: Sequence[Image.Image], prompt: str) -> tuple[int, int]:
+def lengths(explainer: Engine, images: Sequence[Image.Image], prompt: str) -> tuple[int, int]:
     """P and N of a prompt with its images.
 
     Raises:
@@ -415,7 +415,7 @@ def _width_in(projection: nn.Module) -> int:
     raise UnsupportedModelError(f"estimate: expected projections that are Linear; got {type(projection).__name__}")
 
 
-def _stages(explainer: Explainer, shape: Shape, chunk: int, cache: bool) -> list[StageEstimate]:
+def _stages(explainer: Engine, shape: Shape, chunk: int, cache: bool) -> list[StageEstimate]:
     rates = _Rates(explainer.decoder)
     at_once = chunk if explainer.family.rows == "cached" else shape.sequence
     stages = []
@@ -443,10 +443,10 @@ class _BeforeTextModel:
     image_tokens: int
 
 
-_of_probe: WeakKeyDictionary[Explainer, _BeforeTextModel] = WeakKeyDictionary()
+_of_probe: WeakKeyDictionary[Engine, _BeforeTextModel] = WeakKeyDictionary()
 
 
-def _before_text_model(explainer: Explainer) -> _BeforeTextModel | None:
+def _before_text_model(explainer: Engine) -> _BeforeTextModel | None:
     """What the vision tower (and an encoder) takes for the self-test's small picture; None without a processor."""
     if explainer.processor is None:
         return None
@@ -539,7 +539,7 @@ def _products(decoder: Decoder, device: torch.device) -> list[nn.Module]:
     return chosen
 
 
-def _rate_of_ops(explainer: Explainer, shape: Shape, chunk: int) -> float:
+def _rate_of_ops(explainer: Engine, shape: Shape, chunk: int) -> float:
     """Operations a second of one layer's scores and maps."""
     device, dtype = main_device(explainer.model), explainer.model.dtype
     layer, H = shape.explained[0], shape.heads

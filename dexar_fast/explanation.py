@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -176,7 +177,7 @@ class Explanation:
         token has that token's map; its weight is the largest of its tokens' weights. A target is one score, and has its
         own map and weight.
         """
-        return [self._word(index, *span) for index, span in enumerate(self._spans)]
+        return list(self._words)
 
     def rather_than(self, start: int, stop: int) -> str:
         """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
@@ -292,6 +293,10 @@ class Explanation:
         from .storage import load
 
         return load(path)
+
+    @cached_property
+    def _words(self) -> tuple[Word, ...]:
+        return tuple(self._word(index, *span) for index, span in enumerate(self._spans))
 
     @property
     def _spans(self) -> list[tuple[int, int]]:

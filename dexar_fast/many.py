@@ -177,7 +177,7 @@ class _Batches:
         Args:
             requests: by number.
         """
-        self.explainer._refuse_while_streaming()
+        self.explainer.refuse_while_streaming()
         results: dict[int, Explanation | Exception] = {}
         with evaluating(self.explainer.model), report_progress(self.progress) as self.report:
             samples = []
@@ -213,7 +213,7 @@ class _Batches:
         fingerprint = (text, *(_fingerprint(image) for image in images))
         prompt = next((known for known in self.prompts if known.fingerprint == fingerprint), None)
         if prompt is None or answer is None:
-            inputs, answer_ids, ran = explainer._encode(images, text, answer, self.max_new_tokens, self.report)
+            inputs, answer_ids, ran = explainer.encode_or_write(images, text, answer, self.max_new_tokens, self.report)
             prompt = prompt or _Prompt(inputs, fingerprint)
             if prompt.ran is None and ran is not None and ran.cache is not None:
                 prompt.ran = replace(ran, cache=rewritable(ran.cache))  # other answers may share it
@@ -282,7 +282,7 @@ class _Batches:
         explainer, inputs, ran = self.explainer, sample.prompt.inputs, None
         if self.options.method in METHODS and explainer.family.rows == "cached":
             ran = self._run_prompt(sample)
-        explanation = explainer._explain(
+        explanation = explainer.explain_tensors(
             inputs,
             sample.answer_ids,
             self.options,
@@ -327,7 +327,7 @@ class _Batches:
             sizes = None if sample.images is None else [image.size for image in sample.images]
             try:
                 inputs = sample.prompt.inputs
-                request = explainer._request(inputs, sample.answer_ids, options, sample.template, sizes)
+                request = explainer.request(inputs, sample.answer_ids, options, sample.template, sizes)
                 foils = find_foils(options.contrast, explainer.decoder, explainer.tokenizer, sample.answer_ids.tolist())
                 ready.append((sample, request, self._run_prompt(sample), foils))
             except torch.OutOfMemoryError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -33,7 +33,11 @@ def unwrapped(model: Any) -> Any:
 
 def main_device(model: nn.Module) -> torch.device:
     """Where a model takes its inputs; accelerate knows it for weights that are elsewhere between calls."""
-    for module in model.modules():
+    return _main_device(model, model.modules())
+
+
+def _main_device(model: nn.Module, modules: Iterable[nn.Module]) -> torch.device:
+    for module in modules:
         for hook in _hooks(module):
             if getattr(hook, "execution_device", None) is not None:
                 return torch.device(hook.execution_device)
@@ -49,9 +53,9 @@ def offloaded_weights(module: nn.Module) -> Mapping[str, Tensor]:
     return {}
 
 
-def _has_compiled_parts(model: nn.Module) -> bool:
+def _has_compiled_parts(modules: Iterable[nn.Module]) -> bool:
     # Only then: flex attention is compiled by itself, and is as large as eager attention without it.
-    return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
+    return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in modules)
 
 
 def _hooks(module: nn.Module) -> list[Any]:
@@ -67,13 +71,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     the answer pass's local gradients, and autocast would mix dtypes within one layer. Compiled modules run uncompiled:
     their graphs know nothing of hooks.
     """
-    training = [module for module in model.modules() if module.training]
-    device = main_device(model).type
+    modules = list(model.modules())  # to find them takes longer than to look at them
+    training = [module for module in modules if module.training]
+    device = _main_device(model, modules).type
     with (
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device, enabled=False),
-        torch.compiler.set_stance("force_eager") if _has_compiled_parts(model) else nullcontext(),
+        torch.compiler.set_stance("force_eager") if _has_compiled_parts(modules) else nullcontext(),
     ):
         try:
             for module in training:

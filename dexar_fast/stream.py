@@ -33,7 +33,7 @@ from .tokens import TokenPieces
 from .written_cache import written
 
 if TYPE_CHECKING:
-    from .explainer import Explainer
+    from .engine import Engine
 
 # Others need the whole answer, or the prompt as text.
 _TEXT_SETS = ("all_non_image", "generated_only")
@@ -82,7 +82,7 @@ class ExplainingStreamer(BaseStreamer):
 
     def __init__(
         self,
-        explainer: Explainer,
+        explainer: Engine,
         inputs: Mapping[str, Tensor],
         options: Options,
         on_token: Callable[[StreamedToken], None],

@@ -17,7 +17,7 @@ from ..models.family import encoded as usually_encoded
 from ..teacher_forcing import Inputs, answer_log_probabilities, in_one_sequence, token_log_probabilities, with_answer
 
 if TYPE_CHECKING:
-    from ..explainer import Explainer
+    from ..engine import Engine
 
 COUNTED_OVER_THE_BATCH = {"image_token_pooling"}
 """Model inputs that number the patches of all pictures of a batch: batches cannot be joined."""
@@ -31,7 +31,7 @@ class Case(NamedTuple):
     answer_ids: Tensor
 
 
-def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, batch_size: int = 32) -> list[Tensor]:
+def picture_log_probabilities(explainer: Engine, cases: Sequence[Case], *, batch_size: int = 32) -> list[Tensor]:
     """Teacher-forced log-probability of every answer token, for every picture of every case.
 
     Pictures of several cases share one forward pass; shorter prompts are padded behind the answer, where no row looks.
@@ -84,7 +84,7 @@ def picture_log_probabilities(explainer: Explainer, cases: Sequence[Case], *, ba
     return [torch.cat(rows) for rows in results]
 
 
-def _one_by_one(explainer: Explainer, case: Case) -> Tensor:
+def _one_by_one(explainer: Engine, case: Case) -> Tensor:
     rows = []
     for image in case.images:
         inputs, _ = explainer.encode([image], case.prompt, "")
@@ -94,7 +94,7 @@ def _one_by_one(explainer: Explainer, case: Case) -> Tensor:
     return torch.stack(rows)
 
 
-def _run(explainer: Explainer, waiting: Sequence[tuple[int, Inputs, Tensor]]) -> list[Tensor]:
+def _run(explainer: Engine, waiting: Sequence[tuple[int, Inputs, Tensor]]) -> list[Tensor]:
     """One forward pass over all that waits, and each part's ``(n, T)`` log-probabilities."""
     decoder = explainer.decoder
     with evaluating(explainer.model):

@@ -94,11 +94,17 @@ def _snr(inside: Tensor, outside: Tensor) -> Tensor:
 
 
 def _best_iou(S: Tensor, masks: Tensor) -> Tensor:
-    best = torch.zeros_like(S[:, 0])
-    for k in range(N_THRESHOLDS):
-        above = k / N_THRESHOLDS <= S
-        best = torch.maximum(best, (above & masks).sum(dim=1) / (above | masks).sum(dim=1))
-    return best
+    thresholds = torch.arange(N_THRESHOLDS, dtype=S.dtype, device=S.device) / N_THRESHOLDS
+    passed = torch.bucketize(S, thresholds, right=True)  # how many thresholds each pixel reaches, at least one
+
+    def reaching(counted: Tensor) -> Tensor:
+        """``(n, 20)``: how many of the counted pixels reach each threshold."""
+        exactly = S.new_zeros(len(S), N_THRESHOLDS + 1).scatter_add_(1, passed, counted.to(S.dtype))
+        return exactly.flip(1).cumsum(1).flip(1)[:, 1:]
+
+    hits, above = reaching(masks), reaching(torch.ones_like(masks))
+    union = above + masks.sum(dim=1, keepdim=True) - hits
+    return (hits / union).amax(dim=1)
 
 
 def _pointing(S: Tensor, M: Tensor) -> Tensor:

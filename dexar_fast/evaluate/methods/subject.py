@@ -15,7 +15,7 @@ from ...request import Request
 from ...teacher_forcing import in_one_sequence
 
 if TYPE_CHECKING:
-    from ...explainer import Explainer
+    from ...engine import Engine
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Subject:
         images, prompt: as the user gave them, or None when only tensors were given.
     """
 
-    explainer: Explainer
+    explainer: Engine
     request: Request
     layers: tuple[int, ...]
     images: Sequence[Image.Image] | None
