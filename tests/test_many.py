@@ -434,7 +434,7 @@ def test_half_as_many_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("where", ["generate_answer", "score_and_accumulate"])
 def test_caches_that_wait_make_room(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caches of other prompts need not be there while the model writes, or while one request is explained."""
-    from dexar_fast import explainer as module
+    from dexar_fast import engine as module
 
     explainer = explainer_of()
     given: list[Any] = [(picture(), "what is it?"), (picture(21, 50), "two"), (picture(), "blue stars")]
