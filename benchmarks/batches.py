@@ -53,7 +53,8 @@ def measure(
         return [explainer.explain_ids(request.model_inputs, request.answer_ids) for request in requests]
 
     def together() -> list[Explanation]:
-        return list(explainer.explain_many(requests, batch_size=len(requests)))
+        n_rows = sum(len(request.answer_ids) for request in requests)  # "auto" would part long answers
+        return list(explainer.explain_many(requests, batch_size=len(requests), row_chunk=n_rows))
 
     found = together()
     if any(e.settings["batch"] != len(requests) for e in found):

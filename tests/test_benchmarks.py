@@ -351,7 +351,8 @@ def test_batches_are_measured_against_one_by_one(tmp_path: Path, capsys: pytest.
     page.write_text("before <!-- batches --><!-- /batches --> behind")
     out = tmp_path / "results"
     main(
-        f"batches --shape tiny --requests 2 --lengths 2 --repetitions 1 --page {page} --out {out}".split(),
+        # More rows than run at once by default.
+        f"batches --shape tiny --requests 2 --lengths 300 --repetitions 1 --page {page} --out {out}".split(),
     )
     (path,) = out.iterdir()
     rows = json.loads(path.read_text())["rows"]
@@ -360,7 +361,7 @@ def test_batches_are_measured_against_one_by_one(tmp_path: Path, capsys: pytest.
         assert 0 <= row["largest_difference"] < 1e-3
         ratio = row["one_by_one_s"]["median"] / row["batch_s"]["median"]
         assert row["one_by_one_over_batch"] == pytest.approx(ratio)
-        assert f"| 2 {row['case']} | 2 |" in page.read_text()
+        assert f"| 2 {row['case']} | 300 |" in page.read_text()
     assert page.read_text().startswith("before <!-- batches -->")
 
 
