@@ -92,10 +92,10 @@ def test_each_token_is_on_the_terminal_before_the_next_one_is_there() -> None:
 def test_colours_follow_the_grounding() -> None:
     text = coloured([("yes", 1.0), (" no", 0.0), (" the", 0.5), (" some", 0.7)])
     found = {match[4]: tuple(map(int, match.groups()[:3])) for match in SHADED.finditer(text)}
-    assert set(found) == {"yes", " no", " some"}
+    assert set(found) == {"yes", "no", "some"}
     assert found["yes"][2] > found["yes"][0], "blue"
-    assert found[" no"][0] > found[" no"][2], "orange"
-    assert found[" some"][2] < found["yes"][2], "less of it"
+    assert found["no"][0] > found["no"][2], "orange"
+    assert found["some"][2] < found["yes"][2], "less of it"
 
 
 def test_legend_is_short_and_has_both_ends() -> None:

@@ -75,9 +75,11 @@ def show_live(stream: AnswerStream, console: Console) -> Explanation:
 
 
 def coloured(token: StreamedToken) -> Text:
-    """A token of a stream with grounding, in its colour."""
+    """A token of a stream with grounding, in its colour; the space before it stays plain."""
     assert token.grounding is not None
-    return Text(printable(token.token.replace("\t", "    "), running=True), style=grounding_style(token.grounding))
+    text = printable(token.token.replace("\t", "    "), running=True)
+    core = text.lstrip(" ")
+    return Text.assemble(" " * (len(text) - len(core)), (core, grounding_style(token.grounding)))
 
 
 def grounding_style(grounding: float) -> Style:
