@@ -30,21 +30,13 @@ def write_curves(records: Sequence[Record], folder: Path) -> list[Path]:
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, direction in zip(figure.subplots(1, 2), DIRECTIONS, strict=True):
-        for name, (fractions, fall) in curves[direction].items():
-            axes.plot(
-                fractions,
-                fall,
-                label=name,
-                linewidth=1.4,
-                linestyle="--" if name in CHANCE else "-",
-                marker=".",
-                markersize=4,
-            )
+        for number, (name, (fractions, fall)) in enumerate(curves[direction].items()):
+            axes.plot(fractions, fall, label=name, linewidth=1.4, marker=".", markersize=4, **_line(name, number))
         axes.set_title(_TITLES[direction], fontsize=10)
         axes.set_xlabel("share of the image removed")
         axes.set_ylabel("fall of log p(answer) per token, nats")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     written = []
     for suffix in ("svg", "png"):
         buffer = BytesIO()
@@ -52,3 +44,10 @@ def write_curves(records: Sequence[Record], folder: Path) -> list[Path]:
             figure.savefig(buffer, format=suffix, dpi=120, metadata={"Date": None} if suffix == "svg" else None)
         written.append(write_atomically(folder / f"curves.{suffix}", buffer.getvalue()))
     return written
+
+
+def _line(name: str, number: int) -> dict[str, str]:
+    """Colour and style by which a line is told from all others: there are ten colours."""
+    if name in CHANCE:
+        return {"color": "0.4", "linestyle": "--"}
+    return {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "-."}
