@@ -139,12 +139,9 @@ class Estimate:
         return Group(stages, memory)
 
     def __str__(self) -> str:
-        from rich.console import Console
+        from .plain_text import plain_text
 
-        console = Console(width=110, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self.table())
-        return captured.get()
+        return plain_text(self.table())
 
     def _summary(self) -> str:
         return (
