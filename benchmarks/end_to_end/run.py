@@ -7,19 +7,18 @@ say) is recorded, and the others go on. Exits with 1 if a result was wrong or an
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..files import RESULTS, write_results
 from ..ops.limits import Limits, measure_limits
-from ..timing import described, environment, on_gpu, slug
+from ..selection import case_parser, select
+from ..timing import described, environment, on_gpu
 from .calls import Calls, attention_name
 from .cases import SETS, Case
 from .measure import measure
@@ -27,29 +26,16 @@ from .tables import PAGE, README, slopes, table, write_pages
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.run end-to-end", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", choices=SETS, default=None, help="of cases; default: that of the device, cpu or gpu")
-    parser.add_argument("--only", default="", help="measure the cases whose name contains this")
+    parser = case_parser("end-to-end", __doc__, SETS)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--budget", type=float, default=15.0, help="seconds for each way of a case")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no case after so many")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
 
     start = time.monotonic()
     device: str = options.device
-    usual = "gpu" if on_gpu(device) else "cpu"
-    chosen: str = options.set or usual
-    cases = [case for case in SETS[chosen] if options.only in case.id]
-    if not cases:
-        parser.error(f"--only: no case of the set {chosen} has {options.only!r} in its name")
     where = environment(device)
-    # Neither a rehearsal nor some of the cases must take the place of all of them.
-    name = "-".join(filter(None, ("end-to-end", "" if chosen == usual else chosen, options.only, slug(where))))
-    path = options.out / f"{name}.json"
+    chosen, cases, path = select("end-to-end", parser, options, SETS, where)
     document: dict[str, Any] = {"environment": where, "set": chosen, "limits": {}, "rows": []}
     rows: list[dict[str, Any]] = document["rows"]
     models = _Models(device)

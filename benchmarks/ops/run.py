@@ -6,19 +6,18 @@ short leaves what it has. Exits with 1 if a result was wrong.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dexar_fast.ops import resolve_backend
 
-from ..files import RESULTS, write_results
-from ..timing import described, environment, on_gpu, slug
+from ..files import write_results
+from ..selection import case_parser, select
+from ..timing import described, environment, on_gpu
 from .cases import DTYPES, SETS, Case
 from .layer import beside_layer
 from .limits import measure_limits
@@ -31,28 +30,15 @@ BESIDE_LAYER = {"tiny": ("tiny", 5, "float32"), "gpu": ("LLaVA-1.5-7B", 512, "bf
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.run ops", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", choices=SETS, default=None, help="of cases; default: that of the device, cpu or gpu")
-    parser.add_argument("--only", default="", help="measure the cases whose name contains this")
+    parser = case_parser("ops", __doc__, SETS)
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--budget", type=float, default=10.0, help="seconds for each contender of a case")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
 
     device: str = options.device
-    usual = "gpu" if on_gpu(device) else "cpu"
-    chosen: str = options.set or usual
-    cases = [case for case in SETS[chosen] if options.only in case.id]
-    if not cases:
-        parser.error(f"--only: no case of the set {chosen} has {options.only!r} in its name")
     repeated: dict[str, Any] = {"repetitions": options.repetitions, "budget": options.budget}
     where = environment(device)
-    # Neither a rehearsal nor some of the cases must take the place of all of them.
-    name = "-".join(filter(None, ("ops", "" if chosen == usual else chosen, options.only, slug(where))))
-    path = options.out / f"{name}.json"
+    chosen, cases, path = select("ops", parser, options, SETS, where)
 
     dtypes = dict.fromkeys(case.dtype for case in cases)
     limits = {dtype: measure_limits(DTYPES[dtype], device, tiny=chosen == "tiny") for dtype in dtypes}
