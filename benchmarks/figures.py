@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.atomic import write_atomically
+from dexar_fast.result.atomic import write_atomically
 
 
 def write_svg(figure: Any, path: Path) -> None:

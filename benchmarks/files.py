@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.atomic import write_atomically
+from dexar_fast.result.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

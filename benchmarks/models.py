@@ -16,8 +16,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from dexar_fast.generation import end_ids
-from dexar_fast.models import Decoder
+from dexar_fast.engine.generation import end_ids
+from dexar_fast.models.decoder import Decoder
 
 IMAGE_TOKEN_ID = 32000
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dexar_fast.explanation import Explanation, minmax
-from dexar_fast.geometry import whole_image
+from dexar_fast.layout.grid import whole_image
+from dexar_fast.result.explanation import Explanation, minmax
 
 from .files import RESULTS, ROOT, put_between_markers, write_results
 from .timing import environment, slug

@@ -9,12 +9,13 @@ from .errors import DexarFastError, InputError, NotFiniteError, SelfCheckError, 
 
 if TYPE_CHECKING:
     from .environment import info
-    from .estimate import Estimate
     from .explainer import Explainer
-    from .explanation import Explanation
-    from .many import ExplainIdsRequest, ExplainRequest
-    from .models import Family, register_family
-    from .profiling import Profile
+    from .models.family import Family
+    from .models.registry import register_family
+    from .result.explanation import Explanation
+    from .runs.estimate import Estimate
+    from .runs.many import ExplainIdsRequest, ExplainRequest
+    from .runs.profiling import Profile
 
 __version__ = "0.1.0"
 
@@ -38,15 +39,15 @@ __all__ = [
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
 _HOMES = {
-    "Estimate": ".estimate",
-    "ExplainIdsRequest": ".many",
-    "ExplainRequest": ".many",
+    "Estimate": ".runs.estimate",
+    "ExplainIdsRequest": ".runs.many",
+    "ExplainRequest": ".runs.many",
     "Explainer": ".explainer",
-    "Explanation": ".explanation",
-    "Family": ".models",
-    "Profile": ".profiling",
+    "Explanation": ".result.explanation",
+    "Family": ".models.family",
+    "Profile": ".runs.profiling",
     "info": ".environment",
-    "register_family": ".models",
+    "register_family": ".models.registry",
 }
 
 

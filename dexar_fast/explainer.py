@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, ProcessorMixin
 
-from .alternatives import check_alternatives, explain_alternatives
-from .answer_pass import take_up
-from .contrast import Contrast
-from .engine import Engine
+from .engine.answer_pass import take_up
+from .engine.engine import Engine
 from .errors import InputError, check_count
-from .estimate import Estimate, estimate
-from .explanation import Explanation
-from .images import ImageInput, load_images
-from .layers import LayerSelection
-from .loading import load_model
-from .many import AnyRequest, explain_many
-from .model_report import ModelReport, probe_image
-from .model_state import evaluating, main_device
-from .options import TextSet
-from .profiling import Profile, profile
+from .inputs.contrast import Contrast
+from .inputs.images import ImageInput, load_images
+from .inputs.layers import LayerSelection
+from .inputs.options import TextSet
+from .inputs.targets import TargetSelection
+from .models.loading import load_model
+from .models.report import ModelReport, probe_image
+from .models.state import evaluating, main_device
 from .progress import ProgressCallback, report_progress
-from .stream import AnswerStream, ExplainingStreamer, StreamedToken
-from .targets import TargetSelection
+from .result.explanation import Explanation
+from .runs.alternatives import check_alternatives, explain_alternatives
+from .runs.estimate import Estimate, estimate
+from .runs.many import AnyRequest, explain_many
+from .runs.profiling import Profile, profile
+from .runs.stream import AnswerStream, ExplainingStreamer, StreamedToken
 
 
 class Explainer(Engine):
@@ -92,7 +92,7 @@ class Explainer(Engine):
         return explainer
 
     def self_test(self) -> ModelReport:
-        """Explain one token of a small picture with all layers, each checked (`dexar_fast.self_check`).
+        """Explain one token of a small picture with all layers, each checked (`dexar_fast.engine.self_check`).
 
         Raises:
             InputError: no processor.
@@ -153,7 +153,7 @@ class Explainer(Engine):
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
             method: what is read off a key: "dexar" as published, the gradient of its attention probability;
                 "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself. Or a
-                method to compare with, one of `dexar_fast.evaluate.methods.COMPARISONS`; these score no heads, so
+                method to compare with, one of `dexar_fast.methods.comparisons.COMPARISONS`; these score no heads, so
                 every token weighs 1 and the scores of the result are zero.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
@@ -224,7 +224,7 @@ class Explainer(Engine):
             k: how many tokens: the most probable ones there, by the model's own probabilities after the answer so far;
                 the written one takes the last place if it is not among them.
             image, prompt, answer, layers, method, normalization, text_set, unfiltered, thumbnail, max_new_tokens,
-                progress: as for `explain`, with a method of `dexar_fast.methods.METHODS`.
+                progress: as for `explain`, with a method of `dexar_fast.inputs.methods.METHODS`.
 
         Returns:
             `Explanation` with a row for each alternative (`targets`, with id and probability, falling). Its tokens are
@@ -464,7 +464,7 @@ class Explainer(Engine):
         row_chunk: int | str = "auto",
         cache: bool = False,
     ) -> Estimate:
-        """Time and memory of `explain` on this model and machine, before it runs: see `dexar_fast.estimate`.
+        """Time and memory of `explain` on this model and machine, before it runs: see `dexar_fast.runs.estimate`.
 
         Takes less than a second: rates are measured on a few of the model's own products, and (once per explainer, if
         it has a processor) the vision tower on a small picture, which is taken to grow with the image tokens. Memory

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dexar_fast.explanation import Explanation, minmax
-from dexar_fast.geometry import Grid, whole_image
-from dexar_fast.targets import Target
+from dexar_fast.inputs.targets import Target
+from dexar_fast.layout.grid import Grid, whole_image
+from dexar_fast.result.explanation import Explanation, minmax
 
 PROMPT = "Describe the image."
 # Pieces as a tokenizer gives them; "pagoda" is three tokens, the last one is white space.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.methods import METHODS
+from dexar_fast.inputs.methods import METHODS
 
 from .test_targets import NUMBERS
 from .tiny import picture, tiny_llava, tiny_processor

@@ -7,9 +7,9 @@ from transformers.models.donut.image_processing_pil_donut import DonutImageProce
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from dexar_fast import InputError
+from dexar_fast.models.families.llava import cropped_box
+from dexar_fast.models.families.vision_encoder_decoder import thumbnail_box
 from dexar_fast.models.family import Prompt
-from dexar_fast.models.llava import cropped_box
-from dexar_fast.models.vision_encoder_decoder import thumbnail_box
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers,
 from dexar_fast.cli.output import WORD_PIXELS, overlay_name
 from dexar_fast.cli.progress import shown_progress
 from dexar_fast.demo.scenes import draw_scene
-from dexar_fast.targets import TARGETS
-from dexar_fast.tokens import printable
+from dexar_fast.inputs.targets import TARGETS
+from dexar_fast.inputs.tokens import printable
 
 from .explanations import make_explanation, scene
 
@@ -270,9 +270,9 @@ def test_layers_refused(text: str) -> None:
 
 
 def test_choices_are_the_engines() -> None:
-    from dexar_fast.evaluate.methods import COMPARISONS
-    from dexar_fast.methods import METHODS
-    from dexar_fast.options import NORMALIZATIONS, TEXT_SETS
+    from dexar_fast.inputs.methods import METHODS
+    from dexar_fast.inputs.options import NORMALIZATIONS, TEXT_SETS
+    from dexar_fast.methods.comparisons import COMPARISONS
 
     assert [str(choice) for choice in Method] == [*METHODS, *COMPARISONS]
     assert [str(choice) for choice in Normalization] == list(NORMALIZATIONS)

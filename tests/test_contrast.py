@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.naive import explain as explain_naively
 from dexar_fast import Explainer, InputError
-from dexar_fast.contrast import find_foils
 from dexar_fast.demo.tokenizer import build_tokenizer
-from dexar_fast.methods import METHODS
+from dexar_fast.inputs.contrast import find_foils
+from dexar_fast.inputs.methods import METHODS
 
 from .test_exactness import EXACT, assert_equal
 from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from benchmarks import models
 from dexar_fast import Explainer, InputError
-from dexar_fast import estimate as estimates
 from dexar_fast.cli import app
-from dexar_fast.estimate import MEMORY, STAGES, Shape, lengths, weights_of
 from dexar_fast.ops import KeySets, causal_rows
 from dexar_fast.ops.reference import score_and_accumulate
+from dexar_fast.runs import estimate as estimates
+from dexar_fast.runs.estimate import MEMORY, STAGES, Shape, lengths, weights_of
 
 from .families.test_families import CASES, explainer_of
 from .test_untouched import assert_same, state

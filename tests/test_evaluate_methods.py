@@ -14,11 +14,12 @@ from torch import Tensor
 
 from benchmarks import naive
 from dexar_fast import Explainer, InputError, UnsupportedModelError
-from dexar_fast.evaluate.forward import Case, picture_log_probabilities
-from dexar_fast.evaluate.methods import COMPARISONS, Subject, relevance
-from dexar_fast.evaluate.methods.tam import rank_gaussian_filter
-from dexar_fast.request import lay_out, make_request
-from dexar_fast.teacher_forcing import with_answer
+from dexar_fast.engine.request import lay_out, make_request
+from dexar_fast.engine.teacher_forcing import with_answer
+from dexar_fast.methods.comparisons import COMPARISONS, relevance
+from dexar_fast.methods.forward import Case, picture_log_probabilities
+from dexar_fast.methods.subject import Subject
+from dexar_fast.methods.tam import rank_gaussian_filter
 
 from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
 

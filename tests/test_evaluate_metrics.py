@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dexar_fast import InputError
-from dexar_fast.evaluate.chance import centre_maps, random_maps, uniform_maps
 from dexar_fast.evaluate.metrics import METRICS, SNR_LIMIT, localisation, normalise
 from dexar_fast.evaluate.statistics import auroc, bootstrap, bootstrap_auroc
+from dexar_fast.methods.chance import centre_maps, random_maps, uniform_maps
 
 
 def figures(values, mask):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.evaluate.perturbation import Curve, Perturbed, area, perturbation_curves, removed_images
-from dexar_fast.geometry import Grid, to_pixels, whole_image
+from dexar_fast.layout.grid import Grid, to_pixels, whole_image
 
 from .tiny import picture, tiny_answer, tiny_llava, tiny_processor
 

@@ -28,8 +28,8 @@ from dexar_fast.evaluate.run import Plan, evaluate, run_part
 from dexar_fast.evaluate.sanity import cascade, randomising, sanity, similarity
 from dexar_fast.evaluate.summary import CEILING, failures, interval, rows
 from dexar_fast.evaluate.tables import tables
-from dexar_fast.explanation import minmax
-from dexar_fast.geometry import to_pixels
+from dexar_fast.layout.grid import to_pixels
+from dexar_fast.result.explanation import minmax
 
 from .tiny import picture, tiny_llava, tiny_processor
 
@@ -156,7 +156,7 @@ def test_a_method_that_fails_leaves_the_others(explainer, monkeypatch):
         raise RuntimeError("no such luck")
 
     monkeypatch.setitem(run_module.__dict__, "perturbation_curves", perturb_but_not_s1(run_module.perturbation_curves))
-    monkeypatch.setitem(__import__("dexar_fast.evaluate.methods", fromlist=["x"]).COMPARISONS, "attention", fail)
+    monkeypatch.setitem(__import__("dexar_fast.methods.comparisons", fromlist=["x"]).COMPARISONS, "attention", fail)
     records = run_part(explainer, Few(a_sample(), a_sample("two", words={})), [0, 1], PLAN)
     assert {(r.sample, r.method, r.error) for r in failures(records)} == {
         ("s0", "attention", "RuntimeError: no such luck"),

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from benchmarks.naive import NaiveResult
 from benchmarks.naive import explain as explain_naively
 from dexar_fast import Explainer, Explanation
-from dexar_fast.methods import METHODS
+from dexar_fast.inputs.methods import METHODS
 
 from .tiny import tiny_answer, tiny_inputs, tiny_llava, with_float64_norms
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dexar_fast import Explainer
-from dexar_fast.prompts import PromptEncoder
+from dexar_fast.inputs.prompts import PromptEncoder
 
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 

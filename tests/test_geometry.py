@@ -7,7 +7,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from dexar_fast import InputError
-from dexar_fast.geometry import Grid, draw_box, resized_and_cropped, seen, to_cells, to_pixels, whole_image
+from dexar_fast.layout.grid import Grid, draw_box, resized_and_cropped, seen, to_cells, to_pixels, whole_image
 
 SIZES = [(24, 24), (40, 30), (30, 40), (241, 60), (17, 400), (7, 5), (1000, 999)]
 

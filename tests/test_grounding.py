@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.engine.grounding import blank
 from dexar_fast.evaluate.grounding import Calibration, calibrate, calibration_error, collect, grounding_table, swaps
-from dexar_fast.grounding import blank
 
 from .tiny import picture, tiny_llava, tiny_processor
 
@@ -40,7 +40,7 @@ def test_share_of_the_probability(explained):
 
 def test_logits_of_a_long_answer_come_in_parts(explained, monkeypatch):
     explainer, e = explained
-    monkeypatch.setattr("dexar_fast.teacher_forcing._LOGIT_ROWS", 7)
+    monkeypatch.setattr("dexar_fast.engine.teacher_forcing._LOGIT_ROWS", 7)
     in_parts = explainer.explain(picture(), "what is it?", "a small red square", grounding=True)
     assert len(e.tokens) % 7 != 0
     np.testing.assert_allclose(in_parts.log_probabilities, e.log_probabilities, rtol=0, atol=1e-6)

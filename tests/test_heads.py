@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.explanation import Explanation
-from dexar_fast.targets import Target
+from dexar_fast.inputs.targets import Target
+from dexar_fast.result.explanation import Explanation
 
 from .explanations import make_explanation, with_targets
 

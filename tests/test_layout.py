@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexar_fast import InputError
-from dexar_fast.layout import ImageLayout, LayoutBuilder, tile_boxes
+from dexar_fast.layout.image_layout import ImageLayout, LayoutBuilder, tile_boxes
 
 
 def cells_of(layout: ImageLayout, values: list[float], image: int = 0) -> np.ndarray:

@@ -19,10 +19,10 @@ from dexar_fast import (
     InputError,
     NotFiniteError,
     SelfCheckError,
-    aggregate,
 )
-from dexar_fast.many import AnyRequest
-from dexar_fast.model_state import evaluating
+from dexar_fast.engine import aggregate
+from dexar_fast.models.state import evaluating
+from dexar_fast.runs.many import AnyRequest
 
 from .test_untouched import assert_same, state
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
@@ -396,7 +396,7 @@ def test_a_layer_that_mixes_positions_is_found() -> None:
 
 
 def test_each_layer_is_checked_once_with_padding_and_once_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dexar_fast import pipeline
+    from dexar_fast.engine import pipeline
 
     checked = []
     monkeypatch.setattr(pipeline, "check_layer", lambda _d, gradient, _k, _l: checked.append(gradient.attention.layer))
@@ -434,7 +434,7 @@ def test_half_as_many_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("where", ["generate_answer", "score_and_accumulate"])
 def test_caches_that_wait_make_room(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caches of other prompts need not be there while the model writes, or while one request is explained."""
-    from dexar_fast import engine as module
+    from dexar_fast.engine import engine as module
 
     explainer = explainer_of()
     given: list[Any] = [(picture(), "what is it?"), (picture(21, 50), "two"), (picture(), "blue stars")]

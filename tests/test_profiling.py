@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dexar_fast import Explainer, InputError, Profile
 from dexar_fast.cli import app
-from dexar_fast.profiling import STAGES
+from dexar_fast.runs.profiling import STAGES
 from dexar_fast.stages import OTHER, Recorder, recording, stage
 
 from .families.case import Case, all_cases

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import dexar_fast.models as models
+import dexar_fast.models.registry as registry
 from dexar_fast import Explainer, Family, InputError, SelfCheckError, UnsupportedModelError, register_family
+from dexar_fast.engine.request import lay_out
 from dexar_fast.models import fixed_grid
-from dexar_fast.request import lay_out
 
 from .tiny import tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 
@@ -17,7 +17,7 @@ from .tiny import tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch):
     """A model of a type that nobody has declared; declarations are forgotten after the test."""
-    monkeypatch.setattr(models, "_registered", [])
+    monkeypatch.setattr(registry, "_registered", [])
     model = tiny_llava()
     model.config.model_type = "my_vlm"
     return model
@@ -80,7 +80,7 @@ def test_later_declaration_counts(unknown) -> None:
     register_family(Family(name="other", model_types=("other_vlm",), layout=fixed_grid(3, 3)))
     register_family(Family(name="corrected", model_types=("my_vlm",), layout=fixed_grid(3, 3)))
     assert Explainer(unknown).family.name == "corrected"
-    assert [family.name for family in models._registered] == ["other", "corrected"]
+    assert [family.name for family in registry._registered] == ["other", "corrected"]
 
 
 def test_fixed_grid_lies_on_what_the_processor_leaves(unknown) -> None:

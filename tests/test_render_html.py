@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.inputs.targets import Foil, Target
+from dexar_fast.layout.grid import Grid, whole_image
 from dexar_fast.render.html import render_html, to_html
-from dexar_fast.targets import Foil, Target
+from dexar_fast.result.explanation import Explanation
 
 from .explanations import from_maps, make_explanation, one_cell_maps, scene, with_targets
 

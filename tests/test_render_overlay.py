@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.geometry import Grid, whole_image
+from dexar_fast.layout.grid import Grid, whole_image
 from dexar_fast.render.fit import fit
 from dexar_fast.render.overlay import NEUTRAL, UNSEEN_BRIGHTNESS, overlay
 

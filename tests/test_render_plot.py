@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
+from dexar_fast.inputs.targets import Foil, Target
 from dexar_fast.render.plot import MOST_TOKENS, plot
-from dexar_fast.targets import Foil, Target
 
 from .explanations import make_explanation, with_targets
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, to_pixels, whole_image
+from dexar_fast.inputs.targets import Foil, Target
+from dexar_fast.layout.grid import Grid, to_pixels, whole_image
 from dexar_fast.render.colormap import DEFAULT_COLORMAP, colours_of
 from dexar_fast.render.html import to_html
-from dexar_fast.targets import Foil, Target
+from dexar_fast.result.explanation import Explanation
 
 from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene, with_targets
 

@@ -44,7 +44,7 @@ def test_mask_that_is_not_causal() -> None:
 @pytest.mark.parametrize("out_of_memory", [False, True])
 def test_states_that_are_not_what_the_norm_gives(out_of_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where memory ended behind the check of the last layer, and the rows run again as fewer."""
-    from dexar_fast import aggregate
+    from dexar_fast.engine import aggregate
 
     model = tiny_llava()
 
@@ -67,7 +67,7 @@ def test_states_that_are_not_what_the_norm_gives(out_of_memory: bool, monkeypatc
 
 
 def test_is_done_once_per_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dexar_fast.pipeline as pipeline
+    import dexar_fast.engine.pipeline as pipeline
 
     checked = []
     monkeypatch.setattr(

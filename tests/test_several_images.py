@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.geometry import Grid
+from dexar_fast.layout.grid import Grid
 from dexar_fast.render.montage import montage
 
 from .families.case import all_cases, answer, picture

@@ -149,7 +149,7 @@ def test_foreign_files_are_named(explanation: Explanation, tmp_path: Path) -> No
     save_file({"weight": np.zeros(3)}, tmp_path / "weights")
     with pytest.raises(InputError, match=r"holds something other than an explanation"):
         Explanation.load(tmp_path / "weights")
-    newer = json.dumps({"format": "dexar_fast.explanation", "format_version": 99})
+    newer = json.dumps({"format": "dexar_fast.result.explanation", "format_version": 99})
     save_file({"weight": np.zeros(3)}, tmp_path / "newer", metadata={"explanation": newer})
     with pytest.raises(InputError, match=r"format version 99, this release reads up to 2; upgrade"):
         Explanation.load(tmp_path / "newer")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dexar_fast import Explainer, InputError, NotFiniteError
-from dexar_fast.stream import StreamedToken
+from dexar_fast.runs.stream import StreamedToken
 
 from .families.case import picture as family_picture
 from .families.oracle import DoubleThroughout

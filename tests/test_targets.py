@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.naive import explain as explain_naively
 from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.engine.row_chunk import row_chunks
+from dexar_fast.inputs.targets import find_targets, phrase_spans
 from dexar_fast.render.montage import montage
-from dexar_fast.row_chunk import row_chunks
-from dexar_fast.targets import find_targets, phrase_spans
 
 from .test_exactness import EXACT, assert_equal
 from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
@@ -86,7 +86,7 @@ def test_chunks_end_where_no_target_is_cut(at_once: int, expected: list[int]) ->
 
 def test_fewer_rows_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half as many, but never less than a target; what was added before does not count twice."""
-    from dexar_fast import aggregate
+    from dexar_fast.engine import aggregate
 
     explainer = Explainer(tiny_llava())
     whole = explain(explainer, targets=SPANS)
@@ -209,7 +209,7 @@ def test_methods_that_read_one_rows_probability_refuse(method: str) -> None:
 
 def test_rows_before_the_first_target_run_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without gradients: nothing of them is explained."""
-    from dexar_fast import pipeline
+    from dexar_fast.engine import pipeline
 
     ran: list[tuple[slice, int]] = []
     original = pipeline.run_rows

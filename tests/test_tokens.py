@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from dexar_fast.tokens import TokenPieces, token_labels, token_pieces, word_spans
+from dexar_fast.inputs.tokens import TokenPieces, token_labels, token_pieces, word_spans
 
 from .tiny import tiny_processor
 

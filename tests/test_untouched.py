@@ -8,7 +8,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dexar_fast import Explainer
-from dexar_fast.pipeline import Accumulator
+from dexar_fast.engine.pipeline import Accumulator
 
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dexar_fast import Explainer
-from dexar_fast.answer_pass import Prefill
-from dexar_fast.generation import generate_answer
-from dexar_fast.model_state import evaluating
+from dexar_fast.engine.answer_pass import Prefill
+from dexar_fast.engine.generation import generate_answer
+from dexar_fast.engine.written_cache import WrittenLayer
+from dexar_fast.models.state import evaluating
 from dexar_fast.progress import silent
-from dexar_fast.written_cache import WrittenLayer
 
 from .tiny import picture, tiny_inputs, tiny_llava, tiny_processor, with_float64_norms
 
@@ -61,7 +61,7 @@ def test_what_a_checkpoint_asks_of_generation(setting: dict[str, Any]) -> None:
 def test_a_cache_that_generation_left_otherwise_is_of_no_use(
     explainer: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dexar_fast import generation
+    from dexar_fast.engine import generation
 
     def one_more(decoder: Any, inputs: Any, limit: int, streamer: Any, cache: Any) -> torch.Tensor:
         return write(decoder, inputs, limit + 1, streamer, cache)[:, :-1]

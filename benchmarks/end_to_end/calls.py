@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.answer_pass import Prefill, prefill
-from dexar_fast.generation import generate_answer, write
-from dexar_fast.model_state import evaluating
+from dexar_fast.engine.answer_pass import Prefill, prefill
+from dexar_fast.engine.generation import generate_answer, write
+from dexar_fast.engine.teacher_forcing import with_answer
+from dexar_fast.models.state import evaluating
 from dexar_fast.progress import silent
-from dexar_fast.teacher_forcing import with_answer
 
 from .. import models, naive
 from ..timing import on_gpu

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from dexar_fast.models import Decoder
+from dexar_fast.models.decoder import Decoder
 
 
 def operations(decoder: Decoder, n_prompt: int, n_answer: int, *, cached: bool) -> int:

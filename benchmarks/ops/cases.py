@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dexar_fast.methods import METHODS
+from dexar_fast.inputs.methods import METHODS
 from dexar_fast.ops import Attention, KeySets, attention_lse, causal_rows
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}

@@ -139,7 +139,7 @@ def explain(
     Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
     with failures_as_exit_codes(debug):
-        from ..images import load_image
+        from ..inputs.images import load_image
         from .live import check_live
         from .run import explain_and_write, explain_live_and_write
 
@@ -215,7 +215,7 @@ def profile(
     Exit codes: 0 done, 1 the run failed, 2 bad input.
     """
     with failures_as_exit_codes(debug):
-        from ..images import load_image
+        from ..inputs.images import load_image
         from .run import profile_and_print
 
         chosen_layers = parse_layers(layers)

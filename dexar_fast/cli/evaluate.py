@@ -120,9 +120,9 @@ def parse_methods(text: str) -> tuple[str, ...]:
     Raises:
         InputError: a name that is no method.
     """
-    from ..evaluate.methods import COMPARISONS, SLOW
     from ..evaluate.summary import CHANCE
-    from ..methods import METHODS
+    from ..inputs.methods import METHODS
+    from ..methods.comparisons import COMPARISONS, SLOW
 
     known = (*METHODS, *COMPARISONS)
     groups = {"all": known, "cheap": tuple(name for name in known if name not in SLOW)}

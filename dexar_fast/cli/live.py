@@ -9,11 +9,11 @@ from rich.style import Style
 from rich.text import Text
 
 from ..errors import InputError
-from ..tokens import printable
+from ..inputs.tokens import printable
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
-    from ..stream import AnswerStream, StreamedToken
+    from ..result.explanation import Explanation
+    from ..runs.stream import AnswerStream, StreamedToken
 
 # Weak and strong backgrounds, under white letters: legible on dark and on light terminals, and apart for all eyes.
 _LETTERS = (255, 255, 255)

@@ -12,8 +12,8 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..layers import LayerSelection
-    from ..targets import TargetSelection
+    from ..inputs.layers import LayerSelection
+    from ..inputs.targets import TargetSelection
 
 
 # The engine's names, repeated because it can only be asked after torch has been imported.

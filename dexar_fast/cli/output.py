@@ -8,17 +8,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic import write_atomically
 from ..errors import InputError
 from ..progress import ProgressCallback
 from ..render.fit import fit
 from ..render.montage import montage
 from ..render.overlay import overlay
+from ..result.atomic import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..explanation import Explanation
+    from ..result.explanation import Explanation
 
 WORD_PIXELS = 1024
 _WORD_OVERLAY = re.compile(r"\d{3,}-[\w-]+\.png")

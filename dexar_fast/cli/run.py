@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from ..inputs.tokens import printable
 from ..progress import ProgressCallback
-from ..tokens import printable
 from .live import show_live
 from .output import Written, make_folder, write_files
 from .progress import shown_progress
@@ -18,9 +18,9 @@ from .tables import token_table
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..estimate import Estimate
     from ..explainer import Explainer
-    from ..explanation import Explanation
+    from ..result.explanation import Explanation
+    from ..runs.estimate import Estimate
 
 
 def explain_and_write(
@@ -77,9 +77,9 @@ def profile_and_print(
 
 def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answer_tokens: int) -> Estimate:
     """What an answer takes after this prompt; where there is none, after that of the self-test."""
-    from ..estimate import lengths
-    from ..images import load_image
-    from ..model_report import probe_image
+    from ..inputs.images import load_image
+    from ..models.report import probe_image
+    from ..runs.estimate import lengths
 
     picture = probe_image() if image is None else load_image(image)
     prompt = explainer.prompt_encoder.probe() if prompt is None else prompt

@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..tokens import printable, token_labels
+from ..inputs.tokens import printable, token_labels
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation, Floats
+    from ..result.explanation import Explanation, Floats
 
 BAR_WIDTH = 16
 

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..aggregate import aggregate
+from ..engine.aggregate import aggregate
 from ..errors import InputError
 from ..explainer import Explainer
-from ..geometry import whole_image
-from ..images import ImageInput, load_image
-from ..layers import LayerSelection
+from ..inputs.images import ImageInput, load_image
+from ..inputs.layers import LayerSelection
+from ..layout.grid import whole_image
 from ..render.overlay import DEFAULT_OPACITY, overlay
 from .quirks import with_reference_quirks
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..logit_lens import LogitLens
-from ..request import Request
+from ..engine.logit_lens import LogitLens
+from ..engine.request import Request
 
 
 def without_key_after_image(request: Request) -> Request:

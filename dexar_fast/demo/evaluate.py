@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from dexar_fast.demo import CHECKPOINT
-from dexar_fast.demo.language import DESCRIBE, KINDS
-from dexar_fast.demo.scenes import HELD_OUT_SEEDS, Scene, draw_scene
+from . import CHECKPOINT
+from .language import DESCRIBE, KINDS
+from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
 
 Figures = dict[str, float]
 BATCH = 64

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dexar_fast.demo.language import COLOURS, PLACES, SHAPES, SIZES
-from dexar_fast.demo.scenes import SIDE, SceneObject
+from .language import COLOURS, PLACES, SHAPES, SIZES
+from .scenes import SIDE, SceneObject
 
 ASPECTS: dict[str, int] = {
     "colour": len(COLOURS) + 1,

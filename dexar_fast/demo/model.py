@@ -15,8 +15,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from dexar_fast.demo.scenes import SIDE
-from dexar_fast.demo.tokenizer import CHAT_TEMPLATE, build_tokenizer
+from .scenes import SIDE
+from .tokenizer import CHAT_TEMPLATE, build_tokenizer
 
 PATCH = 8
 """Width of an image patch in pixels."""

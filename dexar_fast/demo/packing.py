@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from dexar_fast.demo.language import DESCRIBE, Described, Kind, ask, describe
+from .language import DESCRIBE, Described, Kind, ask, describe
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dexar_fast.demo.language import COLOURS, PLACES, SHAPES, SIZES, Question, Text, ask, describe
-from dexar_fast.demo.shapes import Mask, shape_mask
+from .language import COLOURS, PLACES, SHAPES, SIZES, Question, Text, ask, describe
+from .shapes import Mask, shape_mask
 
 SIDE = 96
 """Width and height of a scene in pixels, at scale 1."""

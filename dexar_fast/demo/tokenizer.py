@@ -6,7 +6,7 @@ from tokenizers.normalizers import Lowercase, Replace, Sequence
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from dexar_fast.demo.language import vocabulary
+from .language import vocabulary
 
 SPECIAL: tuple[str, ...] = ("<pad>", "<unk>", "</s>", "<image>", "USER:", "ASSISTANT:")
 

@@ -25,12 +25,12 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from dexar_fast.demo.evaluate import measure, summary
-from dexar_fast.demo.labels import ASPECTS, IGNORE, patch_labels
-from dexar_fast.demo.model import GRID, PATCH, build_model, build_processor, save_model
-from dexar_fast.demo.packing import LEARNING, REVISION, Encoder, Packed, choose_segments, pack
-from dexar_fast.demo.scenes import HELD_OUT_SEEDS, SIDE, TRAINING_SEEDS, draw_scene
-from dexar_fast.demo.tokenizer import build_tokenizer
+from .evaluate import measure, summary
+from .labels import ASPECTS, IGNORE, patch_labels
+from .model import GRID, PATCH, build_model, build_processor, save_model
+from .packing import LEARNING, REVISION, Encoder, Packed, choose_segments, pack
+from .scenes import HELD_OUT_SEEDS, SIDE, TRAINING_SEEDS, draw_scene
+from .tokenizer import build_tokenizer
 
 TEXT_BUDGET = 160
 """Tokens of description and questions per image and step."""

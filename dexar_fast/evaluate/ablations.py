@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..explanation import Explanation, Floats, minmax
-from ..options import TEXT_SETS
+from ..inputs.options import TEXT_SETS
 from ..progress import ProgressCallback, silent
+from ..result.explanation import Explanation, Floats, minmax
 from .combine import focused, gain, weighted, with_flow
 from .data import DataSet, Sample
 from .records import Record

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..explanation import Explanation, Floats, minmax
-from ..logit_lens import LogitLens
-from ..request import Request
+from ..engine.logit_lens import LogitLens
+from ..engine.request import Request
+from ..result.explanation import Explanation, Floats, minmax
 
 if TYPE_CHECKING:
     from ..explainer import Explainer

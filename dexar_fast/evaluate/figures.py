@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from ..atomic import write_atomically
+from ..result.atomic import write_atomically
 from .perturbation import DIRECTIONS
 from .records import Record
 from .summary import CHANCE, mean_curves

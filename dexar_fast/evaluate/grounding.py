@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import write_atomically
 from ..demo.language import COLOURS, DESCRIBE, SHAPES
 from ..demo.scenes import HELD_OUT_SEEDS, Scene, draw_scene
 from ..errors import InputError
-from ..explanation import Explanation
 from ..progress import ProgressCallback, silent
+from ..result.atomic import write_atomically
+from ..result.explanation import Explanation
 from .statistics import auroc, bootstrap_auroc
 from .tables import Table, shown
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..aggregate import minmax
+from ..engine.aggregate import minmax
 from ..errors import InputError
 
 N_THRESHOLDS = 20

@@ -13,8 +13,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry import Grid, seen
-from .forward import Case, picture_log_probabilities
+from ..layout.grid import Grid, seen
+from ..methods.forward import Case, picture_log_probabilities
 
 if TYPE_CHECKING:
     from ..explainer import Explainer

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..atomic import write_atomically
 from ..render.fit import fit
 from ..render.overlay import overlay
+from ..result.atomic import write_atomically
 from .data import DataSet, Sample
 from .records import Record
 from .run import Plan, explain_sample

@@ -9,8 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_atomically
 from ..errors import InputError
+from ..result.atomic import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow

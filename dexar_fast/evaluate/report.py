@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_atomically
+from ..result.atomic import write_atomically
 from .records import Record
 from .summary import constant_maps, failures
 from .tables import Table, tables

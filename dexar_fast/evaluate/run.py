@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..engine.teacher_forcing import answer_log_probabilities
 from ..errors import InputError
-from ..explanation import Explanation
-from ..geometry import to_pixels
-from ..model_state import evaluating
+from ..layout.grid import to_pixels
+from ..models.state import evaluating
 from ..progress import ProgressCallback, silent
-from ..teacher_forcing import answer_log_probabilities
+from ..result.explanation import Explanation
 from .data import DataSet, Sample
 from .perturbation import STEPS, Perturbed, perturbation_curves
 from .records import Record, RecordStore

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, NotFiniteError
-from ..explanation import Explanation
 from ..progress import ProgressCallback, silent
+from ..result.explanation import Explanation
 from .data import DataSet, Sample
 from .statistics import bootstrap
 from .tables import Table, shown

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..explanation import Explanation, Word
-from ..geometry import to_cells, to_pixels
+from ..layout.grid import to_cells, to_pixels
+from ..result.explanation import Explanation, Word
 from .data import Mask, Sample, WordTruth
 from .metrics import METRICS, localisation, normalise
 from .records import ANOTHER_IMAGE, ANOTHER_TOKEN, Record

@@ -9,18 +9,7 @@ from math import isnan
 
 from .records import Record
 from .statistics import Interval
-from .summary import (
-    ALL_WORDS,
-    COST,
-    LOCALISATION,
-    PERTURBATION,
-    WORD,
-    Figure,
-    Row,
-    interval,
-    kinds,
-    rows,
-)
+from .summary import ALL_WORDS, COST, LOCALISATION, PERTURBATION, WORD, Figure, Row, interval, kinds, rows
 
 
 @dataclass(frozen=True)

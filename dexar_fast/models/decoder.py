@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
-from ..model_state import offloaded_weights
 from .family import Family
+from .state import offloaded_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

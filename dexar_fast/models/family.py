@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layout import LayoutBuilder
+from ..layout.image_layout import LayoutBuilder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from ..geometry import Grid
+from ..layout.grid import Grid
 
 
 def fit(image: Image.Image | None, grid: Grid, longest: int) -> tuple[Image.Image | None, Grid]:

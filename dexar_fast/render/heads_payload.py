@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..heads import head_means, scores_heads
+from ..result.heads import head_means, scores_heads
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation, Floats
+    from ..result.explanation import Explanation, Floats
 
 MOST_BYTES = 8_000_000  # of the file, for the heads of single tokens; above, the panel shows the whole answer alone
 

@@ -11,12 +11,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic import write_atomically
+from ..result.atomic import write_atomically
 from .montage import montage, shown_images
 from .payload import payload, to_script
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
+    from ..result.explanation import Explanation
 
 _SCRIPTS = ("maps.js", "heads.js", "answer.js", "report.js")  # joined in this order into one module
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..geometry import Box, Grid, draw_box
-from ..per_image import as_tuple
-from ..tiles import Block, compose
+from ..layout.grid import Box, Grid, draw_box
+from ..layout.per_image import as_tuple
+from ..layout.tiles import Block, compose
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation
+    from ..result.explanation import Explanation
 
 _GAP = 0.02  # between images, of the height of a row
 _BACKGROUND = (255, 255, 255)

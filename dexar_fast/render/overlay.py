@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from ..geometry import Grid, seen, to_pixels
+from ..layout.grid import Grid, seen, to_pixels
 from .colormap import DEFAULT_COLORMAP, colours_of
 
 DEFAULT_OPACITY = 0.55

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from ..geometry import draw_box
+from ..layout.grid import draw_box
 from .colormap import DEFAULT_COLORMAP, NAMES, table
 from .fit import fit
 from .heads_payload import heads_payload
 from .overlay import DEFAULT_OPACITY, check_size
 
 if TYPE_CHECKING:
-    from ..explanation import Explanation, Word
+    from ..result.explanation import Explanation, Word
 
 LONGEST_SIDE = 2048  # pixels; a larger image is shrunk for the report
 _LOSSLESS_BYTES = 600_000  # a PNG up to this size is kept; above it a JPEG is far smaller

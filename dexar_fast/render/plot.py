@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..tokens import printable, token_labels
+from ..inputs.tokens import printable, token_labels
 from .colormap import DEFAULT_COLORMAP
 from .fit import fit
 from .fonts import font_families
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..explanation import Explanation
+    from ..result.explanation import Explanation
 
 MOST_TOKENS = 12  # shown when the caller names none
 _COLUMNS = 4

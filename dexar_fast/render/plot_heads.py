@@ -12,7 +12,7 @@ from .fonts import font_families
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..explanation import Floats
+    from ..result.explanation import Floats
 
 _MOST_TICKS = 20
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from dexar_fast.models import Decoder
+from dexar_fast.models.decoder import Decoder
 
 
 class DoubleThroughout(TorchFunctionMode):

@@ -8,7 +8,8 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from dexar_fast.models import FAMILIES, REFUSED, Family, family_of
+from dexar_fast.models.family import Family
+from dexar_fast.models.registry import FAMILIES, REFUSED, family_of
 
 from .case import Case, all_cases
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from dexar_fast import Explainer, UnsupportedModelError
-from dexar_fast.evaluate.forward import Case as Pictures
-from dexar_fast.evaluate.forward import picture_log_probabilities
-from dexar_fast.evaluate.methods import COMPARISONS
-from dexar_fast.teacher_forcing import answer_log_probabilities, own_logits
+from dexar_fast.engine.teacher_forcing import answer_log_probabilities, own_logits
+from dexar_fast.methods.comparisons import COMPARISONS
+from dexar_fast.methods.forward import Case as Pictures
+from dexar_fast.methods.forward import picture_log_probabilities
 
 from .case import Case, picture
 from .test_families import CASES, each_family, explainer_of

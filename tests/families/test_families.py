@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.geometry import Grid
-from dexar_fast.layout import THUMBNAILS, ImageLayout
-from dexar_fast.models import Decoder
-from dexar_fast.request import lay_out
+from dexar_fast.engine.request import lay_out
+from dexar_fast.layout.grid import Grid
+from dexar_fast.layout.image_layout import THUMBNAILS, ImageLayout
+from dexar_fast.models.decoder import Decoder
 
 from ..test_untouched import assert_same, state
 from .case import SIZES, Case, all_cases, answer, frames, picture, without_mixing

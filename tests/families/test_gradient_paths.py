@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from dexar_fast.models import Decoder, Family
+from dexar_fast.models.decoder import Decoder
+from dexar_fast.models.family import Family
 
 from .case import all_cases, answer, picture
 from .oracle import DoubleThroughout

@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.answer_pass import new_cache
+from dexar_fast.engine.answer_pass import new_cache
 
 from .case import Case, answer, picture
 from .oracle import DoubleThroughout
@@ -123,7 +123,7 @@ def test_families_without_a_cache_refuse_one() -> None:
 
 def test_fewer_rows_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on with half as many rows, and what was added before does not count twice."""
-    from dexar_fast import aggregate
+    from dexar_fast.engine import aggregate
 
     explainer = explainer_of(CASES["llava"])
     inputs, _ = encode(explainer, CASES["llava"], next(iter(CASES["llava"].prompts)))

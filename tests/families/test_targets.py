@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dexar_fast.contrast import contrasted
-from dexar_fast.target_rows import TargetRows
-from dexar_fast.targets import Foil
+from dexar_fast.engine.target_rows import TargetRows
+from dexar_fast.inputs.contrast import contrasted
+from dexar_fast.inputs.targets import Foil
 
 from .case import Case, answer, picture
 from .oracle import DoubleThroughout, expected

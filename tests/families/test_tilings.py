@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas as closest_canvas
 
-from dexar_fast.models.cohere2_vision import least_enlarging_tiling
-from dexar_fast.models.internvl import Tiling, closest_tiling
+from dexar_fast.models.families.cohere2_vision import least_enlarging_tiling
+from dexar_fast.models.families.internvl import Tiling, closest_tiling
 
 from .torchvision_free import torchvision_free
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ...images import load_image
+from ...inputs.images import load_image
 from .sample import Mask, Sample, WordTruth
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ...images import load_image
+from ...inputs.images import load_image
 from .sample import Sample
 
 PROMPT = "USER: <image>\nClassify the image. ASSISTANT:"

@@ -1,0 +1,173 @@
+"""See query, key and value of a layer's attention, and make its output a leaf, whatever attention the model uses.
+
+Nearly every decoder of transformers looks its attention function up by name (`sdpa`, `eager`, `flash_attention_2`,
+`flex_attention`, ...) in one registry. Inside `tap_attention` the entry of that name is a wrapper that calls the
+original and lets other modules (the vision tower, other models) pass through. Name and masks stay what they were, so
+no code that compares the name changes its behaviour. `tap_projections` is for the few models that call no registered
+function: hooks on the projections before and behind attention see the same, but cannot put a leaf in its place.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..errors import UnsupportedModelError
+from .answer_rows import AnswerRows
+
+# The registry is the process's: answer passes of several threads take turns.
+_ONE_TAP_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One layer's attention over the answer rows, T of one sample or of several together.
+
+    Attributes:
+        layer: index of the decoder layer, from 0.
+        query: ``(T, H, D)`` with rotary embedding; key, value: ``(H_kv, K, D)``, or ``(B, H_kv, K, D)`` of several
+            samples, the cache included; keys that no answer row of a cross-attention sees are left out.
+        out: ``(1, T, H, D)``, the attention output, detached.
+        scale: factor on the attention logits.
+        window: number of keys that a row sees under a sliding window, or None.
+        softcap: the logits are ``softcap * tanh(logits / softcap)``, or None.
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+    scale: float
+    window: int | None
+    softcap: float | None = None
+
+
+# Receives what was seen, and the whole attention output ``(B, S, H, D)`` of all S rows that ran: a leaf, or None.
+OnCall = Callable[[AttentionCall, Tensor | None], None]
+
+
+@contextmanager
+def tap_attention(
+    name: str, layer_of: Mapping[nn.Module, int], on_call: OnCall, *, rows: AnswerRows, cross: bool, leaf: bool
+) -> Iterator[None]:
+    """See some modules' attention; make its output a leaf and switch grad mode on behind it if asked to.
+
+    The caller switches grad mode off again where the layer ends. The registry is restored on exit, also after an
+    exception.
+
+    Args:
+        name: the attention implementation of the decoder, `config._attn_implementation`.
+        layer_of: attention modules to tap, and the index of their layers. Others pass through.
+        on_call: receives what was seen.
+        rows: the answer's among all that run.
+        cross: the modules attend to an encoder's states, under a mask that is the same for all answer rows.
+        leaf: make the output a leaf.
+    """
+    with _ONE_TAP_AT_A_TIME:
+        overridden = name in ALL_ATTENTION_FUNCTIONS._local_mapping
+        original = ALL_ATTENTION_FUNCTIONS.get(name)  # None for "eager", which each modelling file defines for itself
+        owner = threading.get_ident()
+
+        def tapped(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor | None]:
+            function = original or _eager_attention(module)
+            out, probabilities = function(module, query, key, value, attention_mask, **kwargs)
+            if module not in layer_of or threading.get_ident() != owner:
+                return out, probabilities
+            if cross:
+                key, value = _seen_keys(key, value, attention_mask, rows)
+            scale = kwargs.get("scaling")
+            out = out.detach().requires_grad_(leaf)
+            call = AttentionCall(
+                layer=layer_of[module],
+                query=rows.of(query.transpose(1, 2))[0],
+                key=key.squeeze(0),  # the only sample
+                value=value.squeeze(0),
+                out=rows.of(out.detach()),
+                scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                window=kwargs.get("sliding_window"),
+                softcap=kwargs.get("softcap"),
+            )
+            on_call(call, out if leaf else None)
+            if leaf:
+                torch.set_grad_enabled(True)
+            return out, probabilities
+
+        ALL_ATTENTION_FUNCTIONS[name] = tapped
+        try:
+            yield
+        finally:
+            if overridden:
+                ALL_ATTENTION_FUNCTIONS[name] = original
+            else:
+                del ALL_ATTENTION_FUNCTIONS[name]
+
+
+@contextmanager
+def tap_projections(
+    layer_of: Mapping[nn.Module, int], projection: str, on_call: OnCall, *, rows: AnswerRows
+) -> Iterator[None]:
+    """See the attention of modules that call no registered function, between their projections.
+
+    Args:
+        layer_of: attention modules, with `q_proj`, `k_proj`, `v_proj` and `num_heads`, and the index of their layers.
+        projection: name of the output projection.
+        on_call, rows: as for `tap_attention`, of one sample; the leaf is None.
+    """
+    with ExitStack() as stack:
+        for module, layer in layer_of.items():
+            seen: dict[str, Tensor] = {}
+
+            def keep(_m: nn.Module, _a: Any, out: Tensor, *, name: str, seen: dict[str, Tensor] = seen) -> None:
+                seen[name] = out
+
+            def leave(
+                _m: nn.Module,
+                args: Any,
+                module: Any = module,
+                layer: int = layer,
+                seen: dict[str, Tensor] = seen,
+            ) -> None:
+                if not seen:  # a replay runs the output projection alone
+                    return
+                width = args[0].shape[-1] // module.num_heads
+                query, key, value = (seen.pop(name).detach().unflatten(-1, (-1, width)) for name in "qkv")
+                out = rows.of(args[0].detach().unflatten(-1, (-1, width)))
+                key, value = key[0].transpose(0, 1), value[0].transpose(0, 1)
+                on_call(AttentionCall(layer, rows.of(query)[0], key, value, out, width**-0.5, None), None)
+
+            for name in "qkv":
+                hook = module.get_submodule(f"{name}_proj").register_forward_hook(
+                    lambda m, a, out, name=name, keep=keep: keep(m, a, out, name=name)
+                )
+                stack.callback(hook.remove)
+            stack.callback(module.get_submodule(projection).register_forward_pre_hook(leave).remove)
+        yield
+
+
+def _seen_keys(key: Tensor, value: Tensor, mask: Any, rows: AnswerRows) -> tuple[Tensor, Tensor]:
+    """Keys and values without those that the mask ``(1, 1, S, K)`` hides from every answer row."""
+    if not isinstance(mask, Tensor):
+        return key, value
+    of_rows = rows.of(mask[:, 0])[0]
+    seen = of_rows.any(dim=0) if mask.dtype == torch.bool else (of_rows == 0).any(dim=0)
+    return (key, value) if bool(seen.all()) else (key[:, :, seen], value[:, :, seen])
+
+
+def _eager_attention(module: nn.Module) -> Callable[..., Any]:
+    """The eager attention of the file that defines the module's class, or the class that it derives from."""
+    for base in type(module).__mro__:
+        function = getattr(sys.modules[base.__module__], "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise UnsupportedModelError(f"model: no eager_attention_forward beside {type(module).__name__}; load it with sdpa")

@@ -1,0 +1,44 @@
+"""Other methods than DEX-AR, for comparison: names that `Explainer.explain(method=...)` takes besides its own.
+
+Rollout and Chefer's relevancy need whole attention matrices between all layers, which this package never has; they are
+not offered.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..models.state import evaluating
+from .attention import attention, attention_contrast, attention_gradient, dexar_unfiltered
+from .blind import centre, random, uniform
+from .gradients import grad_cam, gradient_input
+from .occlusion import occlusion
+from .subject import Method, Subject
+from .tam import tam
+
+COMPARISONS: dict[str, Method] = {
+    "attention": attention,
+    "attention-contrast": attention_contrast,
+    "attention-gradient": attention_gradient,
+    "dexar-unfiltered": dexar_unfiltered,
+    "gradient-input": gradient_input,
+    "grad-cam": grad_cam,
+    "tam": tam,
+    "occlusion": occlusion,
+    "random": random,
+    "uniform": uniform,
+    "centre": centre,
+}
+
+SLOW: tuple[str, ...] = ("gradient-input", "grad-cam", "occlusion")
+"""Methods whose cost grows: a backward pass for every answer token, or a forward pass for every cell."""
+
+
+def relevance(name: str, subject: Subject) -> Tensor:
+    """What one of `COMPARISONS` says: ``(T, C)`` for T answer tokens and C cells, not negative.
+
+    Raises:
+        InputError, UnsupportedModelError: the method cannot explain this subject; the message says why.
+    """
+    with evaluating(subject.explainer.model):
+        return COMPARISONS[name](subject)

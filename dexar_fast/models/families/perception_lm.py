@@ -1,0 +1,37 @@
+"""Perception LM: the image as a whole, then its tiles, patches pooled."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+from ...layout.image_layout import LayoutBuilder, tile_boxes
+from ..family import Family, Prompt
+
+
+def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
+    """A square per view. Where the images are not known, nor is how tiles lie: then each view is shown for itself."""
+    n_images, n_views, _, height, width = prompt["pixel_values"].shape
+    side = isqrt(sum(prompt.runs(prompt.config.image_token_id)) // (n_images * n_views))
+    if not prompt.images_known:
+        for _ in range(n_images * n_views):
+            tokens.image((width, height))
+            tokens.grid(side, side)
+        return
+    for _ in range(n_images):
+        size = tokens.image((width, height))
+        tokens.grid(side, side, thumbnail=n_views > 1)
+        if n_views > 1:
+            rows, cols = _tiling(prompt, size)
+            for box in tile_boxes((0, 0, *size), rows, cols):
+                tokens.grid(side, side, box)
+
+
+def _tiling(prompt: Prompt, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tiles, by the processor's own search."""
+    processor = prompt.image_processor
+    tiling = processor._fit_image_to_canvas(*size, processor.tile_size)
+    cols, rows = tiling or processor._find_closest_aspect_ratio(*size, processor.tile_size)
+    return rows, cols
+
+
+FAMILY = Family(name="perception_lm", model_types=("perception_lm",), layout=layout)

@@ -1,0 +1,370 @@
+"""The result: which part of the image made the model write each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from ..inputs.targets import Foil, Target
+from ..inputs.tokens import printable, token_labels, word_spans
+from ..layout.grid import Grid
+from ..layout.per_image import as_tuple, one_or_tuple
+from ..render.colormap import DEFAULT_COLORMAP
+from ..render.overlay import DEFAULT_OPACITY
+from .heads import Head, HeadMeans, head_means, head_weights, top_heads
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating[Any]]
+# One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
+Maps = Any
+PerImage = Any
+
+
+@dataclass(frozen=True)
+class Word:
+    """A run of tokens without white space between them, or what else the explanation has a row for.
+
+    For scripts that put no white space between words, see `dexar_fast.inputs.tokens.word_spans`.
+
+    Attributes:
+        text: the word without surrounding white space.
+        start, stop: its tokens are ``tokens[start:stop]``.
+        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
+            images a tuple, one per image. A target has its own.
+        weight: the largest ``delta`` of its tokens. A target has its own.
+        grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
+    """
+
+    text: str
+    start: int
+    stop: int
+    map: Maps
+    weight: float
+    grounding: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
+
+    With `targets`, the maps, weights and scores have a row for each of these instead of each token; `tokens`,
+    `token_ids`, `foils` and `log_probabilities` are always those of the whole answer.
+
+    Where the model reads the image through N queries that have no place (BLIP-2), there is no 2-D map: `grid` is None,
+    ``token_maps`` is ``(T, N)`` and ``answer_map`` ``(N,)``, the scores per query.
+
+    Of a prompt with several images (or video frames), maps, `grid` and `image` are tuples, one entry per image in the
+    prompt's order; [0, 1] then spans all of them, so that images can be compared. `of_image` gives one of them alone.
+
+    Attributes:
+        tokens: T pieces of the answer as text; joined they are the answer.
+        token_ids: ``(T,)`` int64.
+        token_maps: ``(T, h, w)`` in [0, 1], Eq. 5 after ``minmax``; a constant map is zero.
+        answer_map: ``(h, w)`` in [0, 1], Eq. 6.
+        token_weights: ``(T,)``, ``delta`` of Eq. 6, not negative, in logits per unit of attention.
+        image_scores, text_scores: ``(T, L, H)``, ``S_img`` and ``S_text`` of Eq. 4.
+        token_map_ranges: ``(T, 2)``, minimum and maximum of each token's map before ``minmax``.
+        layers: L decoder layers that were summed, from 0.
+        grid: where the cells lie on the image.
+        settings: what is needed to reproduce the result: model, versions, prompt, ids, options. JSON values only.
+        image: the user's image (RGB), or None.
+        unfiltered_token_maps, unfiltered_answer_map: the same with every head weight 1 (and equal token weights),
+            or None when they were not asked for.
+        log_probabilities: ``(T, 2)`` float64, the model's log-probability of each token with the image and with a blank
+            one, or None when `grounding` was not asked for.
+        targets: what the rows are, if they are not the tokens: words, phrases, spans, or alternatives to one token.
+        foils: T foils, what each token was contrasted with, None where nothing; or None without a contrast.
+    """
+
+    tokens: list[str]
+    token_ids: NDArray[np.int64]
+    token_maps: Maps
+    answer_map: Maps
+    token_weights: Floats
+    image_scores: Floats
+    text_scores: Floats
+    token_map_ranges: Floats
+    layers: tuple[int, ...]
+    grid: PerImage
+    settings: dict[str, Any] = field(default_factory=dict)
+    image: PerImage = None
+    unfiltered_token_maps: Maps = None
+    unfiltered_answer_map: Maps = None
+    log_probabilities: Floats | None = None
+    targets: tuple[Target, ...] | None = None
+    foils: tuple[Foil | None, ...] | None = None
+
+    @property
+    def row_texts(self) -> list[str]:
+        """What each row explains, as text: a token or a target."""
+        return self.tokens if self.targets is None else [target.text for target in self.targets]
+
+    @property
+    def answer(self) -> str:
+        """The answer as text."""
+        return "".join(self.tokens)
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as the user gave it; empty when only ids were given."""
+        return str(self.settings.get("prompt") or "")
+
+    @property
+    def grounding(self) -> Floats | None:
+        """How much the image supports each token, ``(T,)`` in [0, 1], or None if it was not asked for.
+
+        ``p / (p + p_blank)``, with p the model's probability of the token and p_blank that after a blank image: 0.5
+        where the image changes nothing, near 0 where it speaks against the token. A word has the product of its tokens'
+        probabilities for p.
+        """
+        return None if self.log_probabilities is None else share(self.log_probabilities)
+
+    @property
+    def head_weights(self) -> Floats:
+        """``w = relu(S_img - S_text)``, the weight of each head in a token's map (Eq. 5), ``(T, L, H)``."""
+        return head_weights(self)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Where the cells lie on each image; empty if there is no 2-D map."""
+        return () if self.grid is None else as_tuple(self.grid)
+
+    def require_map(self) -> None:
+        """Raise InputError if there is no 2-D map to draw."""
+        if self.grid is None:
+            raise InputError(
+                f"explanation: a {self.settings.get('family', '')} model reads the image through "
+                f"{self.answer_map.shape[0]} queries, which have no place on it: there is no map to draw. "
+                "token_maps (T, N) and answer_map (N,) are the scores of the queries."
+            )
+
+    def of_image(self, index: int) -> Explanation:
+        """The same with the maps of one image alone; scores, weights and the range of [0, 1] stay those of all.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        _item(self.grids, index, "image")
+
+        def one(values: Any) -> Any:
+            return None if values is None else as_tuple(values)[index]
+
+        return replace(
+            self,
+            token_maps=one(self.token_maps),
+            answer_map=one(self.answer_map),
+            grid=one(self.grid),
+            image=one(self.image),
+            unfiltered_token_maps=one(self.unfiltered_token_maps),
+            unfiltered_answer_map=one(self.unfiltered_answer_map),
+        )
+
+    def words(self) -> list[Word]:
+        """Tokens grouped into words, with their maps and weights; or the targets, where there are any.
+
+        A word's map is ``minmax`` of the sum of its tokens' maps before their normalisation (Eq. 5), so a word of one
+        token has that token's map; its weight is the largest of its tokens' weights. A target is one score, and has its
+        own map and weight.
+        """
+        return list(self._words)
+
+    def rather_than(self, start: int, stop: int) -> str:
+        """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
+        foils = [foil for foil in (self.foils or ())[start:stop] if foil is not None]
+        return " / ".join(dict.fromkeys(foil.text.strip() or foil.text or f"id {foil.token_id}" for foil in foils))
+
+    def heads(self, token: int | None = None, *, word: int | None = None) -> Floats:
+        """Where the visual heads are: layers by heads, ``(L, H)`` float32, in logits per unit of attention.
+
+        ``w = relu(S_img - S_text)`` of a token or target, its mean over the tokens of a word, or over all rows:
+        the weight with which a head's map enters Eq. 5. What the model would do without the head is another question.
+        Row l is layer ``layers[l]``.
+
+        Args:
+            token: index of a token, negative from the end; None for the whole answer.
+            word: index into `words()`, instead of a token.
+
+        Raises:
+            InputError: both a token and a word, an index out of range, or the method scores no heads.
+        """
+        return self._head_means(token, word).weight
+
+    def top_heads(self, count: int = 10, *, token: int | None = None, word: int | None = None) -> list[Head]:
+        """The heads of largest weight in `heads`, strongest first, fewer where fewer have any.
+
+        Raises:
+            InputError: as `heads`, or a count that is no number from 1 on.
+        """
+        return top_heads(self._head_means(token, word), self.layers, count)
+
+    def plot_heads(
+        self, token: int | None = None, *, word: int | None = None, colormap: str = DEFAULT_COLORMAP
+    ) -> Figure:
+        """A matplotlib figure of `heads`, layers across and heads down.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            InputError: as `heads`, or there is no such colour map.
+        """
+        from ..render.plot_heads import plot_heads
+
+        start, stop = self._rows(token, word)
+        if word is not None:
+            title = printable("".join(self.row_texts[start:stop]).strip())
+        elif token is not None:
+            title = token_labels(self.tokens)[start].strip()
+        else:
+            title = f"mean over all {stop} {'tokens' if self.targets is None else 'targets'}"
+        return plot_heads(self.heads(token, word=word), self.layers, title, colormap=colormap)
+
+    def overlay(
+        self,
+        token: int | None = None,
+        *,
+        word: int | None = None,
+        image: int = 0,
+        heatmap_opacity: float = DEFAULT_OPACITY,
+        colormap: str = DEFAULT_COLORMAP,
+    ) -> Image.Image:
+        """A map drawn over the image, in the image's own resolution.
+
+        Args:
+            token: index of a token, negative from the end; None for the answer map. With targets there is none.
+            word: index into `words()`, instead of a token.
+            image: index of the image, where the prompt has several.
+            heatmap_opacity: of the map, in [0, 1].
+            colormap: a name of `dexar_fast.render.colormap`.
+
+        Raises:
+            InputError: both a token and a word, an index out of range, a token where the rows are targets, or an
+                opacity or colour map that does not exist.
+        """
+        from ..render.overlay import overlay
+
+        self.require_map()
+        cell_map = _item(as_tuple(self._map(token, word)), image, "image")
+        picture = None if self.image is None else as_tuple(self.image)[image]
+        return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
+
+    def plot(self, **options: Any) -> Figure:
+        """A matplotlib figure of the answer map and the token maps: see `dexar_fast.render.plot.plot`."""
+        from ..render.plot import plot
+
+        return plot(self, **options)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write the interactive report, one self-contained HTML file; returns its path.
+
+        Of very long answers of large models, the panel of heads shows the whole answer alone, and says so.
+        """
+        from ..render.html import to_html
+
+        return to_html(self, path)
+
+    def save(self, path: str | PathLike[str], *, exact: bool = False) -> Path:
+        """Write everything into one safetensors file; a failed write leaves an existing file as it was.
+
+        Args:
+            path: of the file.
+            exact: keep maps and scores in their own dtype, bit for bit; by default maps are stored as float16.
+        """
+        from .storage import save
+
+        return save(self, path, exact=exact)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Explanation:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file, or not an explanation, or of a newer format.
+        """
+        from .storage import load
+
+        return load(path)
+
+    @cached_property
+    def _words(self) -> tuple[Word, ...]:
+        return tuple(self._word(index, *span) for index, span in enumerate(self._spans))
+
+    @property
+    def _spans(self) -> list[tuple[int, int]]:
+        """Tokens of each of `words()`."""
+        return word_spans(self.tokens) if self.targets is None else [(t.start, t.stop) for t in self.targets]
+
+    def _word(self, index: int, start: int, stop: int) -> Word:
+        supported = None
+        if self.log_probabilities is not None:
+            supported = float(share(self.log_probabilities[start:stop].sum(axis=0)))
+        if self.targets is not None:
+            return Word(
+                self.targets[index].text, start, stop, self._row(index), float(self.token_weights[index]), supported
+            )
+        maps = as_tuple(self.token_maps)
+        low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
+        totals = [(low + of_image[start:stop] * (high - low)).sum(axis=0) for of_image in maps]
+        text = "".join(self.tokens[start:stop]).strip()
+        # [0, 1] spans all images, as it does for tokens.
+        flat = minmax(np.concatenate([total.ravel() for total in totals]))
+        parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
+        word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
+        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
+
+    def _map(self, token: int | None, word: int | None) -> Maps:
+        start, _ = self._rows(token, word)
+        if word is not None:
+            return self.words()[word].map
+        return self.answer_map if token is None else self._row(start)
+
+    def _head_means(self, token: int | None, word: int | None) -> HeadMeans:
+        return head_means(self, *self._rows(token, word))
+
+    def _rows(self, token: int | None, word: int | None) -> tuple[int, int]:
+        """The rows from start to stop: that of a token or target, those of a word, or all."""
+        if token is not None and word is not None:
+            raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
+        if word is not None:
+            index: int = _item(range(len(self._spans)), word, "word")
+            return self._spans[index] if self.targets is None else (index, index + 1)
+        if token is None:
+            return 0, len(self.row_texts)
+        if self.targets is not None:
+            raise InputError(
+                f"token: this explanation has no maps of tokens, but of {len(self.targets)} targets. Use word="
+            )
+        start: int = _item(range(len(self.tokens)), token, "token")
+        return start, start + 1
+
+    def _row(self, index: int) -> Maps:
+        return one_or_tuple([of_image[index] for of_image in as_tuple(self.token_maps)])
+
+
+def minmax(values: Floats) -> Floats:
+    """Rescale to [0, 1]; a constant array becomes zero."""
+    low, high = values.min(), values.max()
+    scaled: Floats = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return scaled
+
+
+def share(log_probabilities: Floats) -> Floats:
+    """``p / (p + p_blank)`` of log-probabilities ``(..., 2)``."""
+    with_image, without = np.moveaxis(log_probabilities.astype(np.float64), -1, 0)
+    share: Floats = np.exp(with_image - np.logaddexp(with_image, without))
+    return share
+
+
+def _item(items: Any, index: int, name: str) -> Any:
+    if not isinstance(index, Integral) or not -len(items) <= index < len(items):
+        raise InputError(f"{name}: expected an index from {-len(items)} to {len(items) - 1}; got {index!r}")
+    return items[index]
