@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .models.family import Family
     from .models.registry import register_family
     from .result.explanation import Explanation
-    from .runs.estimate import Estimate
-    from .runs.many import ExplainIdsRequest, ExplainRequest
+    from .runs.estimate.result import Estimate
     from .runs.profiling import Profile
+    from .runs.requests import ExplainIdsRequest, ExplainRequest
 
 __version__ = "0.1.0"
 
@@ -39,9 +39,9 @@ __all__ = [
 
 # Loaded on first use, so that `import dexar_fast` and `dexar-fast --help` do not wait for torch.
 _HOMES = {
-    "Estimate": ".runs.estimate",
-    "ExplainIdsRequest": ".runs.many",
-    "ExplainRequest": ".runs.many",
+    "Estimate": ".runs.estimate.result",
+    "ExplainIdsRequest": ".runs.requests",
+    "ExplainRequest": ".runs.requests",
     "Explainer": ".explainer",
     "Explanation": ".result.explanation",
     "Family": ".models.family",

@@ -5,31 +5,35 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Cache, PreTrainedModel, ProcessorMixin
+from transformers import Cache
 
-from .engine.answer_pass import take_up
+from .demo import CHECKPOINT, DEMO
+from .engine.encoded import Encoded
 from .engine.engine import Engine
-from .errors import InputError, check_count
+from .engine.prefill import take_up
 from .inputs.contrast import Contrast
 from .inputs.images import ImageInput, load_images
 from .inputs.layers import LayerSelection
-from .inputs.options import TextSet
+from .inputs.options import AskedOptions, TextSet
 from .inputs.targets import TargetSelection
 from .models.loading import load_model
-from .models.report import ModelReport, probe_image
-from .models.state import evaluating, main_device
-from .progress import ProgressCallback, report_progress
+from .models.report import ModelReport
+from .progress import ProgressCallback
 from .result.explanation import Explanation
 from .runs.alternatives import check_alternatives, explain_alternatives
-from .runs.estimate import Estimate, estimate
-from .runs.many import AnyRequest, explain_many
+from .runs.estimate.estimate import estimate
+from .runs.estimate.result import Estimate
+from .runs.many import explain_many
 from .runs.profiling import Profile, profile
+from .runs.requests import AnyRequest
+from .runs.self_test import self_test
+from .runs.single import explain_encoded
 from .runs.stream import AnswerStream, ExplainingStreamer, StreamedToken
 
 
@@ -50,12 +54,6 @@ class Explainer(Engine):
         UnsupportedModelError: the family is unknown, or weights are missing (on the meta device).
         InputError: the backend is unknown, or the processor lacks a tokenizer or an image processor.
     """
-
-    def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
-    ) -> None:
-        super().__init__(model, processor, backend=backend)
-        self._stream: weakref.ref[AnswerStream] | None = None  # the last one, which may still run
 
     @classmethod
     def from_pretrained(
@@ -84,7 +82,8 @@ class Explainer(Engine):
             InputError: unknown dtype, or no such model.
             SelfCheckError, NotFiniteError: the self-test failed.
         """
-        loaded = load_model(model, device=device, dtype=dtype, attn_implementation=attn_implementation)
+        folder = CHECKPOINT if model == DEMO else model
+        loaded = load_model(folder, device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)
         if self_test:
@@ -98,31 +97,7 @@ class Explainer(Engine):
             InputError: no processor.
             UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        image = probe_image()
-        prompt = "a"
-        if self.processor is not None:
-            prompt = self.prompt_encoder.probe()
-        inputs, answer_ids = self.encode([image], prompt, "a")
-        self.checked_layers.clear()
-        options = self.check_options(None, "dexar", "paper", "all_non_image", False)
-        request, sums = self.run(inputs, answer_ids[:1], options, image_sizes=[image.size])
-        self.checked_layers.clear()  # the first real prompt is longer, and checked too
-        grids = request.layout.grids
-        return ModelReport(
-            model=self.model_name,
-            model_class=type(self.model).__name__,
-            family=self.family.name,
-            layers=len(self.decoder.layers),
-            explained_layers=options.layers,
-            heads=sums.image_scores.shape[2],
-            keys=self.family.keys,
-            image_tokens=len(request.image_keys),
-            grid=(grids[0].rows, grids[0].cols) if grids else None,
-            gradient_path=self.family.gradient_path,
-            attention=self.decoder.attention_implementation,
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            device=str(main_device(self.model)),
-        )
+        return self_test(self)
 
     def explain(
         self,
@@ -153,7 +128,7 @@ class Explainer(Engine):
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
             method: what is read off a key: "dexar" as published, the gradient of its attention probability;
                 "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself. Or a
-                method to compare with, one of `dexar_fast.methods.comparisons.COMPARISONS`; these score no heads, so
+                method to compare with, one of `dexar_fast.inputs.methods.COMPARISONS`; these score no heads, so
                 every token weighs 1 and the scores of the result are zero.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
@@ -187,18 +162,22 @@ class Explainer(Engine):
             SelfCheckError: the model's layers are not what its family describes.
             NotFiniteError: NaN or infinity; names the layer and the token.
         """
-        self.refuse_while_streaming()
-        options = self.check_options(
-            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast
+        options = self.options(
+            layers=layers,
+            method=method,
+            normalization=normalization,
+            text_set=text_set,
+            targets=targets,
+            contrast=contrast,
+            unfiltered=unfiltered,
+            grounding=grounding,
+            thumbnail=thumbnail,
+            max_new_tokens=max_new_tokens,
+            row_chunk=row_chunk,
         )
         pictures = load_images(image)
-        with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids, ran = self.encode_or_write(pictures, prompt, answer, max_new_tokens, report)
-            template = self.template(options, inputs, pictures, prompt, answer_ids)
-            settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens}
-            return self.explain_tensors(
-                inputs, answer_ids, options, template, pictures, grounding, settings, report, ran
-            )
+        with self.running(progress) as report:
+            return explain_encoded(self, self.encoded(pictures, prompt, answer, options, report), options, report)
 
     def alternatives(
         self,
@@ -233,25 +212,20 @@ class Explainer(Engine):
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        self.refuse_while_streaming()
-        options = self.check_options(layers, method, normalization, text_set, unfiltered, thumbnail)
+        options = self.options(
+            layers=layers,
+            method=method,
+            normalization=normalization,
+            text_set=text_set,
+            unfiltered=unfiltered,
+            thumbnail=thumbnail,
+            max_new_tokens=max_new_tokens,
+        )
         check_alternatives(self.decoder, options, token, k)
         pictures = load_images(image)
-        with evaluating(self.model), report_progress(progress) as report:
-            inputs, answer_ids, ran = self.encode_or_write(pictures, prompt, answer, max_new_tokens, report)
-            return explain_alternatives(
-                self,
-                inputs,
-                answer_ids,
-                options,
-                token,
-                k,
-                template=self.template(options, inputs, pictures, prompt, answer_ids),
-                images=pictures,
-                settings={"prompt": prompt, "generated": answer is None, "max_new_tokens": max_new_tokens},
-                report=report,
-                ran=ran,
-            )
+        with self.running(progress) as report:
+            encoded = self.encoded(pictures, prompt, answer, options, report)
+            return explain_alternatives(self, encoded, options, token, k, report)
 
     def explain_ids(
         self,
@@ -295,27 +269,53 @@ class Explainer(Engine):
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        self.refuse_while_streaming()
-        options = self.check_options(
-            layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast
+        options = self.options(
+            layers=layers,
+            method=method,
+            normalization=normalization,
+            text_set=text_set,
+            targets=targets,
+            contrast=contrast,
+            unfiltered=unfiltered,
+            grounding=grounding,
+            thumbnail=thumbnail,
+            row_chunk=row_chunk,
         )
         inputs, ids = self.tensors(model_inputs, answer_ids)
         pictures = None if image is None else load_images(image)
-        with evaluating(self.model), report_progress(progress) as report:
+        with self.running(progress) as report:
             ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
-            settings = {"prompt": prompt, "generated": False}
-            return self.explain_tensors(inputs, ids, options, None, pictures, grounding, settings, report, ran)
+            encoded = Encoded(inputs, ids, pictures, settings={"prompt": prompt, "generated": False}, ran=ran)
+            return explain_encoded(self, encoded, options, report)
 
     @overload
     def explain_many(
-        self, requests: Iterable[AnyRequest], *, return_exceptions: Literal[False] = False, **options: Any
+        self,
+        requests: Iterable[AnyRequest],
+        *,
+        batch_size: int = 8,
+        return_exceptions: Literal[False] = False,
+        progress: bool | ProgressCallback = False,
+        **options: Unpack[AskedOptions],
     ) -> Iterator[Explanation]: ...
     @overload
     def explain_many(
-        self, requests: Iterable[AnyRequest], *, return_exceptions: bool, **options: Any
+        self,
+        requests: Iterable[AnyRequest],
+        *,
+        batch_size: int = 8,
+        return_exceptions: bool,
+        progress: bool | ProgressCallback = False,
+        **options: Unpack[AskedOptions],
     ) -> Iterator[Explanation | Exception]: ...
     def explain_many(
-        self, requests: Iterable[AnyRequest], *, batch_size: int = 8, return_exceptions: bool = False, **options: Any
+        self,
+        requests: Iterable[AnyRequest],
+        *,
+        batch_size: int = 8,
+        return_exceptions: bool = False,
+        progress: bool | ProgressCallback = False,
+        **options: Unpack[AskedOptions],
     ) -> Iterator[Any]:
         """The explanations of many requests, in their order, as `explain` gives them one by one up to rounding.
 
@@ -331,7 +331,8 @@ class Explainer(Engine):
                 all rows of a run, and where memory ends, with a warning.
             return_exceptions: give a request's error in place of its explanation and go on; else it is raised there.
                 Its message (of errors not of this package, a note) holds the number of the request, from 0.
-            options: as for `explain`, except for a mask as text set; `progress` begins anew with every batch.
+            progress: as for `explain`; it begins anew with every batch.
+            options: as for `explain`, except for a mask as text set.
 
         Returns:
             An iterator. Between two results the model is as it was, so you may stop whenever you like.
@@ -340,7 +341,14 @@ class Explainer(Engine):
             InputError: an option is not usable, at once.
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`, while iterating.
         """
-        return explain_many(self, requests, batch_size=batch_size, return_exceptions=return_exceptions, **options)
+        return explain_many(
+            self,
+            requests,
+            batch_size=batch_size,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            **options,
+        )
 
     def stream(
         self,
@@ -372,24 +380,19 @@ class Explainer(Engine):
             InputError: an argument is not usable, or the family's answers do not run over a cache.
             UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
         """
-        self.refuse_while_streaming()
-        check_count("max_new_tokens", max_new_tokens, "tokens")
-        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
-        pictures = load_images(image)
-        inputs, _ = self.encode(pictures, prompt, "")
-        settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
-        streamer = ExplainingStreamer(
-            self,
-            inputs,
-            options,
-            lambda token: None,
-            block=block,
+        options = self.options(
+            layers=layers,
+            method=method,
+            text_set=text_set,
             grounding=grounding,
-            images=pictures,
-            settings=settings,
+            thumbnail=thumbnail,
+            max_new_tokens=max_new_tokens,
         )
-        stream = AnswerStream(streamer, max_new_tokens)
-        self._stream = weakref.ref(stream)
+        pictures = load_images(image)
+        with self.running():
+            encoded = self.encoded(pictures, prompt, "", options)
+        stream = AnswerStream(ExplainingStreamer(self, encoded, options, lambda token: None, block=block))
+        self.last_stream = weakref.ref(stream)
         return stream
 
     def streamer(
@@ -416,16 +419,13 @@ class Explainer(Engine):
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
         """
-        options = self.check_options(layers, method, "paper", text_set, False, thumbnail)
-        inputs, _ = self.tensors(model_inputs, [])
+        options = self.options(
+            layers=layers, method=method, text_set=text_set, grounding=grounding, thumbnail=thumbnail
+        )
+        inputs, ids = self.tensors(model_inputs, [])
         pictures = None if image is None else load_images(image)
-        return ExplainingStreamer(self, inputs, options, on_token, block=block, grounding=grounding, images=pictures)
-
-    def refuse_while_streaming(self) -> None:
-        """Raise InputError while a stream of this explainer runs the model."""
-        stream = None if self._stream is None else self._stream()
-        if stream is not None and stream.running:
-            raise InputError("stream: the last one still runs the model. Read it to its end, or close() it.")
+        encoded = Encoded(inputs, ids, pictures, settings={"prompt": None})
+        return ExplainingStreamer(self, encoded, options, on_token, block=block)
 
     def profile(
         self,
@@ -434,7 +434,8 @@ class Explainer(Engine):
         answer: str | None = None,
         *,
         trace: str | PathLike[str] | None = None,
-        **options: Any,
+        progress: bool | ProgressCallback = False,
+        **options: Unpack[AskedOptions],
     ) -> Profile:
         """Where the time and memory of `explain` go, for this model and these lengths.
 
@@ -442,7 +443,7 @@ class Explainer(Engine):
         explaining.
 
         Args:
-            image, prompt, answer, options: as for `explain`.
+            image, prompt, answer, progress, options: as for `explain`.
             trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
                 chrome://tracing; explains once more, because recording every operation takes time itself.
 
@@ -453,7 +454,7 @@ class Explainer(Engine):
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
             OSError: the trace cannot be written.
         """
-        return profile(self, image, prompt, answer, trace=trace, **options)
+        return profile(self, image, prompt, answer, trace=trace, progress=progress, **options)
 
     def estimate(
         self,

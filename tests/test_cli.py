@@ -270,9 +270,8 @@ def test_layers_refused(text: str) -> None:
 
 
 def test_choices_are_the_engines() -> None:
-    from dexar_fast.inputs.methods import METHODS
+    from dexar_fast.inputs.methods import COMPARISONS, METHODS
     from dexar_fast.inputs.options import NORMALIZATIONS, TEXT_SETS
-    from dexar_fast.methods.comparisons import COMPARISONS
 
     assert [str(choice) for choice in Method] == [*METHODS, *COMPARISONS]
     assert [str(choice) for choice in Normalization] == list(NORMALIZATIONS)

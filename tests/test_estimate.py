@@ -21,7 +21,10 @@ from dexar_fast.cli import app
 from dexar_fast.ops import KeySets, causal_rows
 from dexar_fast.ops.reference import score_and_accumulate
 from dexar_fast.runs import estimate as estimates
-from dexar_fast.runs.estimate import MEMORY, STAGES, Shape, lengths, weights_of
+from dexar_fast.runs.estimate.estimate import lengths
+from dexar_fast.runs.estimate.rates import Rates
+from dexar_fast.runs.estimate.result import MEMORY, STAGES
+from dexar_fast.runs.estimate.sizes import Shape, weights_of
 
 from .families.test_families import CASES, explainer_of
 from .test_untouched import assert_same, state
@@ -120,7 +123,7 @@ def test_weights_of_packed_modules_and_experts() -> None:
 
 def test_bound_and_seconds_follow_the_rates(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that streams a thousand weights in 1 s and multiplies 100 rows a second with them."""
-    rates = estimates._Rates(explainer.decoder)
+    rates = Rates(explainer.decoder)
     monkeypatch.setattr(rates, "per_weight", lambda rows: max(1.0, rows / 100) / 1000)
     few = rates.stage("answer pass", 2 * 1000 * 4, 4, 1000)
     many = rates.stage("prefill", 2 * 1000 * 400, 400, 1000)

@@ -16,7 +16,8 @@ from benchmarks import naive
 from dexar_fast import Explainer, InputError, UnsupportedModelError
 from dexar_fast.engine.request import lay_out, make_request
 from dexar_fast.engine.teacher_forcing import with_answer
-from dexar_fast.methods.comparisons import COMPARISONS, relevance
+from dexar_fast.inputs.methods import COMPARISONS
+from dexar_fast.methods.comparisons import relevance
 from dexar_fast.methods.forward import Case, picture_log_probabilities
 from dexar_fast.methods.subject import Subject
 from dexar_fast.methods.tam import rank_gaussian_filter

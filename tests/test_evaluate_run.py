@@ -156,7 +156,7 @@ def test_a_method_that_fails_leaves_the_others(explainer, monkeypatch):
         raise RuntimeError("no such luck")
 
     monkeypatch.setitem(run_module.__dict__, "perturbation_curves", perturb_but_not_s1(run_module.perturbation_curves))
-    monkeypatch.setitem(__import__("dexar_fast.methods.comparisons", fromlist=["x"]).COMPARISONS, "attention", fail)
+    monkeypatch.setitem(__import__("dexar_fast.methods.comparisons", fromlist=["x"]).IMPLEMENTATIONS, "attention", fail)
     records = run_part(explainer, Few(a_sample(), a_sample("two", words={})), [0, 1], PLAN)
     assert {(r.sample, r.method, r.error) for r in failures(records)} == {
         ("s0", "attention", "RuntimeError: no such luck"),

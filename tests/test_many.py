@@ -313,7 +313,7 @@ def test_options_are_checked_at_once(options: dict[str, Any], message: str) -> N
 
 def test_unknown_option() -> None:
     with pytest.raises(TypeError, match="colour"):
-        explainer_of().explain_many([], colour="red")
+        explainer_of().explain_many([], colour="red")  # type: ignore[call-overload]
 
 
 def test_model_is_as_it_was_between_results() -> None:

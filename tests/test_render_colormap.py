@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.render.colormap import DEFAULT_COLORMAP, NAMES, colours_of, table
+from dexar_fast.render.colormap import NAMES, colours_of, table
+from dexar_fast.result.appearance import DEFAULT_COLORMAP
 
 
 def lightness(colours: np.ndarray) -> np.ndarray:

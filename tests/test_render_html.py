@@ -254,6 +254,6 @@ def test_the_box_goes_in_as_fractions() -> None:
 def test_rendering_needs_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.modules['matplotlib'] = None\n"
-        "import dexar_fast.render, dexar_fast.explanation"
+        "import dexar_fast.render.html, dexar_fast.result.explanation"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -15,8 +15,9 @@ from PIL import Image
 
 from dexar_fast.inputs.targets import Foil, Target
 from dexar_fast.layout.grid import Grid, to_pixels, whole_image
-from dexar_fast.render.colormap import DEFAULT_COLORMAP, colours_of
+from dexar_fast.render.colormap import colours_of
 from dexar_fast.render.html import to_html
+from dexar_fast.result.appearance import DEFAULT_COLORMAP
 from dexar_fast.result.explanation import Explanation
 
 from .explanations import from_maps, make_explanation, one_cell_maps, pieces, scene, with_targets

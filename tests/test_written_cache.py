@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dexar_fast import Explainer
-from dexar_fast.engine.answer_pass import Prefill
+from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.generation import generate_answer
+from dexar_fast.engine.prefill import Prefill
 from dexar_fast.engine.written_cache import WrittenLayer
 from dexar_fast.models.state import evaluating
 from dexar_fast.progress import silent
@@ -36,9 +37,9 @@ def test_generations_own_keys_and_values_are_read(explainer: Explainer, row_chun
     layers = ran.cache.layers
     assert all(isinstance(layer, WrittenLayer) for layer in layers)
     before = [(layer.keys, layer.keys.clone()) for layer in layers]
-    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False, row_chunk=row_chunk)
-    _, sums = explainer.run(inputs, ids, options, ran=ran)
-    _, expected = explainer.run(inputs, ids, options)
+    options = explainer.options(row_chunk=row_chunk)
+    _, sums = explainer.run(Encoded(inputs, ids, ran=ran), options)
+    _, expected = explainer.run(Encoded(inputs, ids), options)
     torch.testing.assert_close(sums.maps, expected.maps, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(sums.image_scores, expected.image_scores, rtol=1e-10, atol=1e-10)
     for layer, (keys, values_of_keys) in zip(layers, before):

@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.engine.answer_pass import Prefill, prefill
+from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.generation import generate_answer, write
+from dexar_fast.engine.prefill import Prefill, prefill
 from dexar_fast.engine.teacher_forcing import with_answer
 from dexar_fast.models.state import evaluating
 from dexar_fast.progress import silent
+from dexar_fast.runs.single import explain_encoded
 
 from .. import models, naive
 from ..timing import on_gpu
@@ -89,9 +91,7 @@ class Calls:
 
     def after(self, ids: Tensor, ran: Prefill) -> Explanation:
         """What `explain` does when the model has written its answer: over the cache that it left."""
-        options = self.explainer.check_options(None, "dexar", "paper", "all_non_image", False)
-        request, sums = self.explainer.run(self.inputs, ids, options, ran=ran)
-        return self.explainer.result(request, sums, options, None, {})
+        return explain_encoded(self.explainer, Encoded(self.inputs, ids, ran=ran), self.explainer.options())
 
     def stream(self, length: int, block: int) -> Explanation:
         """Write an answer and explain it meanwhile."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast import Explanation
-from dexar_fast.engine.answer_pass import Prefill
+from dexar_fast.engine.prefill import Prefill
 
 from .. import naive
 from ..ops.limits import Limits

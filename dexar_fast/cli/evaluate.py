@@ -121,8 +121,7 @@ def parse_methods(text: str) -> tuple[str, ...]:
         InputError: a name that is no method.
     """
     from ..evaluate.summary import CHANCE
-    from ..inputs.methods import METHODS
-    from ..methods.comparisons import COMPARISONS, SLOW
+    from ..inputs.methods import COMPARISONS, METHODS, SLOW
 
     known = (*METHODS, *COMPARISONS)
     groups = {"all": known, "cheap": tuple(name for name in known if name not in SLOW)}

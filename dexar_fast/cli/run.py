@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..explainer import Explainer
     from ..result.explanation import Explanation
-    from ..runs.estimate import Estimate
+    from ..runs.estimate.result import Estimate
 
 
 def explain_and_write(
@@ -79,7 +79,7 @@ def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answ
     """What an answer takes after this prompt; where there is none, after that of the self-test."""
     from ..inputs.images import load_image
     from ..models.report import probe_image
-    from ..runs.estimate import lengths
+    from ..runs.estimate.estimate import lengths
 
     picture = probe_image() if image is None else load_image(image)
     prompt = explainer.prompt_encoder.probe() if prompt is None else prompt

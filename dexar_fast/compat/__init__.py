@@ -1,4 +1,7 @@
-"""Drop-in faces for code written against other tools."""
+"""Drop-in faces for code written against other tools.
+
+Import their names from here; the files know `explainer` and what is below it.
+"""
 
 from .dexar import DexarResult, DexarWrapper, visualize, visualize_multi
 

@@ -16,12 +16,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..engine.aggregate import aggregate
+from ..engine.encoded import Encoded
 from ..errors import InputError
 from ..explainer import Explainer
 from ..inputs.images import ImageInput, load_image
 from ..inputs.layers import LayerSelection
 from ..layout.grid import whole_image
-from ..render.overlay import DEFAULT_OPACITY, overlay
+from ..render.overlay import overlay
+from ..result.appearance import DEFAULT_OPACITY
 from .quirks import with_reference_quirks
 
 if TYPE_CHECKING:
@@ -115,10 +117,10 @@ class DexarWrapper:
         """The same from tensors: the processor's output for the prompt, and ids ``(T,)`` of the target."""
         n_layers = len(self.explainer.decoder.layers)
         layers = max(self.layer_index, -n_layers) if isinstance(self.layer_index, int) else self.layer_index
-        options = self.explainer.check_options(layers, "dexar", "reference", "all_non_image", True)
+        options = self.explainer.options(layers=layers, normalization="reference", unfiltered=True)
         inputs, ids = self.explainer.tensors(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
-        request, sums = self.explainer.run(inputs, ids, options, adapt=adapt)
+        request, sums = self.explainer.run(Encoded(inputs, ids), options, adapt=adapt)
         if len(request.layout.grids) != 1:
             raise InputError(f"image: expected one, as the released code does; got {len(request.layout.grids)}")
         (grid,) = request.layout.grids

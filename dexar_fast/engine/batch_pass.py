@@ -32,10 +32,11 @@ from ..models.family import Family
 from ..ops import KeySets
 from ..progress import ProgressCallback, Steps
 from .aggregate import Accumulator, parted
-from .answer_pass import Prefill, normed_states, row_states, sharing, visit_layers
+from .answer_pass import normed_states, row_states, visit_layers
 from .answer_rows import AnswerRows
 from .logit_lens import LogitLens
 from .pipeline import require_finite, visitor
+from .prefill import Prefill, sharing
 from .request import Request
 from .self_check import check_batch, check_final_norm
 

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from .. import __version__
 from ..errors import InputError, UnsupportedModelError
-from ..inputs.contrast import Contrast, contrasted, find_foils
-from ..inputs.layers import LayerSelection
-from ..inputs.methods import METHODS
-from ..inputs.options import Options, TextSet, check_options
+from ..inputs.options import AskedOptions, Options, check_options
 from ..inputs.prompts import PromptEncoder
-from ..inputs.targets import Foil, Target, TargetSelection, find_targets
+from ..inputs.targets import Foil, Target
 from ..inputs.tokens import token_pieces
 from ..models.decoder import Decoder
 from ..models.loading import check_processor
 from ..models.registry import family_of
 from ..models.state import evaluating, main_device, offloaded_weights, unwrapped
-from ..ops import check_backend, resolve_backend
-from ..progress import ProgressCallback, silent
+from ..ops import check_backend
+from ..progress import ProgressCallback, report_progress, silent
 from ..result.explanation import Explanation
-from .aggregate import Accumulator, Aggregate, aggregate, aggregate_plain
-from .answer_pass import Prefill
-from .assemble import assemble, to_numpy
+from .aggregate import Accumulator, Aggregate, aggregate
+from .assemble import assemble
+from .encoded import Encoded
 from .generation import generate_answer
-from .grounding import log_probabilities
 from .logit_lens import LogitLens, token_lens
 from .pipeline import accumulate_layers
-from .request import Request, check_answer, lay_out, make_request
+from .prefill import Prefill
+from .provenance import provenance
+from .request import Request, lay_out, make_request
 from .target_rows import TargetRows
+
+
+class RunningStream(Protocol):
+    """What the engine must know of a stream."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs the model."""
 
 
 class Engine:
@@ -49,6 +53,7 @@ class Engine:
         model, processor, backend: as they were given, the model without its wrappers.
         model_name: for the record.
         family, decoder: what is known of the model.
+        last_stream: the stream that was opened last, which may still run the model.
         checked_layers: indices of the layers that passed the self-check; `checked_in_batches` the same for batches
             without (False) and with padding (True).
     """
@@ -77,6 +82,7 @@ class Engine:
         check_backend(backend)  # an unknown name is told now
         self.backend = backend
         self.decoder = Decoder(model, self.family)
+        self.last_stream: weakref.ref[RunningStream] | None = None
         self.checked_layers: set[int] = set()  # passed the self-check
         self.checked_in_batches: dict[bool, set[int]] = {False: set(), True: set()}  # without and with padding
 
@@ -93,36 +99,30 @@ class Engine:
             self.processor, family.prompt_image, family.encode, family.prompt_needed, family.several_images
         )
 
-    def check_options(
-        self,
-        layers: LayerSelection,
-        method: str,
-        normalization: str,
-        text_set: TextSet,
-        unfiltered: bool,
-        thumbnail: str = "blend",
-        row_chunk: int | str = "auto",
-        targets: TargetSelection = "tokens",
-        contrast: Contrast = None,
-    ) -> Options:
-        """The options of one call to this model, checked.
+    def options(self, **asked: Unpack[AskedOptions]) -> Options:
+        """The options of one call to this model, checked; keyword arguments of `Explainer.explain`.
 
         Raises:
             InputError: one of them is not usable.
         """
-        return check_options(
-            layers,
-            method,
-            normalization,
-            text_set,
-            unfiltered,
-            len(self.decoder.layers),
-            with_attention=self.decoder.attentions,
-            thumbnail=thumbnail,
-            row_chunk=row_chunk,
-            targets=targets,
-            contrast=contrast,
-        )
+        return check_options(len(self.decoder.layers), self.decoder.attentions, **asked)
+
+    @contextmanager
+    def running(self, progress: bool | ProgressCallback = False) -> Iterator[ProgressCallback]:
+        """The model ready for an explanation inside, and as it was after it; gives the callback that tells progress.
+
+        Raises:
+            InputError: a stream runs the model.
+        """
+        self.refuse_while_streaming()
+        with evaluating(self.model), report_progress(progress) as report:
+            yield report
+
+    def refuse_while_streaming(self) -> None:
+        """Raise InputError while a stream of this explainer runs the model."""
+        stream = None if self.last_stream is None else self.last_stream()
+        if stream is not None and stream.running:
+            raise InputError("stream: the last one still runs the model. Read it to its end, or close() it.")
 
     def tensors(
         self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
@@ -152,23 +152,30 @@ class Engine:
         return inputs, ids.to(device, torch.int64)
 
     def encode(
-        self,
-        images: Sequence[Image.Image],
-        prompt: str,
-        answer: str | None,
-        *,
-        max_new_tokens: int = 256,
-        report: ProgressCallback = silent,
+        self, images: Sequence[Image.Image], prompt: str, answer: str | None, *, max_new_tokens: int = 256
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Model inputs of prompt and images, and the ids ``(T,)`` of the answer, written by the model if None.
 
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
-        inputs, ids, _ = self.encode_or_write(images, prompt, answer, max_new_tokens, report)
+        inputs, ids, _ = self._encode_or_write(images, prompt, answer, max_new_tokens, silent)
         return inputs, ids
 
-    def encode_or_write(
+    def encoded(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        answer: str | None,
+        options: Options,
+        report: ProgressCallback = silent,
+    ) -> Encoded:
+        """As `encode`, with all that an explanation needs, and the prompt as it ran if the model wrote the answer."""
+        inputs, ids, ran = self._encode_or_write(images, prompt, answer, options.max_new_tokens, report)
+        settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": options.max_new_tokens}
+        return Encoded(inputs, ids, images, self._template(options, images, prompt, inputs), settings, ran)
+
+    def _encode_or_write(
         self,
         images: Sequence[Image.Image],
         prompt: str,
@@ -176,7 +183,6 @@ class Engine:
         max_new_tokens: int,
         report: ProgressCallback,
     ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
-        """As `encode`; and the prompt as it ran while the model wrote the answer."""
         if self.processor is None:
             raise InputError(
                 "processor: expected one to encode image and prompt; this Explainer has none. "
@@ -190,157 +196,74 @@ class Engine:
         with evaluating(self.model):
             return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
 
-    def template(
-        self,
-        options: Options,
-        inputs: Mapping[str, Tensor],
-        images: Sequence[Image.Image],
-        prompt: str,
-        answer_ids: Tensor,
+    def _template(
+        self, options: Options, images: Sequence[Image.Image], prompt: str, inputs: Mapping[str, Tensor]
     ) -> Tensor | None:
-        """``(P + T,)`` bool, which tokens are the template's, if the text set asks for it."""
+        """``(P,)`` bool, which tokens of the prompt are the template's, if the text set asks for it."""
         if not isinstance(options.text_set, str) or options.text_set != "content_only":
             return None
-        of_prompt = self.prompt_encoder.template(images, prompt, self.decoder.prompt_ids(inputs)[0])
-        return torch.cat((of_prompt, self.prompt_encoder.special(answer_ids)))
+        return self.prompt_encoder.template(images, prompt, self.decoder.prompt_ids(inputs)[0])
 
-    def request(
-        self,
-        inputs: Mapping[str, Tensor],
-        answer_ids: Tensor,
-        options: Options,
-        template: Tensor | None,
-        image_sizes: Sequence[tuple[int, int]] | None,
-    ) -> Request:
-        """The prompt and answer with their image tokens laid out and their keys sorted; arguments as for `run`.
+    def request(self, encoded: Encoded, options: Options) -> Request:
+        """The prompt and answer with their image tokens laid out and their keys sorted.
 
         Raises:
             InputError: see `lay_out` and `make_request`.
         """
-        layout = lay_out(self.decoder, self.processor, inputs, image_sizes, options.thumbnail)
-        return make_request(self.decoder, inputs, answer_ids, layout, options.text_set, template)
+        layout = lay_out(self.decoder, self.processor, encoded.inputs, encoded.image_sizes, options.thumbnail)
+        template = encoded.template
+        if template is not None:
+            template = torch.cat((template, self.prompt_encoder.special(encoded.answer_ids)))
+        return make_request(self.decoder, encoded.inputs, encoded.answer_ids, layout, options.text_set, template)
 
     def run(
         self,
-        inputs: Mapping[str, Tensor],
-        answer_ids: Tensor,
+        encoded: Encoded,
         options: Options,
         *,
-        template: Tensor | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
         report: ProgressCallback = silent,
         adapt: Callable[[Request, LogitLens], tuple[Request, LogitLens]] | None = None,
-        ran: Prefill | None = None,
         rows: slice | None = None,
         targets: TargetRows | None = None,
     ) -> tuple[Request, Accumulator]:
-        """The engine alone: scores and sums of every chosen layer, not yet normalised.
+        """Scores and sums of every chosen layer, not yet normalised.
 
         Args:
-            inputs, answer_ids: as `tensors` or `encode` return them.
-            options: as `check_options` returns them.
-            template: ``(P + T,)`` bool, which tokens are the template's; the text set "content_only" needs it.
-            image_sizes: ``(width, height)`` of the user's images in pixels.
+            encoded: prompt and answer.
+            options: with one of our own methods.
             report: progress callback.
             adapt: changes the request and the lens before the run, for those who reproduce another tool.
-            ran: the prompt, if it ran already.
             rows: the answer tokens to explain, None for all.
             targets: what is explained of these rows, None for each token.
 
         Raises:
-            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
+            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `Explainer.explain`.
         """
         with evaluating(self.model):
-            request = self.request(inputs, answer_ids, options, template, image_sizes)
-            lens = token_lens(self.decoder, answer_ids)
+            request = self.request(encoded, options)
+            lens = token_lens(self.decoder, encoded.answer_ids)
             if adapt is not None:
                 request, lens = adapt(request, lens)
             sums = accumulate_layers(
                 self.decoder,
                 request,
-                options.layers,
+                options,
                 lens,
-                method=options.method,
-                unfiltered=options.unfiltered,
                 backend=self.backend,
                 checked=self.checked_layers,
                 report=report,
-                row_chunk=options.row_chunk,
-                prompt=ran,
+                prompt=encoded.ran,
                 rows=rows,
                 targets=targets,
             )
         return request, sums
-
-    def explain_tensors(
-        self,
-        inputs: Mapping[str, Tensor],
-        answer_ids: Tensor,
-        options: Options,
-        template: Tensor | None,
-        images: Sequence[Image.Image] | None,
-        grounding: bool,
-        settings: dict[str, Any],
-        report: ProgressCallback,
-        ran: Prefill | None,
-    ) -> Explanation:
-        """The explanation of one encoded prompt and answer, by any method.
-
-        Args:
-            inputs, answer_ids, options, template, report, ran: as for `run`.
-            images: the user's, or None.
-            grounding: as for `Explainer.explain`.
-            settings: what else the result is to record, the prompt as text among it.
-
-        Raises:
-            InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `Explainer.explain`.
-        """
-        image_sizes = None if images is None else [image.size for image in images]
-        check_answer(self.decoder, answer_ids)
-        ids = answer_ids.tolist()
-        targets = find_targets(options.targets, token_pieces(self.tokenizer, ids))
-        foils = find_foils(options.contrast, self.decoder, self.tokenizer, ids)
-        if options.method in METHODS:
-            request, sums = self.run(
-                inputs,
-                answer_ids,
-                options,
-                template=template,
-                image_sizes=image_sizes,
-                report=report,
-                adapt=None if foils is None else lambda request, lens: (request, contrasted(lens, foils)),
-                ran=ran,
-                targets=None if targets is None else TargetRows(tuple((t.start, t.stop) for t in targets)),
-            )
-            cache = "none" if self.family.rows != "cached" else "new" if ran is None else "reused"
-            explanation = self.result(request, sums, options, images, {**settings, "cache": cache}, targets, foils)
-        else:
-            request = self.request(inputs, answer_ids, options, template, image_sizes)
-            explanation = self._compare(request, options, images, settings)
-        if grounding:
-            log_p = log_probabilities(self.decoder, inputs, answer_ids)
-            explanation = replace(explanation, log_probabilities=to_numpy(log_p))
-        return explanation
-
-    def _compare(
-        self, request: Request, options: Options, images: Sequence[Image.Image] | None, settings: Mapping[str, Any]
-    ) -> Explanation:
-        """The explanation by a method that is not ours."""
-        from ..methods.comparisons import relevance  # imported by those who compare
-        from ..methods.subject import Subject
-
-        found = relevance(options.method, Subject(self, request, options.layers, images, settings["prompt"]))
-        none = found.new_zeros(len(found), len(options.layers), 1)
-        maps = aggregate_plain(found, options.normalization)
-        return self._result(request, maps, (none, none), slice(None), options, images, settings)
 
     def result(
         self,
         request: Request,
         sums: Accumulator,
         options: Options,
-        images: Sequence[Image.Image] | None,
-        settings: Mapping[str, Any],
+        encoded: Encoded,
         targets: tuple[Target, ...] | None = None,
         foils: tuple[Foil | None, ...] | None = None,
     ) -> Explanation:
@@ -348,72 +271,43 @@ class Engine:
 
         Args:
             request, sums: as `run` returns them.
-            options: those of the run.
-            images: the user's, or None.
-            settings: what else the result is to record.
+            options, encoded: those of the run.
             targets: that these rows stand for, None for the tokens themselves.
             foils: of the answer's tokens, if there are any.
         """
         maps = aggregate(sums, request.layout, options.normalization)
         scores = sums.image_scores, sums.text_scores
-        tokens = sums.rows if targets is None else slice(None)
-        return self._result(request, maps, scores, tokens, options, images, settings, targets, foils)
+        rows = sums.rows if targets is None else slice(None)
+        return self.explanation(request, maps, scores, rows, options, encoded, targets, foils)
 
-    def _result(
+    def explanation(
         self,
         request: Request,
         maps: Aggregate,
         scores: tuple[Tensor, Tensor],
         rows: slice,
         options: Options,
-        images: Sequence[Image.Image] | None,
-        settings: Mapping[str, Any],
+        encoded: Encoded,
         targets: tuple[Target, ...] | None = None,
         foils: tuple[Foil | None, ...] | None = None,
     ) -> Explanation:
+        """The explanation with maps and scores of any method; `rows` of the answer are its tokens."""
         text_set, ids = options.text_set, request.answer_ids
-        pieces = token_pieces(self.tokenizer, ids.tolist())
         return assemble(
             maps,
             scores,
             request.layout,
-            tokens=pieces[rows],
+            tokens=token_pieces(self.tokenizer, ids.tolist())[rows],
             token_ids=ids[rows],
             layers=options.layers,
-            images=images,
+            images=encoded.images,
             settings={
-                **settings,
-                **self._provenance(),
-                "layers": list(options.layers),
-                "method": options.method,
-                "normalization": options.normalization,
-                "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
+                **encoded.settings,
+                **provenance(self.decoder, self.model_name, self.backend),
                 **options.asked,
-                "unfiltered": options.unfiltered,
-                "thumbnail": options.thumbnail,
-                "row_chunk": options.row_chunk,
+                "text_set": text_set if isinstance(text_set, str) else request.text_keys.nonzero().flatten().tolist(),
                 "prompt_ids": self.decoder.prompt_ids(request.inputs)[0].tolist(),
             },
             targets=targets,
             foils=foils,
         )
-
-    def _provenance(self) -> dict[str, Any]:
-        device = main_device(self.model)
-        return {
-            "model": self.model_name,
-            "revision": getattr(self.model.config, "_commit_hash", None),
-            "model_class": type(self.model).__name__,
-            "family": self.family.name,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(device),
-            "attention": self.decoder.attention_implementation,
-            "gradient_path": self.family.gradient_path,
-            "backend": resolve_backend(self.backend, device, self.model.dtype),
-            "versions": {
-                "python": platform.python_version(),
-                "dexar_fast": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-        }

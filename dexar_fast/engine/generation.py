@@ -15,7 +15,7 @@ from ..models.decoder import Decoder
 from ..models.state import keeping
 from ..progress import ProgressCallback
 from ..stages import stage
-from .answer_pass import Prefill, new_cache, prompt_call
+from .prefill import Prefill, new_cache, prompt_call
 from .written_cache import written
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.decoder import Decoder
-from .answer_pass import Prefill, prefill, row_states
+from .answer_pass import row_states
+from .prefill import Prefill, prefill
 from .teacher_forcing import answer_log_probabilities, token_log_probabilities
 
 

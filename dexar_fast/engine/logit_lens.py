@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModelError
+from ..inputs.targets import Foil
 from ..models.decoder import Decoder
 from ..ops import accumulator
 
@@ -42,6 +45,15 @@ class LogitLens:
 def token_lens(decoder: Decoder, answer_ids: Tensor) -> LogitLens:
     """The lens whose seeds are the answer tokens' own rows of the output embedding, ``W_lm[y_t]``."""
     return LogitLens(decoder, token_seeds(decoder, answer_ids)[:, None])
+
+
+def contrasted(lens: LogitLens, foils: Sequence[Foil | None]) -> LogitLens:
+    """The lens of tokens with the seeds of their foils taken off, ``W[y_t] - W[f_t]``."""
+    found = [(row, foil.token_id) for row, foil in enumerate(foils) if foil is not None]
+    rows, ids = torch.tensor(found, dtype=torch.int64, device=lens.seeds.device).reshape(-1, 2).unbind(1)
+    seeds = lens.seeds.to(accumulator(lens.seeds), copy=True)  # a difference would be rounded in half precision
+    seeds[rows, 0] -= token_seeds(lens.decoder, ids).to(seeds)
+    return replace(lens, seeds=seeds)
 
 
 def token_seeds(decoder: Decoder, ids: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..errors import NotFiniteError
 from ..inputs.methods import METHODS
+from ..inputs.options import Options
 from ..models.decoder import Decoder
 from ..ops import KeySets
 from ..progress import ProgressCallback, Steps
 from .aggregate import Accumulator
-from .answer_pass import LayerGradient, Prefill, prefill, run_rows
+from .answer_pass import LayerGradient, run_rows
 from .logit_lens import LogitLens
+from .prefill import Prefill, prefill
 from .request import Request
 from .row_chunk import row_chunks, rows_at_once
 from .self_check import check_final_norm, check_layer
@@ -26,15 +28,12 @@ from .target_rows import TargetRows
 def accumulate_layers(
     decoder: Decoder,
     request: Request,
-    layers: Sequence[int],
+    options: Options,
     lens: LogitLens,
     *,
-    method: str,
-    unfiltered: bool,
     backend: str,
     checked: set[int],
     report: ProgressCallback,
-    row_chunk: int | str = "auto",
     prompt: Prefill | None = None,
     rows: slice | None = None,
     targets: TargetRows | None = None,
@@ -42,13 +41,12 @@ def accumulate_layers(
     """Run the answer pass and add up every chosen layer.
 
     Args:
-        decoder, request, layers, lens: as for `run_rows`.
-        method: a name of `METHODS`.
-        unfiltered: also sum the maps with ``w = 1``.
+        decoder, request, lens: as for `run_rows`.
+        options: of the run, with a method of `METHODS`. `row_chunk` says how many rows run at once; without a cache all
+            do, and where they do not fit, half as many.
         backend: of the ops.
         checked: layers that passed the self-check; others are checked now, and added if all went well.
         report: progress callback.
-        row_chunk: how many rows run at once, or "auto"; without a cache all do. Where they do not fit, half as many.
         prompt: the prompt if it ran already; its cache is changed.
         rows: the answer tokens to explain, None for all. Those before them must be in the cache, if there is one.
         targets: what is explained of these rows, None for each token; more than a row only with the method "dexar".
@@ -57,17 +55,17 @@ def accumulate_layers(
         SelfCheckError, NotFiniteError, UnsupportedModelError: see `Explainer.explain`.
     """
     rows = slice(0, targets.stop if targets else len(request.answer_ids)) if rows is None else rows
-    spans = targets.spans if targets else ()
+    spans, layers = targets.spans if targets else (), options.layers
     accumulator = Accumulator(
         slice(0, len(spans)) if targets else rows,
         len(request.image_keys),
-        method=METHODS[method],
-        unfiltered=unfiltered,
+        method=METHODS[options.method],
+        unfiltered=options.unfiltered,
         backend=backend,
     )
     n_rows = rows.stop - rows.start
     unchecked = set(layers) - checked
-    at_once = min(n_rows, rows_at_once(decoder, row_chunk)) if decoder.family.rows == "cached" else n_rows
+    at_once = min(n_rows, rows_at_once(decoder, options.row_chunk)) if decoder.family.rows == "cached" else n_rows
     todo = row_chunks(rows, at_once, spans)
     report("explaining", 0, len(todo) * len(layers))
     prompt = prompt or prefill(decoder, request.inputs)

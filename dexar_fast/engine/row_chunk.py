@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import InputError
 from ..models.state import main_device
 
 if TYPE_CHECKING:
@@ -16,17 +15,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 512  # more make the products no faster, only the memory larger
 FEWEST_ROWS = 16
-
-
-def check_row_chunk(row_chunk: int | str) -> None:
-    """Refuse what is neither a number of rows nor "auto".
-
-    Raises:
-        InputError: says so.
-    """
-    if row_chunk == "auto" or (isinstance(row_chunk, int) and not isinstance(row_chunk, bool) and row_chunk > 0):
-        return
-    raise InputError(f'row_chunk: expected a number of answer tokens from 1 on, or "auto"; got {row_chunk!r}')
 
 
 def rows_at_once(decoder: Decoder, row_chunk: int | str) -> int:

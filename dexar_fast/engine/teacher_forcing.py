@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from .answer_pass import prefill, row_states
+from .answer_pass import row_states
+from .prefill import prefill
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

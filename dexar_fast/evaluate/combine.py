@@ -56,14 +56,14 @@ def with_flow(explainer: Explainer, image: Image.Image, prompt: str, answer: str
     gathered. The relevance of rows comes from the same op, with the rows in place of the image keys.
     """
     plain = explainer.explain(image, prompt, answer, method=method, unfiltered=True)
-    options = explainer.check_options(None, method, "paper", "all_non_image", True)
-    inputs, answer_ids = explainer.encode([image], prompt, answer)
+    options = explainer.options(method=method, unfiltered=True)
+    encoded = explainer.encoded([image], prompt, answer, options)
 
     def rows_as_keys(request: Request, lens: LogitLens) -> tuple[Request, LogitLens]:
         return replace(request, image_keys=request.row_positions), lens
 
-    on_image = explainer.run(inputs, answer_ids, options, image_sizes=[image.size])
-    on_rows = explainer.run(inputs, answer_ids, options, image_sizes=[image.size], adapt=rows_as_keys)
+    on_image = explainer.run(encoded, options)
+    on_rows = explainer.run(encoded, options, adapt=rows_as_keys)
     request, sums = on_image
     assert sums.unfiltered is not None
     assert on_rows[1].unfiltered is not None

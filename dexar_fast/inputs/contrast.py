@@ -1,18 +1,13 @@
-"""Why this word rather than that one: the seeds ``W[y_t] - W[f_t]`` of the answer tokens and their foils."""
+"""Why this word rather than that one: the foils of the answer tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
-import torch
-
-from ..engine.logit_lens import LogitLens, token_seeds
 from ..errors import InputError
 from ..models.decoder import Decoder
-from ..ops import accumulator
 from .methods import METHODS
 from .targets import Foil
 from .tokens import piece_behind, token_pieces
@@ -98,15 +93,6 @@ def find_foils(
             )
         foils.append(Foil(token_id, piece_behind(tokenizer, answer_ids[:token], token_id)))
     return tuple(foils)
-
-
-def contrasted(lens: LogitLens, foils: Sequence[Foil | None]) -> LogitLens:
-    """The lens of tokens with the seeds of their foils taken off, ``W[y_t] - W[f_t]``."""
-    found = [(row, foil.token_id) for row, foil in enumerate(foils) if foil is not None]
-    rows, ids = torch.tensor(found, dtype=torch.int64, device=lens.seeds.device).reshape(-1, 2).unbind(1)
-    seeds = lens.seeds.to(accumulator(lens.seeds), copy=True)  # a difference would be rounded in half precision
-    seeds[rows, 0] -= token_seeds(lens.decoder, ids).to(seeds)
-    return replace(lens, seeds=seeds)
 
 
 def _is_for_each(contrast: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The explanation methods: what each reads off a key (``docs/method.md``, "Variants")."""
+"""The names of the methods, and what each of our own reads off a key (``docs/method.md``, "Variants")."""
 
 from __future__ import annotations
 
@@ -19,3 +19,21 @@ METHODS = {
     "dexar-contribution": Method("contribution", "contribution"),
     "dexar-attention": Method("score_gradient", "attention"),
 }
+
+COMPARISONS = (
+    "attention",
+    "attention-contrast",
+    "attention-gradient",
+    "dexar-unfiltered",
+    "gradient-input",
+    "grad-cam",
+    "tam",
+    "occlusion",
+    "random",
+    "uniform",
+    "centre",
+)
+"""Methods to compare with; `dexar_fast.methods.comparisons` computes them."""
+
+SLOW = ("gradient-input", "grad-cam", "occlusion")
+"""Methods whose cost grows: a backward pass for every answer token, or a forward pass for every cell."""

@@ -1,4 +1,4 @@
-"""What of an explanation is the caller's choice, checked before anything expensive runs."""
+"""What of an explanation is the caller's choice: checked once, before anything expensive runs, and handed on whole."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..engine.row_chunk import check_row_chunk
-from ..errors import InputError
+from ..errors import InputError, check_count
 from ..layout.image_layout import THUMBNAILS
 from .contrast import Contrast, check_contrast
 from .layers import LayerSelection, select_layers
-from .methods import METHODS
+from .methods import COMPARISONS, METHODS
 from .targets import TargetSelection, check_targets
 
 NORMALIZATIONS = ("paper", "reference")
@@ -27,23 +26,41 @@ TEXT_SETS = ("all_non_image", "content_only", "generated_only")
 TextSet = str | Tensor | NDArray[np.bool_]
 
 
+class AskedOptions(TypedDict, total=False):
+    """Keyword arguments of `Explainer.explain`, which describes them; what is left out has its default there."""
+
+    layers: LayerSelection
+    method: str
+    normalization: str
+    text_set: TextSet
+    targets: TargetSelection
+    contrast: Contrast
+    unfiltered: bool
+    grounding: bool
+    thumbnail: str
+    max_new_tokens: int
+    row_chunk: int | str
+
+
 @dataclass(frozen=True)
 class Options:
     """Attributes are those of `Explainer.explain`; `layers` are indices from 0, `text_set` a name or a bool tensor."""
 
     layers: tuple[int, ...]
-    method: str
-    normalization: str
-    text_set: str | Tensor
-    unfiltered: bool
-    thumbnail: str = "blend"
-    row_chunk: int | str = "auto"
+    method: str = "dexar"
+    normalization: str = "paper"
+    text_set: str | Tensor = "all_non_image"
     targets: TargetSelection = "tokens"
     contrast: Contrast = None
+    unfiltered: bool = False
+    grounding: bool = False
+    thumbnail: str = "blend"
+    max_new_tokens: int = 256
+    row_chunk: int | str = "auto"
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Targets and contrast as JSON values."""
+        """What a result records of them, but for the text set, as JSON values."""
         targets: Any = self.targets
         if isinstance(targets, re.Pattern):
             targets = {"pattern": targets.pattern, "flags": targets.flags}
@@ -54,50 +71,54 @@ class Options:
             contrast = int(contrast)
         elif contrast is not None and not isinstance(contrast, str):
             contrast = [int(foil) if isinstance(foil, Integral) else foil for foil in contrast]
-        return {"targets": targets, "contrast": contrast}
+        return {
+            "layers": list(self.layers),
+            "method": self.method,
+            "normalization": self.normalization,
+            "targets": targets,
+            "contrast": contrast,
+            "unfiltered": self.unfiltered,
+            "thumbnail": self.thumbnail,
+            "row_chunk": self.row_chunk,
+        }
 
 
 def check_options(
-    layers: LayerSelection,
-    method: str,
-    normalization: str,
-    text_set: TextSet,
-    unfiltered: bool,
-    n_layers: int,
-    *,
-    with_attention: Collection[int] | None = None,
-    thumbnail: str = "blend",
-    row_chunk: int | str = "auto",
-    targets: TargetSelection = "tokens",
-    contrast: Contrast = None,
+    n_layers: int, with_attention: Collection[int] | None = None, **asked: Unpack[AskedOptions]
 ) -> Options:
     """The options of one call.
 
     Raises:
         InputError: layers that a model of ``n_layers`` does not have or that are not among those ``with_attention`` to
-            the image, an unknown name, or targets or a contrast that the method cannot explain.
+            the image, an unknown name, a number that is none, or targets or a contrast that the method cannot explain.
     """
-    if method not in METHODS:
-        _check_comparison(method, unfiltered)
-    if normalization not in NORMALIZATIONS:
-        raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
-    if isinstance(text_set, str) and text_set not in TEXT_SETS:
-        raise InputError(f"text_set: expected one of {', '.join(TEXT_SETS)} or a bool mask; got {text_set!r}")
-    if thumbnail not in THUMBNAILS:
-        raise InputError(f"thumbnail: expected one of {', '.join(THUMBNAILS)}; got {thumbnail!r}")
-    check_row_chunk(row_chunk)
-    if not isinstance(text_set, str):
-        text_set = torch.as_tensor(text_set)
-    check_targets(targets, method)
-    check_contrast(contrast, method)
-    chosen = select_layers(layers, n_layers, with_attention)
-    return Options(chosen, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast)
+    checked: dict[str, Any] = {**asked, "layers": select_layers(asked.get("layers"), n_layers, with_attention)}
+    if not isinstance(asked.get("text_set", ""), str):
+        checked["text_set"] = torch.as_tensor(asked["text_set"])
+    options = Options(**checked)
+    if options.method not in (*METHODS, *COMPARISONS):
+        raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {options.method!r}")
+    if options.method in COMPARISONS and options.unfiltered:
+        raise InputError(f"unfiltered: method {options.method!r} filters no heads; leave it out, or use a dexar method")
+    if options.normalization not in NORMALIZATIONS:
+        raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {options.normalization!r}")
+    if isinstance(options.text_set, str) and options.text_set not in TEXT_SETS:
+        raise InputError(f"text_set: expected one of {', '.join(TEXT_SETS)} or a bool mask; got {options.text_set!r}")
+    if options.thumbnail not in THUMBNAILS:
+        raise InputError(f"thumbnail: expected one of {', '.join(THUMBNAILS)}; got {options.thumbnail!r}")
+    check_count("max_new_tokens", options.max_new_tokens, "tokens")
+    check_row_chunk(options.row_chunk)
+    check_targets(options.targets, options.method)
+    check_contrast(options.contrast, options.method)
+    return options
 
 
-def _check_comparison(method: str, unfiltered: bool) -> None:
-    from ..methods.comparisons import COMPARISONS  # imported by those who compare
+def check_row_chunk(row_chunk: int | str) -> None:
+    """Refuse what is neither a number of rows nor "auto".
 
-    if method not in COMPARISONS:
-        raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {method!r}")
-    if unfiltered:
-        raise InputError(f"unfiltered: method {method!r} filters no heads; leave it out, or use a dexar method")
+    Raises:
+        InputError: says so.
+    """
+    if row_chunk == "auto" or (isinstance(row_chunk, int) and not isinstance(row_chunk, bool) and row_chunk > 0):
+        return
+    raise InputError(f'row_chunk: expected a number of answer tokens from 1 on, or "auto"; got {row_chunk!r}')

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..engine.aggregate import Accumulator
-from ..engine.answer_pass import LayerGradient, prefill, run_rows
+from ..engine.answer_pass import LayerGradient, run_rows
 from ..engine.logit_lens import token_lens
 from ..engine.pipeline import accumulate_layers
+from ..engine.prefill import prefill
+from ..inputs.options import Options
 from ..ops import KeySets, accumulator, attention_columns
 from ..progress import silent
 from .subject import Subject, blocks
@@ -85,10 +87,8 @@ def _unfiltered(subject: Subject, method: str) -> Accumulator:
     return accumulate_layers(
         explainer.decoder,
         request,
-        subject.layers,
+        Options(subject.layers, method=method, unfiltered=True),
         token_lens(explainer.decoder, request.answer_ids),
-        method=method,
-        unfiltered=True,
         backend=explainer.backend,
         checked=explainer.checked_layers,
         report=silent,

@@ -1,4 +1,4 @@
-"""Other methods than DEX-AR, for comparison: names that `Explainer.explain(method=...)` takes besides its own.
+"""Other methods than DEX-AR, for comparison, behind the names of `inputs.methods.COMPARISONS`.
 
 Rollout and Chefer's relevancy need whole attention matrices between all layers, which this package never has; they are
 not offered.
@@ -16,7 +16,7 @@ from .occlusion import occlusion
 from .subject import Method, Subject
 from .tam import tam
 
-COMPARISONS: dict[str, Method] = {
+IMPLEMENTATIONS: dict[str, Method] = {
     "attention": attention,
     "attention-contrast": attention_contrast,
     "attention-gradient": attention_gradient,
@@ -30,9 +30,6 @@ COMPARISONS: dict[str, Method] = {
     "centre": centre,
 }
 
-SLOW: tuple[str, ...] = ("gradient-input", "grad-cam", "occlusion")
-"""Methods whose cost grows: a backward pass for every answer token, or a forward pass for every cell."""
-
 
 def relevance(name: str, subject: Subject) -> Tensor:
     """What one of `COMPARISONS` says: ``(T, C)`` for T answer tokens and C cells, not negative.
@@ -41,4 +38,4 @@ def relevance(name: str, subject: Subject) -> Tensor:
         InputError, UnsupportedModelError: the method cannot explain this subject; the message says why.
     """
     with evaluating(subject.explainer.model):
-        return COMPARISONS[name](subject)
+        return IMPLEMENTATIONS[name](subject)

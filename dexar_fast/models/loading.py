@@ -1,4 +1,4 @@
-"""Load a model and its processor by hub id, folder, or the name of the embedded model."""
+"""Load a model and its processor by hub id or folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from ..demo import CHECKPOINT
 from ..errors import InputError, UnsupportedModelError
 from .registry import family_of
-
-DEMO = "demo"
 
 
 def load_model(
@@ -24,9 +21,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """See `Explainer.from_pretrained`. Code from a hub is never run."""
     place = _resolve_device(device)
-    source = CHECKPOINT if model == DEMO else model
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except ValueError as error:  # transformers does not know the type, or would have to run the checkpoint's own code
         raise UnsupportedModelError(
             f"model: {model!r} is of no type that transformers itself can load ({error})"
@@ -34,15 +30,15 @@ def load_model(
     except OSError as error:
         raise InputError(
             f"model: {model!r} is neither a folder with a config.json, nor a hub id that can be reached or is cached, "
-            f'nor "{DEMO}" ({error})'
+            f'nor "demo" ({error})'
         ) from error
     family_of(config)  # refuse before the weights are read
     values = _resolve_dtype(dtype, config.dtype, place)
     try:
         # The small files first: a folder without them is refused before the weights are read.
-        processor = _load_processor(model, source)
+        processor = _load_processor(model)
         loaded, info = AutoModelForMultimodalLM.from_pretrained(
-            source,
+            model,
             config=config,
             dtype=values,
             attn_implementation=attn_implementation,
@@ -60,9 +56,9 @@ def load_model(
     return loaded.to(place).eval(), processor
 
 
-def _load_processor(model: str | PathLike[str], source: str | PathLike[str]) -> ProcessorMixin:
+def _load_processor(model: str | PathLike[str]) -> ProcessorMixin:
     try:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
     except (ImportError, ValueError) as error:  # a package is missing; with some processors transformers says less
         wanted = "" if is_torchvision_available() else "torchvision is not installed, and some processors need it: "
         raise InputError(

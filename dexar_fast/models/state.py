@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import UnsupportedModelError
 
@@ -98,3 +99,12 @@ def keeping(module: nn.Module, attributes: Sequence[str]) -> Iterator[None]:
     finally:
         for name, value in values.items():
             setattr(module, name, value)
+
+
+@contextmanager
+def removing(handle: RemovableHandle) -> Iterator[None]:
+    """A hook that is there inside, and gone after it."""
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,4 +1,7 @@
-"""Ops on the gradient of the attention probabilities, for image keys only. `reference` is the definition of each."""
+"""Ops on the gradient of the attention probabilities, for image keys only. `reference` is the definition of each.
+
+Import them from here; the files know `kernels`.
+"""
 
 from .api import accumulate_maps, attention_columns, attention_lse, head_scores, score_and_accumulate
 from .backends import available_backends, check_backend, missing_backends, resolve_backend

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-
-DEFAULT_COLORMAP = "inferno"  # its zero is black: the image steps back, and what the map shows glows
+from ..result.appearance import DEFAULT_COLORMAP
 
 _ANCHORS = {
     "inferno": """

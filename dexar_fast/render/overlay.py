@@ -15,9 +15,9 @@ from PIL import Image
 
 from ..errors import InputError
 from ..layout.grid import Grid, seen, to_pixels
-from .colormap import DEFAULT_COLORMAP, colours_of
+from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from .colormap import colours_of
 
-DEFAULT_OPACITY = 0.55
 UNSEEN_BRIGHTNESS = 0.3
 NEUTRAL = (128, 128, 128)  # stands in for an image that was not kept
 

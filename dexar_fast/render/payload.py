@@ -16,10 +16,11 @@ from PIL import Image
 
 from ..errors import InputError
 from ..layout.grid import draw_box
-from .colormap import DEFAULT_COLORMAP, NAMES, table
+from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from .colormap import NAMES, table
 from .fit import fit
 from .heads_payload import heads_payload
-from .overlay import DEFAULT_OPACITY, check_size
+from .overlay import check_size
 
 if TYPE_CHECKING:
     from ..result.explanation import Explanation, Word

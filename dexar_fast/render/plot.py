@@ -11,11 +11,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs.tokens import printable, token_labels
-from .colormap import DEFAULT_COLORMAP
+from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .fit import fit
 from .fonts import font_families
 from .montage import montage
-from .overlay import DEFAULT_OPACITY, check_opacity, overlay
+from .overlay import check_opacity, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

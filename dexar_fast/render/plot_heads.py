@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
-from .colormap import DEFAULT_COLORMAP, table
+from ..result.appearance import DEFAULT_COLORMAP
+from .colormap import table
 from .fonts import font_families
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from ..inputs.targets import Foil, Target
 from ..inputs.tokens import printable, token_labels, word_spans
 from ..layout.grid import Grid
 from ..layout.per_image import as_tuple, one_or_tuple
-from ..render.colormap import DEFAULT_COLORMAP
-from ..render.overlay import DEFAULT_OPACITY
+from .appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 
 if TYPE_CHECKING:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from ..engine.answer_pass import Prefill, prefill, row_states
+from ..engine.answer_pass import row_states
+from ..engine.encoded import Encoded
+from ..engine.engine import Engine
 from ..engine.logit_lens import token_seeds
+from ..engine.prefill import Prefill, prefill
 from ..engine.request import check_answer
 from ..engine.target_rows import TargetRows
 from ..engine.teacher_forcing import own_logits
@@ -24,56 +25,39 @@ from ..models.decoder import Decoder
 from ..progress import ProgressCallback
 from ..result.explanation import Explanation
 
-if TYPE_CHECKING:
-    from ..engine.engine import Engine
-
 
 def explain_alternatives(
-    explainer: Engine,
-    inputs: Mapping[str, Tensor],
-    answer_ids: Tensor,
-    options: Options,
-    token: int,
-    k: int,
-    *,
-    template: Tensor | None,
-    images: Sequence[Image.Image],
-    settings: Mapping[str, Any],
-    report: ProgressCallback,
-    ran: Prefill | None,
+    engine: Engine, encoded: Encoded, options: Options, token: int, k: int, report: ProgressCallback
 ) -> Explanation:
     """See `Explainer.alternatives`; `check_alternatives` has let the options pass.
 
     The answer up to the token runs twice at most: for the probabilities, and that row alone (or, without a cache, all
     up to it) for the gradients, one backward of each layer's tail for each alternative.
     """
-    decoder, n_answer = explainer.decoder, len(answer_ids)
+    decoder, answer_ids = engine.decoder, encoded.answer_ids
     check_answer(decoder, answer_ids)
-    _check_whole("token", token, -n_answer, n_answer - 1)
-    token %= n_answer
+    _check_whole("token", token, -len(answer_ids), len(answer_ids) - 1)
+    token %= len(answer_ids)
     row = slice(token, token + 1)
-    prompt = ran or prefill(decoder, inputs)
+    prompt = encoded.ran or prefill(decoder, encoded.inputs)
     ids, probabilities = _most_probable(decoder, prompt, answer_ids[: row.stop], k)
-    seeds = token_seeds(decoder, ids).expand(n_answer, -1, -1)  # rows other than this one are not looked at
-    request, sums = explainer.run(
-        inputs,
-        answer_ids,
+    seeds = token_seeds(decoder, ids).expand(len(answer_ids), -1, -1)  # rows other than this one are not looked at
+    settings = {**encoded.settings, "alternatives": {"token": token, "k": k}}
+    encoded = replace(encoded, ran=prompt, settings=settings)
+    request, sums = engine.run(
+        encoded,
         options,
-        template=template,
-        image_sizes=[image.size for image in images],
         report=report,
         adapt=lambda request, lens: (request, replace(lens, seeds=seeds)),
-        ran=prompt,
         rows=row,
         targets=TargetRows(((row.start, row.stop),) * k, tuple(range(k))),
     )
     before = answer_ids[:token].tolist()
     targets = []
     for token_id, probability in zip(ids.tolist(), probabilities.tolist()):
-        piece = piece_behind(explainer.tokenizer, before, token_id)
+        piece = piece_behind(engine.tokenizer, before, token_id)
         targets.append(Target(piece.strip() or piece, row.start, row.stop, token_id, probability))
-    settings = {**settings, "alternatives": {"token": token, "k": k}}
-    return explainer.result(request, sums, options, images, settings, tuple(targets))
+    return engine.result(request, sums, options, encoded, tuple(targets))
 
 
 def check_alternatives(decoder: Decoder, options: Options, token: int, k: int) -> None:

@@ -2,110 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ..engine.answer_pass import Prefill, prefill, sharing
 from ..engine.assemble import to_numpy
 from ..engine.batch_pass import Batch, accumulate_batch, batch_states, runs_in_batches
+from ..engine.encoded import Encoded
+from ..engine.engine import Engine
 from ..engine.grounding import blank
-from ..engine.logit_lens import token_lens
+from ..engine.logit_lens import contrasted, token_lens
 from ..engine.pipeline import require_finite
+from ..engine.prefill import Prefill, prefill, sharing
 from ..engine.request import Request
 from ..engine.row_chunk import rows_at_once
 from ..engine.teacher_forcing import token_log_probabilities
 from ..engine.written_cache import rewritable
 from ..errors import DexarFastError, InputError, check_count
-from ..inputs.contrast import Contrast, contrasted, find_foils
-from ..inputs.images import ImageInput, load_images
-from ..inputs.layers import LayerSelection
+from ..inputs.contrast import find_foils
+from ..inputs.images import load_images
 from ..inputs.methods import METHODS
-from ..inputs.options import Options, TextSet
-from ..inputs.targets import Foil, TargetSelection
-from ..models.state import evaluating
-from ..progress import ProgressCallback, report_progress, silent
+from ..inputs.options import AskedOptions, Options
+from ..inputs.targets import Foil
+from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation, Floats
-
-if TYPE_CHECKING:
-    from ..explainer import Explainer
-
-
-@dataclass(frozen=True)
-class ExplainRequest:
-    """What `Explainer.explain` takes: image or images, prompt, and answer; None lets the model write it.
-
-    A plain tuple ``(image, prompt)`` or ``(image, prompt, answer)`` means the same.
-    """
-
-    image: ImageInput | Sequence[ImageInput]
-    prompt: str
-    answer: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ExplainIdsRequest:
-    """What `Explainer.explain_ids` takes for an answer that was made elsewhere: model inputs and ids.
-
-    The pictures and the prompt as text are only shown.
-    """
-
-    model_inputs: Mapping[str, Tensor]
-    answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
-    image: ImageInput | Sequence[ImageInput] | None = None
-    prompt: str | None = None
-
+from .requests import AnyRequest, ExplainIdsRequest, ExplainRequest
+from .shared_prompts import SharedPrompt, SharedPrompts, fingerprint
+from .single import explain_encoded
 
 Foils = tuple[Foil | None, ...] | None
 Result = TypeVar("Result")
 
-AnyRequest = (
-    ExplainRequest
-    | ExplainIdsRequest
-    | tuple[ImageInput | Sequence[ImageInput], str]
-    | tuple[ImageInput | Sequence[ImageInput], str, str | None]
-)
-
 
 def explain_many(
-    explainer: Explainer,
+    engine: Engine,
     requests: Iterable[AnyRequest],
     *,
     batch_size: int = 8,
     return_exceptions: bool = False,
-    layers: LayerSelection = None,
-    method: str = "dexar",
-    normalization: str = "paper",
-    text_set: TextSet = "all_non_image",
-    unfiltered: bool = False,
-    targets: TargetSelection = "tokens",
-    contrast: Contrast = None,
-    grounding: bool = False,
-    thumbnail: str = "blend",
-    max_new_tokens: int = 256,
-    row_chunk: int | str = "auto",
     progress: bool | ProgressCallback = False,
+    **asked: Unpack[AskedOptions],
 ) -> Iterator[Explanation | Exception]:
     """See `Explainer.explain_many`. Options are checked now, a request when its batch is due."""
     check_count("batch_size", batch_size, "requests")
-    if not isinstance(text_set, str):
+    options = engine.options(**asked)
+    if not isinstance(options.text_set, str):
         raise InputError("text_set: expected a name; got a mask, which is of one prompt and answer. Use explain().")
-    options = explainer.check_options(
-        layers, method, normalization, text_set, unfiltered, thumbnail, row_chunk, targets, contrast
-    )
-    batches = _Batches(explainer, options, grounding, max_new_tokens, progress)
-    return _in_order(batches, iter(requests), batch_size, return_exceptions)
+    return _in_order(_Batches(engine, options, progress), iter(requests), batch_size, return_exceptions)
 
 
 def _in_order(
@@ -121,53 +71,32 @@ def _in_order(
 
 
 @dataclass(eq=False)
-class _Prompt:
-    """A prompt with its images, shared by all requests that have the same.
-
-    Attributes:
-        inputs: model inputs.
-        fingerprint: of text and pixels, where the prompt came as these.
-        template: ``(P,)`` bool, for the text set "content_only".
-        ran: its cache and what comes with it, as long as they are needed.
-    """
-
-    inputs: Mapping[str, Tensor]
-    fingerprint: Hashable = None
-    template: Tensor | None = None
-    ran: Prefill | None = None
-
-
-@dataclass(eq=False)
-class _Sample:
+class _Queued:
     """A request as the model takes it.
 
     Attributes:
         number: of the request, from 0.
         prompt: shared with other requests.
-        answer_ids: ``(T,)``.
-        images: the user's, or None.
-        template: ``(P + T,)`` bool, or None.
-        settings: what the result is to record.
+        encoded: the request; `ran` is left to the prompt.
     """
 
     number: int
-    prompt: _Prompt
-    answer_ids: Tensor
-    images: list[Image.Image] | None
-    template: Tensor | None
-    settings: dict[str, Any]
+    prompt: SharedPrompt
+    encoded: Encoded
+
+    def note(self, **settings: Any) -> None:
+        """Record what the request's result is to tell besides."""
+        self.encoded = replace(self.encoded, settings={**self.encoded.settings, **settings})
 
 
 @dataclass
 class _Batches:
     """Explains one batch after the other, with the same options."""
 
-    explainer: Explainer
+    engine: Engine
     options: Options
-    grounding: bool
-    max_new_tokens: int
     progress: bool | ProgressCallback
-    prompts: list[_Prompt] = field(default_factory=list)  # of this batch, and the last one of the batch before
+    prompts: SharedPrompts = field(default_factory=SharedPrompts)
     report: ProgressCallback = silent
     warned: bool = False
 
@@ -177,79 +106,70 @@ class _Batches:
         Args:
             requests: by number.
         """
-        self.explainer.refuse_while_streaming()
         results: dict[int, Explanation | Exception] = {}
-        with evaluating(self.explainer.model), report_progress(self.progress) as self.report:
-            samples = []
+        with self.engine.running(self.progress) as self.report:
+            queue = []
             for number, request in requests.items():
                 try:
-                    samples.append(self._with_room(partial(self._prepare, number, request)))
+                    queue.append(self._with_room(partial(self._prepare, number, request)))
                 except Exception as error:
                     results[number] = _numbered(error, number)
-            while samples:
-                group = self._next_group(samples)
-                samples = samples[len(group) :]
+            while queue:
+                group = self._next_group(queue)
+                queue = queue[len(group) :]
                 results |= self._explain_group(group)
-                self._release_all_but([sample.prompt for sample in samples] or self.prompts[-1:])
-        self.prompts = self.prompts[-1:]
+                self.prompts.release_all_but([queued.prompt for queued in queue] or self.prompts.known[-1:])
+        self.prompts.keep_last()
         return [results[number] for number in requests]
 
-    def _prepare(self, number: int, request: AnyRequest) -> _Sample:
+    def _prepare(self, number: int, request: AnyRequest) -> _Queued:
         """Encode a request; the model writes the answer if there is none."""
-        explainer = self.explainer
+        engine = self.engine
         if isinstance(request, tuple) and len(request) in (2, 3):
             request = ExplainRequest(*request)
         if isinstance(request, ExplainIdsRequest):
-            inputs, answer_ids = explainer.tensors(request.model_inputs, request.answer_ids)
+            inputs, answer_ids = engine.tensors(request.model_inputs, request.answer_ids)
             images = None if request.image is None else load_images(request.image)
             settings: dict[str, Any] = {"prompt": request.prompt, "generated": False}
-            return _Sample(number, self._met(_Prompt(inputs)), answer_ids, images, None, settings)
+            prompt = self.prompts.met(SharedPrompt(inputs))
+            return _Queued(number, prompt, Encoded(prompt.inputs, answer_ids, images, settings=settings))
         if not isinstance(request, ExplainRequest):
             raise InputError(
                 "requests: expected ExplainRequest, ExplainIdsRequest, (image, prompt) or (image, prompt, answer); got "
                 + (f"a tuple of {len(request)}" if isinstance(request, tuple) else type(request).__name__)
             )
         images, text, answer = load_images(request.image), request.prompt, request.answer
-        fingerprint = (text, *(_fingerprint(image) for image in images))
-        prompt = next((known for known in self.prompts if known.fingerprint == fingerprint), None)
-        if prompt is None or answer is None:
-            inputs, answer_ids, ran = explainer.encode_or_write(images, text, answer, self.max_new_tokens, self.report)
-            prompt = prompt or _Prompt(inputs, fingerprint)
-            if prompt.ran is None and ran is not None and ran.cache is not None:
-                prompt.ran = replace(ran, cache=rewritable(ran.cache))  # other answers may share it
+        pixels = fingerprint(text, images)
+        known = self.prompts.with_fingerprint(pixels)
+        if known is None or answer is None:
+            encoded = engine.encoded(images, text, answer, self.options, self.report)
+            prompt = known or SharedPrompt(encoded.inputs, pixels)
+            if prompt.ran is None and encoded.ran is not None and encoded.ran.cache is not None:
+                prompt.ran = replace(encoded.ran, cache=rewritable(encoded.ran.cache))  # other answers may share it
+            prompt.template, encoded = encoded.template, replace(encoded, ran=None)
         else:
-            _, answer_ids = explainer.tensors(prompt.inputs, explainer.prompt_encoder.encode_answer(answer))
-        prompt, template = self._met(prompt), None
-        if self.options.text_set == "content_only":
-            encoder = explainer.prompt_encoder
-            if prompt.template is None:
-                prompt.template = encoder.template(images, text, explainer.decoder.prompt_ids(prompt.inputs)[0])
-            template = torch.cat((prompt.template, encoder.special(answer_ids)))
-        settings = {"prompt": text, "generated": answer is None, "max_new_tokens": self.max_new_tokens}
-        return _Sample(number, prompt, answer_ids, images, template, settings)
+            prompt = known
+            _, answer_ids = engine.tensors(prompt.inputs, engine.prompt_encoder.encode_answer(answer))
+            settings = {"prompt": text, "generated": False, "max_new_tokens": self.options.max_new_tokens}
+            encoded = Encoded(prompt.inputs, answer_ids, images, prompt.template, settings)
+        return _Queued(number, self.prompts.met(prompt), encoded)
 
-    def _met(self, prompt: _Prompt) -> _Prompt:
-        """The prompt met before that has the same inputs, or else this one; it moves to the end of `prompts`."""
-        same = next((known for known in self.prompts if known is prompt or _equal(known, prompt)), prompt)
-        self.prompts = [known for known in self.prompts if known is not same] + [same]
-        return same
-
-    def _next_group(self, samples: list[_Sample]) -> list[_Sample]:
-        """The first samples, as many as run together."""
-        decoder = self.explainer.decoder
+    def _next_group(self, queue: list[_Queued]) -> list[_Queued]:
+        """The first requests, as many as run together."""
+        decoder = self.engine.decoder
         if self.options.method not in METHODS or self.options.targets != "tokens":
-            return samples[:1]
+            return queue[:1]
         if not runs_in_batches(decoder.family):
-            return samples[:1]
+            return queue[:1]
         most, longest = rows_at_once(decoder, self.options.row_chunk), 0
-        for n, sample in enumerate(samples):
-            longest = max(longest, len(sample.answer_ids))
+        for n, queued in enumerate(queue):
+            longest = max(longest, len(queued.encoded.answer_ids))
             if n and (n + 1) * longest > most:
-                return samples[:n]
-        return samples
+                return queue[:n]
+        return queue
 
-    def _explain_group(self, group: list[_Sample]) -> dict[int, Explanation | Exception]:
-        """What each sample gives, by number of the request."""
+    def _explain_group(self, group: Sequence[_Queued]) -> dict[int, Explanation | Exception]:
+        """What each request gives, by its number."""
         if len(group) == 1:
             return self._one_by_one(group)
         try:
@@ -264,46 +184,37 @@ class _Batches:
         # Here the error is gone, and with it the tensors of the run.
         if size == 0:
             return self._one_by_one(group)
-        self._release_all_but([])
+        self.prompts.release_all_but([])
         return self._explain_group(group[:size]) | self._explain_group(group[size:])
 
-    def _one_by_one(self, samples: Sequence[_Sample]) -> dict[int, Explanation | Exception]:
-        """As `_explain_group`, one sample after the other."""
+    def _one_by_one(self, group: Sequence[_Queued]) -> dict[int, Explanation | Exception]:
+        """As `_explain_group`, one request after the other."""
         results: dict[int, Explanation | Exception] = {}
-        for sample in samples:
+        for queued in group:
             try:
-                results[sample.number] = self._with_room(partial(self._alone, sample))
+                results[queued.number] = self._with_room(partial(self._alone, queued))
             except Exception as error:
-                results[sample.number] = _numbered(error, sample.number)
+                results[queued.number] = _numbered(error, queued.number)
         return results
 
-    def _alone(self, sample: _Sample) -> Explanation:
-        """What `Explainer.explain` makes of a sample."""
-        explainer, inputs, ran = self.explainer, sample.prompt.inputs, None
-        if self.options.method in METHODS and explainer.family.rows == "cached":
-            ran = self._run_prompt(sample)
-        explanation = explainer.explain_tensors(
-            inputs,
-            sample.answer_ids,
-            self.options,
-            sample.template,
-            sample.images,
-            self.grounding,
-            sample.settings,
-            self.report,
-            ran and replace(ran, cache=sharing(ran.cache)),
-        )
-        return replace(explanation, settings=explanation.settings | sample.settings | {"batch": 1})
+    def _alone(self, queued: _Queued) -> Explanation:
+        """What `Explainer.explain` makes of a request."""
+        ran = None
+        if self.options.method in METHODS and self.engine.family.rows == "cached":
+            ran = self._run_prompt(queued)
+            ran = replace(ran, cache=ran.cache and sharing(ran.cache))
+        explanation = explain_encoded(self.engine, replace(queued.encoded, ran=ran), self.options, self.report)
+        return replace(explanation, settings={**explanation.settings, **queued.encoded.settings, "batch": 1})
 
     def _with_room(self, run: Callable[[], Result]) -> Result:
         """What it returns; where memory ends, once more without the caches that prompts wait with."""
         try:
             return run()
         except torch.OutOfMemoryError:
-            if all(prompt.ran is None for prompt in self.prompts):
+            if not self.prompts.hold_memory:
                 raise
         self._warn("beside the caches of a batch's prompts: they go, and their prompts run again")
-        self._release_all_but([])
+        self.prompts.release_all_but([])
         return run()
 
     def _warn(self, what: str) -> None:
@@ -313,66 +224,59 @@ class _Batches:
             warnings.warn(message, stacklevel=3)
         self.warned = True
 
-    def _together(self, samples: Sequence[_Sample]) -> dict[int, Explanation | Exception]:
+    def _together(self, group: Sequence[_Queued]) -> dict[int, Explanation | Exception]:
         """As `_explain_group`, in a common answer pass; who has an error is left out.
 
         Raises:
             torch.OutOfMemoryError: they do not fit.
             UnsupportedModelError, SelfCheckError: the model does not run in batches as it should.
         """
-        explainer, options = self.explainer, self.options
+        engine, options = self.engine, self.options
         results: dict[int, Explanation | Exception] = {}
-        ready: list[tuple[_Sample, Request, Prefill, Foils]] = []
-        for sample in samples:
-            sizes = None if sample.images is None else [image.size for image in sample.images]
+        ready: list[tuple[_Queued, Request, Prefill, Foils]] = []
+        for queued in group:
             try:
-                inputs = sample.prompt.inputs
-                request = explainer.request(inputs, sample.answer_ids, options, sample.template, sizes)
-                foils = find_foils(options.contrast, explainer.decoder, explainer.tokenizer, sample.answer_ids.tolist())
-                ready.append((sample, request, self._run_prompt(sample), foils))
+                request = engine.request(queued.encoded, options)
+                ids = request.answer_ids.tolist()
+                foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids)
+                ready.append((queued, request, self._run_prompt(queued), foils))
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                results[sample.number] = _numbered(error, sample.number)
+                results[queued.number] = _numbered(error, queued.number)
         if len(ready) < 2:
-            return results | self._one_by_one([sample for sample, *_ in ready])
+            return results | self._one_by_one([queued for queued, *_ in ready])
         # The self-check looks at the last one: that has most padding.
         ready.sort(key=lambda of_one: of_one[1].prompt_length, reverse=True)
         together, requests, prompts, foils_of = zip(*ready)
-        batch = Batch(explainer.decoder, requests, prompts)
+        batch = Batch(engine.decoder, requests, prompts)
         if not batch.fits_together:
             return results | self._one_by_one(together)
         lens = token_lens(batch.decoder, batch.answer_ids)
         if options.contrast is not None:
             lens = contrasted(lens, [foil for foils in foils_of for foil in foils])
         parts, states = accumulate_batch(
-            batch, options, lens, backend=explainer.backend, checked=explainer.checked_in_batches, report=self.report
+            batch, options, lens, backend=engine.backend, checked=engine.checked_in_batches, report=self.report
         )
-        log_p = _log_probabilities(batch, states) if self.grounding else [None] * len(ready)
-        for sample, request, foils, part, of_answer in zip(together, requests, foils_of, parts, log_p):
+        log_p = _log_probabilities(batch, states) if options.grounding else [None] * len(ready)
+        for queued, request, foils, part, of_answer in zip(together, requests, foils_of, parts, log_p):
             try:
-                require_finite(part, options.layers, sample.answer_ids)
-                settings = sample.settings | {"batch": len(ready)}
-                explanation = explainer.result(request, part, options, sample.images, settings, foils=foils)
-                results[sample.number] = replace(explanation, log_probabilities=of_answer)
+                require_finite(part, options.layers, request.answer_ids)
+                queued.note(batch=len(ready))
+                explanation = engine.result(request, part, options, queued.encoded, foils=foils)
+                results[queued.number] = replace(explanation, log_probabilities=of_answer)
             except Exception as error:
-                results[sample.number] = _numbered(error, sample.number)
+                results[queued.number] = _numbered(error, queued.number)
         return results
 
-    def _run_prompt(self, sample: _Sample) -> Prefill:
-        """The sample's prompt, run now if it was not; the sample notes which."""
-        prompt = sample.prompt
+    def _run_prompt(self, queued: _Queued) -> Prefill:
+        """The request's prompt, run now if it was not; the request notes which."""
+        prompt, cache = queued.prompt, "reused"
         if prompt.ran is None:
-            prompt.ran = prefill(self.explainer.decoder, prompt.inputs)
-            sample.settings["cache"] = "new"
-        sample.settings.setdefault("cache", "reused")
+            prompt.ran, cache = prefill(self.engine.decoder, prompt.inputs), "new"
+        if "cache" not in queued.encoded.settings or cache == "new":
+            queued.note(cache=cache)
         return prompt.ran
-
-    def _release_all_but(self, needed: Sequence[_Prompt]) -> None:
-        """Let the caches of all other prompts go."""
-        for prompt in self.prompts:
-            if prompt not in needed:
-                prompt.ran = None
 
 
 def _log_probabilities(batch: Batch, states: Tensor) -> list[Floats]:
@@ -382,17 +286,6 @@ def _log_probabilities(batch: Batch, states: Tensor) -> list[Floats]:
     without = batch_states(replace(batch, prompts=[blanks[id(prompt)] for prompt in batch.prompts]))
     both = torch.stack([token_log_probabilities(decoder, each, batch.answer_ids)[0] for each in (states, without)], 1)
     return [to_numpy(of_answer) for of_answer in both.split(batch.answer_rows.counts)]
-
-
-def _fingerprint(image: Image.Image) -> Hashable:
-    return image.size, hashlib.blake2b(image.tobytes()).digest()
-
-
-def _equal(one: _Prompt, other: _Prompt) -> bool:
-    """Whether two prompts have the same model inputs."""
-    return one.inputs.keys() == other.inputs.keys() and all(
-        torch.equal(value, other.inputs[name]) for name, value in one.inputs.items()
-    )
 
 
 def _numbered(error: Exception, number: int) -> Exception:

@@ -7,23 +7,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
-from ..engine.answer_pass import prefill, run_rows
+from ..engine.answer_pass import run_rows
+from ..engine.engine import Engine
 from ..engine.logit_lens import token_lens
+from ..engine.prefill import prefill
 from ..engine.request import lay_out
 from ..errors import InputError
 from ..inputs.images import ImageInput, load_images
+from ..inputs.options import AskedOptions
 from ..models.state import evaluating, main_device
+from ..progress import ProgressCallback
 from ..result.atomic import write_atomically
 from ..stages import OTHER, Recorder, recording
+from .single import explain_encoded
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..explainer import Explainer
     from ..result.explanation import Explanation
 
 STAGES = {
@@ -126,28 +130,31 @@ class Profile:
 
 
 def profile(
-    explainer: Explainer,
+    engine: Engine,
     image: ImageInput | Sequence[ImageInput],
     prompt: str,
     answer: str | None,
     *,
     trace: str | PathLike[str] | None,
-    **options: Any,
+    progress: bool | ProgressCallback,
+    **asked: Unpack[AskedOptions],
 ) -> Profile:
     """See `Explainer.profile`."""
-    pictures = load_images(image)
+    pictures, options = load_images(image), engine.options(**asked)
     if trace is not None and not Path(trace).absolute().parent.is_dir():
         raise InputError(f"trace: expected a file in a folder that exists; got {trace}")
-    device = main_device(explainer.model)
+    device = main_device(engine.model)
 
     def explain() -> tuple[Explanation, Recorder]:
-        explainer.checked_layers.clear()  # the self-check is shown in every profile
+        engine.checked_layers.clear()  # the self-check is shown in every profile
         with recording(device) as recorder:
-            hook = explainer.decoder.text_model.register_forward_pre_hook(
+            hook = engine.decoder.text_model.register_forward_pre_hook(
                 lambda *_: recorder.go_on("prefill", after="vision")
             )
             try:
-                return explainer.explain(pictures, prompt, answer, **options), recorder
+                with engine.running(progress) as report:
+                    encoded = engine.encoded(pictures, prompt, answer, options, report)
+                    return explain_encoded(engine, encoded, options, report), recorder
             finally:
                 hook.remove()
 
@@ -155,14 +162,14 @@ def profile(
     explanation, recorder = explain()
     if trace is not None:
         _write_trace(trace, device, explain)
-    encoded = explainer.prompt_encoder.encode(pictures, prompt)
-    inputs, answer_ids = explainer.tensors(encoded, explanation.token_ids)
-    lens = token_lens(explainer.decoder, answer_ids)
-    with evaluating(explainer.model), recording(device) as plain:
+    encoded = engine.prompt_encoder.encode(pictures, prompt)
+    inputs, answer_ids = engine.tensors(encoded, explanation.token_ids)
+    lens = token_lens(engine.decoder, answer_ids)
+    with evaluating(engine.model), recording(device) as plain:
         rows = slice(0, len(answer_ids))
-        run_rows(explainer.decoder, prefill(explainer.decoder, inputs), answer_ids, rows, (), lens, lambda _: None)
+        run_rows(engine.decoder, prefill(engine.decoder, inputs), answer_ids, rows, (), lens, lambda _: None)
     total = sum(recorder.seconds.values())
-    layout = lay_out(explainer.decoder, explainer.processor, inputs, [picture.size for picture in pictures])
+    layout = lay_out(engine.decoder, engine.processor, inputs, [picture.size for picture in pictures])
     return Profile(
         stages=tuple(
             Stage(
@@ -176,7 +183,7 @@ def profile(
         ),
         seconds=total,
         plain_forward_seconds=sum(plain.seconds.values()),
-        prompt_tokens=explainer.decoder.prompt_ids(inputs).shape[1],
+        prompt_tokens=engine.decoder.prompt_ids(inputs).shape[1],
         image_tokens=layout.n_image_tokens,
         answer_tokens=len(answer_ids),
         device=str(device),

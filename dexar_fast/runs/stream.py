@@ -6,22 +6,24 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from ..engine.aggregate import Accumulator, aggregate, joined
-from ..engine.answer_pass import Prefill, new_cache, prompt_call, watch_states
+from ..engine.answer_pass import watch_states
 from ..engine.assemble import to_numpy
+from ..engine.encoded import Encoded
+from ..engine.engine import Engine
 from ..engine.generation import end_ids, write
 from ..engine.grounding import GrowingGrounding
+from ..engine.prefill import Prefill, new_cache, prompt_call
 from ..engine.request import Request
 from ..engine.written_cache import written
 from ..errors import InputError, check_count
@@ -31,9 +33,6 @@ from ..inputs.tokens import TokenPieces
 from ..layout.per_image import one_or_tuple
 from ..models.state import evaluating, main_device
 from ..result.explanation import Explanation, Floats, Maps, share
-
-if TYPE_CHECKING:
-    from ..engine.engine import Engine
 
 # Others need the whole answer, or the prompt as text.
 _TEXT_SETS = ("all_non_image", "generated_only")
@@ -82,19 +81,16 @@ class ExplainingStreamer(BaseStreamer):
 
     def __init__(
         self,
-        explainer: Engine,
-        inputs: Mapping[str, Tensor],
+        engine: Engine,
+        encoded: Encoded,
         options: Options,
         on_token: Callable[[StreamedToken], None],
         *,
         block: int,
-        grounding: bool = False,
-        images: Sequence[Image.Image] | None = None,
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        if explainer.family.rows != "cached":
+        if engine.family.rows != "cached":
             raise InputError(
-                f"stream: answers of the family {explainer.family.name!r} do not run over a cache, and are explained "
+                f"stream: answers of the family {engine.family.name!r} do not run over a cache, and are explained "
                 "as a whole. Use explain()."
             )
         if options.method not in METHODS:
@@ -104,16 +100,16 @@ class ExplainingStreamer(BaseStreamer):
         check_count("block", block, "tokens")
         if options.text_set not in _TEXT_SETS:
             raise InputError(f"text_set: expected one of {', '.join(_TEXT_SETS)} while streaming; use explain()")
-        self.explainer, self.inputs, self.options, self.on_token = explainer, inputs, options, on_token
-        self.block, self.images = block, images
-        self.settings = {"prompt": None, "generated": True, **(settings or {}), "cache": "reused", "block": block}
+        self.engine, self.options, self.on_token, self.block = engine, options, on_token, block
+        settings = {**encoded.settings, "generated": True, "cache": "reused", "block": block}
+        self.encoded = replace(encoded, settings=settings)
         self.cache = new_cache()
-        self.grounding = GrowingGrounding(explainer.decoder, inputs) if grounding else None
+        self.grounding = GrowingGrounding(engine.decoder, encoded.inputs) if options.grounding else None
         self.explanation: Explanation | None = None
         self._prompt_length = 0
         self._ids: list[int] = []
         self._end: int | None = None  # an end token, which belongs to the answer only if the answer goes on
-        self._pieces = TokenPieces(getattr(explainer.processor, "tokenizer", None))
+        self._pieces = TokenPieces(engine.tokenizer)
         self._parts: list[Accumulator] = []
         self._log_probabilities: list[Floats] = []
         self._request: Request | None = None
@@ -123,7 +119,7 @@ class ExplainingStreamer(BaseStreamer):
     def __enter__(self) -> ExplainingStreamer:
         if self._seen is not None:
             raise InputError("streamer: it has served already. Make a new one for each answer.")
-        self._seen = self._stack.enter_context(prompt_call(self.explainer.decoder))
+        self._seen = self._stack.enter_context(prompt_call(self.engine.decoder))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -139,7 +135,7 @@ class ExplainingStreamer(BaseStreamer):
         for token in value.flatten().tolist():
             if self._end is not None:
                 self._ids.append(self._end)
-            self._end = token if token in end_ids(self.explainer.decoder) else None
+            self._end = token if token in end_ids(self.engine.decoder) else None
             if self._end is None:
                 self._ids.append(token)
         if len(self._ids) - self._n_explained >= self.block:
@@ -152,9 +148,7 @@ class ExplainingStreamer(BaseStreamer):
         if len(self._ids) > self._n_explained:
             self._explain(ended=True)
         assert self._request is not None
-        explanation = self.explainer.result(
-            self._request, joined(self._parts), self.options, self.images, self.settings
-        )
+        explanation = self.engine.result(self._request, joined(self._parts), self.options, self.encoded)
         if self._log_probabilities:
             explanation = replace(explanation, log_probabilities=np.concatenate(self._log_probabilities))
         self.explanation = explanation
@@ -175,18 +169,13 @@ class ExplainingStreamer(BaseStreamer):
                 f"{found[0]} and {found[1]}. Pass past_key_values=streamer.cache, one prompt, and neither beams, an "
                 "assistant model nor use_cache=False."
             )
-        explainer, rows = self.explainer, slice(self._n_explained, len(self._ids))
-        ids = torch.tensor(self._ids, device=main_device(explainer.model))
-        with evaluating(explainer.model):
-            with watch_states(explainer.decoder) as states:
-                self._request, sums = explainer.run(
-                    self.inputs,
-                    ids,
-                    self.options,
-                    image_sizes=None if self.images is None else [image.size for image in self.images],
-                    ran=Prefill(self.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen),
-                    rows=rows,
-                )
+        engine, rows = self.engine, slice(self._n_explained, len(self._ids))
+        ids = torch.tensor(self._ids, device=main_device(engine.model))
+        with evaluating(engine.model):
+            with watch_states(engine.decoder) as states:
+                ran = Prefill(self.encoded.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen)
+                self.encoded = replace(self.encoded, answer_ids=ids, ran=ran)
+                self._request, sums = engine.run(self.encoded, self.options, rows=rows)
             self._parts.append(sums)
             if self.grounding is not None:
                 log_p = self.grounding.add(torch.cat(states, dim=1), ids, rows)
@@ -226,12 +215,12 @@ class AnswerStream:
     more; what goes wrong there is raised here.
     """
 
-    def __init__(self, streamer: ExplainingStreamer, max_new_tokens: int) -> None:
+    def __init__(self, streamer: ExplainingStreamer) -> None:
         self._streamer = streamer
         self._tokens: _Queue = queue.Queue()
         closed = threading.Event()
         # The thread must not hold the stream: one that is forgotten could never end.
-        self._thread = threading.Thread(target=_write, args=(streamer, max_new_tokens, self._tokens, closed))
+        self._thread = threading.Thread(target=_write, args=(streamer, self._tokens, closed))
         self._end = weakref.finalize(self, _end, closed, self._thread)
         self._thread.start()
 
@@ -313,13 +302,14 @@ class _StoppableStreamer(BaseStreamer):
         self.streamer.end()
 
 
-def _write(streamer: ExplainingStreamer, max_new_tokens: int, tokens: _Queue, closed: threading.Event) -> None:
+def _write(streamer: ExplainingStreamer, tokens: _Queue, closed: threading.Event) -> None:
     """The thread of a stream."""
     streamer.on_token = tokens.put
-    decoder = streamer.explainer.decoder
+    decoder = streamer.engine.decoder
     try:
         with evaluating(decoder.model), streamer:
-            write(decoder, streamer.inputs, max_new_tokens, _StoppableStreamer(streamer, closed), streamer.cache)
+            stoppable, length = _StoppableStreamer(streamer, closed), streamer.options.max_new_tokens
+            write(decoder, streamer.encoded.inputs, length, stoppable, streamer.cache)
     except _Stopped:
         pass
     except BaseException as error:  # handed over, to be raised where the stream is read

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dexar_fast import Explainer
-from dexar_fast.engine.answer_pass import run_up_to_text_model
-from dexar_fast.runs.estimate import Counter, Shape, lengths
+from dexar_fast.engine.prefill import run_up_to_text_model
+from dexar_fast.runs.estimate.estimate import lengths
+from dexar_fast.runs.estimate.rates import Counter
+from dexar_fast.runs.estimate.sizes import Shape
 
 from .case import Case, answer, picture
 from .test_families import CASES

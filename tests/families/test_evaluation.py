@@ -11,7 +11,7 @@ from PIL import Image
 
 from dexar_fast import Explainer, UnsupportedModelError
 from dexar_fast.engine.teacher_forcing import answer_log_probabilities, own_logits
-from dexar_fast.methods.comparisons import COMPARISONS
+from dexar_fast.inputs.methods import COMPARISONS
 from dexar_fast.methods.forward import Case as Pictures
 from dexar_fast.methods.forward import picture_log_probabilities
 

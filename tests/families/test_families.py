@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from dexar_fast import Explainer, InputError
+from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.request import lay_out
 from dexar_fast.layout.grid import Grid
 from dexar_fast.layout.image_layout import THUMBNAILS, ImageLayout
@@ -67,8 +68,7 @@ def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_ans
 
 
 def run(explainer: Explainer, inputs: dict[str, Tensor], ids: Tensor) -> tuple[Any, Any]:
-    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False)
-    return explainer.run(inputs, ids, options)
+    return explainer.run(Encoded(inputs, ids), explainer.options())
 
 
 def assert_close(actual: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:

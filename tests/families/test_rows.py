@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.engine.answer_pass import new_cache
+from dexar_fast.engine.prefill import new_cache
 
 from .case import Case, answer, picture
 from .oracle import DoubleThroughout

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dexar_fast.engine.encoded import Encoded
+from dexar_fast.engine.logit_lens import contrasted
 from dexar_fast.engine.target_rows import TargetRows
-from dexar_fast.inputs.contrast import contrasted
 from dexar_fast.inputs.targets import Foil
 
 from .case import Case, answer, picture
@@ -28,13 +29,12 @@ def test_targets_and_contrast_are_exact(case: Case) -> None:
     ids = answer(7, explainer.decoder.vocabulary_size)
     other = ids.roll(1)
     foils = [Foil(int(foil), "") for foil in other]
-    options = explainer.check_options(None, "dexar", "paper", "all_non_image", False, row_chunk=2)
+    options = explainer.options(row_chunk=2)
     kinds = key_kinds(case, explainer, inputs, len(ids))
     with DoubleThroughout():
         wanted = expected(explainer.decoder, inputs, ids, *kinds, foils=other, spans=SPANS)
         _, sums = explainer.run(
-            inputs,
-            ids,
+            Encoded(inputs, ids),
             options,
             adapt=lambda request, lens: (request, contrasted(lens, foils)),
             targets=TargetRows(tuple(SPANS)),

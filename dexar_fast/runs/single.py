@@ -1,0 +1,65 @@
+"""One encoded prompt and answer, explained by any method."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..engine.aggregate import aggregate_plain
+from ..engine.assemble import to_numpy
+from ..engine.encoded import Encoded
+from ..engine.engine import Engine
+from ..engine.grounding import log_probabilities
+from ..engine.logit_lens import contrasted
+from ..engine.request import check_answer
+from ..engine.target_rows import TargetRows
+from ..inputs.contrast import find_foils
+from ..inputs.methods import METHODS
+from ..inputs.options import Options
+from ..inputs.targets import find_targets
+from ..inputs.tokens import token_pieces
+from ..methods.comparisons import relevance
+from ..methods.subject import Subject
+from ..progress import ProgressCallback, silent
+from ..result.explanation import Explanation
+
+
+def explain_encoded(
+    engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback = silent
+) -> Explanation:
+    """The explanation of one prompt and answer, with everything that the options ask for.
+
+    Raises:
+        InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `Explainer.explain`.
+    """
+    check_answer(engine.decoder, encoded.answer_ids)
+    explain = _by_our_own if options.method in METHODS else _by_comparison
+    explanation = explain(engine, encoded, options, report)
+    if options.grounding:
+        log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids)
+        explanation = replace(explanation, log_probabilities=to_numpy(log_p))
+    return explanation
+
+
+def _by_our_own(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+    ids = encoded.answer_ids.tolist()
+    targets = find_targets(options.targets, token_pieces(engine.tokenizer, ids))
+    foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids)
+    request, sums = engine.run(
+        encoded,
+        options,
+        report=report,
+        adapt=None if foils is None else lambda request, lens: (request, contrasted(lens, foils)),
+        targets=None if targets is None else TargetRows(tuple((t.start, t.stop) for t in targets)),
+    )
+    cache = "none" if engine.family.rows != "cached" else "new" if encoded.ran is None else "reused"
+    recorded = replace(encoded, settings={**encoded.settings, "cache": cache})
+    return engine.result(request, sums, options, recorded, targets, foils)
+
+
+def _by_comparison(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+    request = engine.request(encoded, options)
+    prompt = encoded.settings.get("prompt")
+    found = relevance(options.method, Subject(engine, request, options.layers, encoded.images, prompt))
+    none = found.new_zeros(len(found), len(options.layers), 1)  # no heads are scored
+    maps = aggregate_plain(found, options.normalization)
+    return engine.explanation(request, maps, (none, none), slice(None), options, encoded)
