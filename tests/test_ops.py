@@ -181,13 +181,3 @@ def test_negative_row_counts_are_refused() -> None:
     keys = KeySets(image, text, case.keys.visible, (-1, 8))
     with pytest.raises(InputError, match=r"keys.rows: expected 2 counts that sum to T = 7; got \(-1, 8\)"):
         head_scores(case.d_out, case.value.expand(2, -1, -1, -1), keys)
-
-
-@pytest.mark.parametrize("backend", available_backends())
-def test_inputs_may_require_grad_and_autocast_changes_nothing(backend: str) -> None:
-    case = make_case().to(torch.float32)
-    wanted = head_scores(case.d_out, case.value, case.keys, backend=backend)
-    with torch.autocast("cpu", torch.bfloat16):
-        scores = head_scores(case.d_out.requires_grad_(), case.value, case.keys, backend=backend)
-    assert not scores.image.requires_grad
-    assert torch.equal(scores.image, wanted.image)

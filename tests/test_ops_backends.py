@@ -295,3 +295,13 @@ def test_no_rows(signal: str, backend: str) -> None:
     results = run(place(make_case(T=0), backend, torch.float32), signal, backend)
     assert results["image"].shape == results["lse"].shape == (0, 4)
     assert results["maps"].shape == (0, 9)
+
+
+@each_backend
+def test_inputs_may_require_grad_and_autocast_changes_nothing(backend: str) -> None:
+    case = place(make_case(), backend, torch.float32)
+    wanted = head_scores(case.d_out, case.value, case.keys, backend=backend)
+    with torch.autocast(case.d_out.device.type, torch.bfloat16):
+        scores = head_scores(case.d_out.requires_grad_(), case.value, case.keys, backend=backend)
+    assert not scores.image.requires_grad
+    assert torch.equal(scores.image, wanted.image)

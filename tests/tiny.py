@@ -83,13 +83,20 @@ def tiny_llava(
     config = tiny_config(text, **shape)
     implementations = {"": "sdpa", "vision_config": "sdpa", "text_config": attention}
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation=implementations).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name and name.endswith("weight"):
-                weight.uniform_(0.5, 1.5)
-            elif weight.ndim > 1:
-                weight.normal_(std=0.25)
+    randomise(model)
     return model.to(dtype)
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, *, biases: float | None = None) -> None:
+    """Weights so large that heads differ, norms that are not uniform; biases (and gates) only if a size is given."""
+    for name, weight in model.named_parameters():
+        if "norm" in name and name.endswith("weight"):
+            weight.uniform_(0.5, 1.5)
+        elif weight.ndim > 1:
+            weight.normal_(std=0.25)
+        elif biases is not None:
+            weight.normal_(std=biases)
 
 
 class Float64RMSNorm(nn.Module):

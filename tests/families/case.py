@@ -17,6 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from ..tiny import randomise
+
 VOCABULARY = 300
 SPECIALS = ("<pad>", "<s>", "</s>")  # ids 0, 1, 2
 SIZES = {"portrait": (30, 80), "panorama": (200, 40), "tiny": (5, 7), "large": (4000, 3000)}
@@ -154,14 +156,7 @@ def randomised(model_class: Any, config: Any, attention: str, *, rest: str = "sd
     mixture = any("expert" in name for name in vars(config.get_text_config()))
     experts = {"experts_implementation": "eager"} if mixture else {}
     model = model_class._from_config(config, attn_implementation=implementations, **experts).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name and name.endswith("weight"):
-                weight.uniform_(0.5, 1.5)
-            elif weight.ndim > 1:
-                weight.normal_(std=0.25)
-            else:
-                weight.normal_(std=0.1)
+    randomise(model, biases=0.1)
     return model
 
 
