@@ -20,7 +20,7 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.cli import app
 from dexar_fast.ops import KeySets, causal_rows
 from dexar_fast.ops.reference import score_and_accumulate
-from dexar_fast.runs import estimate as estimates
+from dexar_fast.runs.estimate import rates as rates_module
 from dexar_fast.runs.estimate.estimate import lengths
 from dexar_fast.runs.estimate.rates import Rates
 from dexar_fast.runs.estimate.result import MEMORY, STAGES
@@ -33,7 +33,7 @@ from .tiny import picture, tiny_llava, tiny_processor
 
 @pytest.fixture(autouse=True)
 def _short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "_MEASURING", 0.001)
+    monkeypatch.setattr(rates_module, "_MEASURING", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,15 @@ def test_peak_memory_is_that_of_the_tensors(T: int, dtype: torch.dtype) -> None:
 
 
 def peak(run: Callable[[], object]) -> int:
-    """Most bytes at once of the tensors that are made inside, as torch's allocator tells them to its profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+    """Most bytes at once of the tensors that are made inside, as torch's allocator tells them to its profiler.
+
+    Without oneDNN, which on processors with matrix units copies weights of half precision into a layout of its own.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with (
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.profiler.profile(activities=activities, profile_memory=True) as profiler,
+    ):
         run()
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
