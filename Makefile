@@ -27,7 +27,7 @@ help:
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
 	@echo "make evaluation  run all of docs/evaluation.md and write its tables; from the kept results: ARGS=tables"
-	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has"
+	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has; one part: ARGS=tests"
 	@echo "make clean   remove everything that make made"
 
 demo: $(VENV)/.has-base
@@ -56,7 +56,7 @@ evaluation: $(VENV)/.has-evaluate
 
 # Outside .venv: GPU machines often have no network and a torch that must stay as it is.
 gpu:
-	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh
+	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh $(ARGS)
 
 clean:
 	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation

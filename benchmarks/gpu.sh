@@ -1,87 +1,92 @@
 #!/usr/bin/env bash
-# What a GPU machine is asked, without a network: install this checkout beside the torch that is there, run the GPU tests
-# and the benchmarks, print the prediction beside the measurement, and leave everything in $OUT as soon as it is there.
+# What a GPU machine is asked, without a network: tests, then benchmarks, each section a command of its own that ends
+# within ten minutes and writes into $OUT as it goes. benchmarks/README.md says what to run in which order.
 #
-#   make gpu                                     all but the tuner
-#   SECTIONS="tests ops" make gpu                some of it: tests, ops, end-to-end, batches, sanitizer, tune
-#   SECTIONS=ops OPS="--only Qwen" make gpu      further options of a section: TESTS, OPS, END_TO_END, BATCHES, TUNE
-#   SECTIONS=end-to-end END_TO_END="--only Qwen" make gpu    some of the answers
-#   DEVICE=cpu SHAPE=tiny make gpu               a rehearsal anywhere
+#   make gpu                                 all sections, in their order
+#   make gpu ARGS="tests ops"                some: tests ops tune end-to-end batches memcheck
+#   make gpu ARGS="ops -- --only Qwen"       what stands behind -- goes to the section's command
+#   LIMIT=300 make gpu ARGS=ops              seconds for each section, instead of its own limit
+#   DEVICE=cpu SHAPE=tiny make gpu           a rehearsal anywhere
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 OUT=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd)
 DEVICE=${DEVICE:-cuda}
-SECTIONS=${SECTIONS:-tests ops end-to-end batches sanitizer}
 SET=gpu BATCHED=LLaVA-1.5-7B
 [ "${SHAPE:-}" != tiny ] || SET=tiny BATCHED=tiny
 
+sections=() further=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    tests | ops | tune | end-to-end | batches | memcheck) sections+=("$1") ;;
+    --) shift && further=("$@") && break ;;
+    *) echo "expected tests, ops, tune, end-to-end, batches or memcheck; got $1" >&2 && exit 2 ;;
+    esac
+    shift
+done
+[ ${#sections[@]} -gt 0 ] || sections=(tests ops tune end-to-end batches memcheck)
+
 # The package is used as it is installed: only tests and benchmarks come from the checkout.
-work=$(mktemp -d)
+tree=$PWD work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$PYTHON" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$work/site" .
-cp -r tests benchmarks pyproject.toml "$work"
-cd "$work"
-export PYTHONPATH="$work/site" HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE" PYTHONUNBUFFERED=1
-TRITON_INTERPRET=0
+if "$PYTHON" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$work/site" . >"$work/pip.log" 2>&1; then
+    cp -r tests benchmarks pyproject.toml "$work"
+    cd "$work"
+    export PYTHONPATH="$work/site"
+else
+    echo "Not installed, so the tree runs as it is, without the C++ kernels:" && tail -n 3 "$work/pip.log"
+    export PYTHONPATH="$tree"
+fi
+export HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE" PYTHONUNBUFFERED=1
+export TRITON_INTERPRET=0
 [ "$DEVICE" != cpu ] || TRITON_INTERPRET=1 # Triton's kernels run on CPU tensors in its interpreter alone
-export TRITON_INTERPRET
 
 failed=()
-section() { # NAME COMMAND...: a section that fails does not keep the others from running
-    local name=$1 start=$SECONDS
-    shift
-    case " $SECTIONS " in *" $name "*) ;; *) return 0 ;; esac
-    printf '\n== %s\n' "$name"
-    "$@" || failed+=("$name")
+section() { # NAME SECONDS COMMAND...: a section that fails, or is cut off, does not keep the others from running
+    local name=$1 limit=${LIMIT:-$2} start=$SECONDS status=0
+    shift 2
+    printf '\n== %s, at most %s s\n' "$name" "$limit"
+    timeout --signal=INT --kill-after=20 "$limit" "$@" "${further[@]}" 2>&1 | tee "$OUT/$name.log" || status=${PIPESTATUS[0]}
+    [ "$status" = 0 ] || failed+=("$name")
+    [ "$status" != 124 ] || echo "Cut off; what was measured is in $OUT, and -- --only NAME takes up the rest."
     echo "== $name: $((SECONDS - start)) s"
 }
 
-# shellcheck disable=SC2086 # the options of a section are a list
-{
-    run_tests() {
-        local files=() name
-        for name in ops ops_backends kernels_compile devices golden; do
-            if [ -e "tests/test_$name.py" ]; then files+=("tests/test_$name.py"); else echo "no tests/test_$name.py"; fi
-        done
-        "$PYTHON" -m pytest -q "${files[@]}" --junitxml="$OUT/tests.xml" ${TESTS:-}
-    }
-    run_ops() {
-        "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$SET" --budget 3 --out "$OUT" ${OPS:-}
-    }
-    run_end_to_end() { # what is begun within nine minutes; --only takes up the rest
-        "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --set "$SET" --repetitions 3 --budget 4 --minutes 9 \
-            --out "$OUT" ${END_TO_END:-}
-    }
-    run_batches() {
-        "$PYTHON" -m benchmarks.run batches --device "$DEVICE" --shape "$BATCHED" --lengths 8 128 --repetitions 3 \
-            --out "$OUT" ${BATCHES:-}
-    }
-    run_sanitizer() {
+# The Triton kernels are what only a GPU can try, so they come first; what needs none is not repeated here.
+parallel=()
+if "$PYTHON" -c "import xdist" 2>/dev/null; then parallel=(--numprocesses 8 --dist worksteal); fi
+pytest=("$PYTHON" -m pytest -v -p no:cacheprovider)
+
+for name in "${sections[@]}"; do
+    case $name in
+    tests)
+        section tests-kernels 300 "${pytest[@]}" "${parallel[@]}" tests/test_ops_backends.py -k triton \
+            --junitxml="$OUT/tests-kernels.xml"
+        section tests-engine 240 "${pytest[@]}" tests/test_devices.py tests/test_golden.py tests/test_ops.py \
+            --junitxml="$OUT/tests-engine.xml"
+        ;;
+    ops) section ops 540 "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$SET" --budget 2 --out "$OUT" ;;
+    tune) section tune 540 "$PYTHON" -m benchmarks.tune --device "$DEVICE" --out "$OUT" ;;
+    end-to-end) # begins no case after eight minutes
+        section end-to-end 580 "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --set "$SET" --repetitions 3 \
+            --budget 4 --minutes 8 --out "$OUT"
+        ;;
+    batches)
+        section batches 300 "$PYTHON" -m benchmarks.run batches --device "$DEVICE" --shape "$BATCHED" --lengths 8 128 \
+            --repetitions 3 --out "$OUT"
+        ;;
+    memcheck)
         if [ "$DEVICE" = cpu ] || ! command -v compute-sanitizer >/dev/null; then
-            echo "Not run: it needs a GPU and compute-sanitizer, and this machine has not both."
-            return 0
+            printf '\n== memcheck\nNot run: it needs a GPU and compute-sanitizer, and this machine has not both.\n'
+            continue
         fi
-        local tool ok=0
         for tool in memcheck racecheck; do
             # Without the caching allocator a tensor's end is the end of its allocation.
-            PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                --log-file "$OUT/$tool.txt" "$PYTHON" -m pytest -q -x -p no:cacheprovider tests/test_ops_backends.py \
-                -k "triton and (dtypes or strided or lengths)" || ok=1
-            tail -n 1 "$OUT/$tool.txt"
+            PYTORCH_NO_CUDA_MEMORY_CACHING=1 section "$tool" 240 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "${pytest[@]}" -x tests/test_ops_backends.py -k "triton and (dtypes or strided or lengths)"
         done
-        return $ok
-    }
-    run_tune() {
-        "$PYTHON" -m benchmarks.tune --device "$DEVICE" --out "$OUT" ${TUNE:-}
-    }
-}
-
-section tests run_tests
-section ops run_ops
-section end-to-end run_end_to_end
-section batches run_batches
-section sanitizer run_sanitizer
-section tune run_tune
+        ;;
+    esac
+done
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "Failed: ${failed[*]}"
