@@ -333,8 +333,11 @@ def visit_layers(
     calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
     behind: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
-        tap = _tap(decoder, layers, of_run, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
-        stack.enter_context(tap)
+
+        def keep(call: AttentionCall, leaf: Tensor | None) -> None:
+            calls[call.layer] = replace(call, chunk=decoder.chunk(call.layer)), leaf
+
+        stack.enter_context(_tap(decoder, layers, of_run, keep))
         for layer in layers:
             outputs = stack.enter_context(watch_outputs(decoder, layer))
 

@@ -39,6 +39,7 @@ class AttentionCall:
         scale: factor on the attention logits.
         window: number of keys that a row sees under a sliding window, or None.
         softcap: the logits are ``softcap * tanh(logits / softcap)``, or None.
+        chunk: number of keys of the chunks that a row attends within, or None.
     """
 
     layer: int
@@ -49,6 +50,7 @@ class AttentionCall:
     scale: float
     window: int | None
     softcap: float | None = None
+    chunk: int | None = None
 
 
 # Receives what was seen, and the whole attention output ``(B, S, H, D)`` of all S rows that ran: a leaf, or None.

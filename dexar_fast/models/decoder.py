@@ -60,6 +60,11 @@ class Decoder:
                         f"model: family {family.name!r} declares placeholders {path!r}; {type(model.config).__name__} "
                         "has no such attribute"
                     )
+        if family.chunk_size is not None and self._configured(family.chunk_size) is _NOTHING:
+            raise UnsupportedModelError(
+                f"model: family {family.name!r} declares chunk_size {family.chunk_size!r}; "
+                f"{type(model.config).__name__} has no such attribute"
+            )
         head = model.get_output_embeddings()
         if head is not None and self._part(family.head) is not head:
             name = next((name for name, module in model.named_modules() if module is head), "another module")
@@ -88,6 +93,13 @@ class Decoder:
             for index, layer in enumerate(self.layers)
             if _has(layer, self.family.attention)
         }
+
+    def chunk(self, layer: int) -> int | None:
+        """Number of keys of the chunks that a layer attends within, or None."""
+        config: Any = self.text_model.config
+        if self.family.chunk_size is None or config.layer_types[layer] != "chunked_attention":
+            return None
+        return int(self._configured(self.family.chunk_size))
 
     @property
     def attention_implementation(self) -> str:

@@ -67,6 +67,16 @@ class Prompt:
         return lengths
 
     @property
+    def tokenizer(self) -> Any:
+        """The processor's, which knows the marks between image tokens."""
+        if self.processor is None:
+            raise InputError(
+                "processor: its tokenizer says which tokens lie between the parts of an image, and this Explainer has "
+                "none. Pass Explainer(model, processor)."
+            )
+        return self.processor.tokenizer
+
+    @property
     def image_processor(self) -> Any:
         """The processor's settings for images, which say what part of an image the model saw."""
         return self._known_processor.image_processor
@@ -108,9 +118,14 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
     return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
 
 
-def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
-    config: Any = decoder.model.generation_config
+def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor], writer: nn.Module | None = None) -> Tensor:
+    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by the generation config of what writes it.
+
+    Args:
+        decoder, inputs: the model, and the model inputs of the prompt.
+        writer: the part that has the `generate` which writes; None for the model.
+    """
+    config: Any = (decoder.model if writer is None else writer).generation_config
     ids = [config.decoder_start_token_id, config.forced_bos_token_id]
     return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
 
@@ -173,7 +188,11 @@ class Family:
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
         prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
+        takes_padding: whether the text model gives the same where its keys are filled up in front, as a mask says; if
+            not, requests are explained one by one.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
+        chunk_size: attribute of the config (with dots) that holds the number of keys of a chunk, for a text model of
+            whose layers some attend within chunks, as its `layer_types` says; None for none.
         placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
             placeholders.
         placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
@@ -208,7 +227,9 @@ class Family:
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
     continue_arguments: Continuation = next_positions
     prompt_sees_itself: bool = False
+    takes_padding: bool = True
     run_state: tuple[str, ...] = ()
+    chunk_size: str | None = None
     placeholders: tuple[str, ...] = ("image_token_id",)
     placeholder_mask: str | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
