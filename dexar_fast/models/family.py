@@ -112,10 +112,15 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
         return {}  # the text model counts the cache itself
     if positions.ndim == 3 and len(positions) == 4:
         positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
+    return {"position_ids": positions_ahead(decoder, positions, answer_ids)}
+
+
+def positions_ahead(decoder: Decoder, positions: Tensor, answer_ids: Tensor) -> Tensor:
+    """Positions ``(..., T)`` of the answer rows, or of prompt and rows, from those of the prompt ``(..., P)``."""
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
     last = positions[..., -1:]
     before = positions if decoder.family.rows == "whole" else last
-    return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
+    return torch.cat((before, last + 1 + steps), dim=-1)
 
 
 def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor], writer: nn.Module | None = None) -> Tensor:

@@ -21,7 +21,7 @@ def test_of_a_whole_model_the_thinker_is_explained() -> None:
             self.thinker = thinker
             self.config = SimpleNamespace(model_type="qwen2_5_omni")
 
-    explainer = Explainer(Whole())  # type: ignore[arg-type]
+    explainer = Explainer(Whole())
     assert explainer.model is thinker
     assert explainer.family.name == "qwen2_5_omni"
-    assert family_of(Whole().config) is explainer.family  # type: ignore[arg-type]
+    assert family_of(Whole().config) is explainer.family
