@@ -30,7 +30,7 @@ from ..models.decoder import Decoder
 from ..models.state import keeping
 from ..stages import stage
 from .answer_rows import AnswerRows
-from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
+from .attention_tap import AttentionCall, OnCall, tap_arguments, tap_attention, tap_projections
 from .logit_lens import LogitLens
 from .replay import LayerInputs, layer_inputs, replay, watch_outputs
 
@@ -41,9 +41,8 @@ class Prefill:
 
     Attributes:
         inputs: model inputs of the prompt.
-        cache: keys and values of the prompt, and of answer tokens as far as they ran; None for rows "whole" and
-            "decoder".
-        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder".
+        cache: keys and values of the prompt, and of answer tokens as far as they ran; None unless rows are "cached".
+        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder" and "own".
         arguments: everything that the text model was called with for the prompt.
     """
 
@@ -116,7 +115,7 @@ class _PromptSeen(Exception):
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     """Run the prompt once, without gradients: wholly for a cache, else up to the text model."""
     rows = decoder.family.rows
-    if rows == "decoder":
+    if rows in ("decoder", "own"):
         return Prefill(inputs)
     cache = new_cache() if rows == "cached" else None
     return _run_prompt(decoder, inputs, cache, stop=rows == "whole")
@@ -129,7 +128,7 @@ def _run_prompt(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache | N
         stack.enter_context(keeping(decoder.base, decoder.family.run_state))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_PromptSeen))
-        decoder.base(**inputs, past_key_values=cache, use_cache=cache is not None)
+        decoder.base(**inputs, **{decoder.cache_argument: cache}, use_cache=cache is not None)
     return Prefill(inputs, cache, seen["inputs_embeds"], seen)
 
 
@@ -226,6 +225,9 @@ def _without_inference(value: Any) -> Any:
 
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
     """The call that runs the rows, and what comes before them without a cache."""
+    if decoder.family.run is not None:
+        own = decoder.family.run
+        return lambda: own(decoder.model, prompt.inputs, answer_ids[: rows.stop - 1])
     if decoder.family.rows == "decoder":
         ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[: rows.stop - 1]))[None]
         inputs = {**prompt.inputs, "decoder_input_ids": ids}
@@ -244,9 +246,8 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     of_rows = answer_ids[rows] if prompt.cache is not None else answer_ids[: rows.stop]
     embeddings = torch.cat((embeddings, decoder.embed(of_rows[:-1])), dim=1)
     arguments = family.continue_arguments(decoder, arguments, of_rows)
-    return lambda: decoder.text_model(
-        inputs_embeds=embeddings, past_key_values=prompt.cache, use_cache=prompt.cache is not None, **arguments
-    )
+    arguments[decoder.cache_argument] = prompt.cache
+    return lambda: decoder.text_model(inputs_embeds=embeddings, use_cache=prompt.cache is not None, **arguments)
 
 
 def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice | None = None) -> Tensor:
@@ -273,8 +274,16 @@ def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
     given: list[Tensor] = []
     head = decoder.model.get_submodule(decoder.family.head)
     with _removing(head.register_forward_pre_hook(lambda _, args: given.append(args[0]))):
-        output: Tensor = run()[0]
-    return given[-1] if given else output
+        output = run()
+    if given:
+        return given[-1]
+    if decoder.family.run is not None:
+        raise UnsupportedModelError(
+            f"model: run did not call the head {decoder.family.head.removeprefix('module.')!r}. It has to call the "
+            "model up to its logits."
+        )
+    states: Tensor = output[0]
+    return states
 
 
 def run_rows(
@@ -381,6 +390,9 @@ def visit_layers(
 def _tap(decoder: Decoder, layers: Collection[int], rows: AnswerRows, on_call: OnCall) -> AbstractContextManager[None]:
     family = decoder.family
     layer_of = {decoder.attentions[layer]: layer for layer in layers}
+    if family.tap == "arguments":
+        assert family.read is not None  # for mypy: Family checks it
+        return tap_arguments(layer_of, family.read, on_call, rows=rows, causal=family.keys == "sequence")
     if family.tap == "projections":
         return tap_projections(layer_of, family.projection, on_call, rows=rows)
     return tap_attention(

@@ -150,8 +150,8 @@ class Batch:
                 of_sample[:before] = 0
             arguments["attention_mask"] = seen
         joined = torch.cat(embeddings)
-        cache = self._joined_cache()
-        return lambda: decoder.text_model(inputs_embeds=joined, past_key_values=cache, use_cache=True, **arguments)
+        arguments[decoder.cache_argument] = self._joined_cache()
+        return lambda: decoder.text_model(inputs_embeds=joined, use_cache=True, **arguments)
 
     def _joined_cache(self) -> Cache:
         """Keys and values of all prompts up to their last position, which is the first answer row."""

@@ -46,8 +46,8 @@ class Request:
 
     @property
     def prompt_length(self) -> int:
-        """P, the number of prompt tokens, image tokens included."""
-        return self.inputs["input_ids"].shape[1]
+        """P, the number of prompt tokens, image tokens included; the number of keys for a cross-attention."""
+        return len(self.text_keys) - (0 if self.cross else len(self.answer_ids))
 
     @property
     def row_positions(self) -> Tensor:

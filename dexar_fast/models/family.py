@@ -154,9 +154,9 @@ def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: 
 
 
 Keys = Literal["sequence", "encoder", "vision"]
-Rows = Literal["cached", "whole", "decoder"]
+Rows = Literal["cached", "whole", "decoder", "own"]
 GradientPath = Literal["leaf", "replay"]
-Tap = Literal["registry", "projections"]
+Tap = Literal["registry", "projections", "arguments"]
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ class Family:
             states of placeholders and text; "vision": vision states alone (both cross-attention).
         rows: how the answer runs. "cached": over the prompt's key/value cache; "whole": prompt and answer together,
             without a cache, for models whose cache cannot be taken up by several tokens at once; "decoder": as the
-            decoder's own sequence, behind an encoder.
+            decoder's own sequence, behind an encoder; "own": as ``run`` runs it, for `models.modules`.
         gradient_path: "leaf": the attention output becomes a leaf while the model runs; "replay": the layer runs once
             more on the explained rows alone, its attention replaced by a leaf. "whole" needs "replay".
         tap: how query, key, value and attention output are seen. "registry": transformers' attention functions;
             "projections": hooks on `q_proj`, `k_proj`, `v_proj` and the output projection, for attention that calls no
-            registered function; needs "replay".
+            registered function; "arguments": ``read`` makes them of what attention is called with. Both need "replay".
         carried: arguments of a layer that its replay needs: name to the axis that runs along the rows, None for an
             argument that is handed on whole. All other arguments are None in a replay.
         constant: paths, within a layer, of further attention modules, whose outputs a replay takes as they were.
@@ -201,6 +201,9 @@ class Family:
         placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
             placeholders.
         placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
+        run: ``(model, inputs, answer_ids)``: runs the prompt and the answer ids behind it (rows "own").
+        read: ``(attention, args, kwargs)``: query, key and value, ``(1, positions, heads, D)`` each (tap "arguments").
+        sequence: ``inputs -> (1, P)`` ids of the prompt, negative for image tokens (rows "own").
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
@@ -237,6 +240,9 @@ class Family:
     chunk_size: str | None = None
     placeholders: tuple[str, ...] = ("image_token_id",)
     placeholder_mask: str | None = None
+    run: Callable[[Any, Mapping[str, Tensor], Tensor], object] | None = None
+    read: Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], tuple[Tensor, Tensor, Tensor]] | None = None
+    sequence: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
@@ -254,7 +260,10 @@ class Family:
                     f"family {self.name!r}: {name}: expected one of {', '.join(map(repr, get_args(choices)))}; "
                     f"got {getattr(self, name)!r}"
                 )
-        if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):
+        if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap != "registry"):
             raise ValueError(
-                f"family {self.name!r}: rows='whole' and tap='projections' need gradient_path='replay'; got 'leaf'"
+                f"family {self.name!r}: rows='whole' and tap={self.tap!r} need gradient_path='replay'; got 'leaf'"
             )
+        for name, value, field_of in (("rows", self.rows == "own", "run"), ("tap", self.tap == "arguments", "read")):
+            if value and getattr(self, field_of) is None:
+                raise ValueError(f"family {self.name!r}: {name}={getattr(self, name)!r} needs {field_of}; got None")

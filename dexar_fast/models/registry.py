@@ -46,6 +46,7 @@ from .families import (
     vision_encoder_decoder,
 )
 from .family import Family
+from .modules import ModuleConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -165,6 +166,8 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: no entry for `config.model_type`; the message lists what is supported.
     """
+    if isinstance(config, ModuleConfig):
+        return config.family
     model_type, with_text = config.model_type, _with_text_type(config)
     family = _entry(model_type) or _entry(with_text)
     if family is not None:

@@ -62,6 +62,7 @@ CASES = (
         build,
         processor,
         image="<|image|>",
+        broken_in=("5.24.0",),  # it looks for image_outputs among what its text model returns
         global_vision=r"vision_model.*self_attn\.o_proj\.(weight|bias)$",
     ),
 )

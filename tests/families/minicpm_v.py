@@ -76,6 +76,7 @@ CASES = tuple(
         global_vision=r"vision_tower.*(attn|attention)\.(out_proj|o_proj|proj)\.(weight|bias)$",
         paths=("replay",),
         needs=f"{name}Config",
+        broken_in=("5.17.0",),  # views of several shapes are not told apart
     )
     for case, name, declared in (
         ("minicpmv4_6", "MiniCPMV4_6", {}),

@@ -14,6 +14,8 @@ from dexar_fast.ops import causal_rows
 from .case import all_cases, answer
 from .test_families import encode, explainer_of, run
 
+needs_llama4 = pytest.mark.skipif(not all_cases()["llama4"].available, reason=all_cases()["llama4"].unavailable)
+
 
 def test_a_row_sees_its_chunk() -> None:
     positions = torch.tensor([0, 3, 4, 9])
@@ -21,6 +23,7 @@ def test_a_row_sees_its_chunk() -> None:
     assert causal_rows(positions, window=2, chunk=4).tolist() == [[0, 1], [2, 4], [4, 5], [8, 10]]
 
 
+@needs_llama4
 def test_chunks_left_out_are_caught() -> None:
     case = all_cases()["llama4"]
     explainer = explainer_of(case)

@@ -1,4 +1,4 @@
-"""BLIP-2 and InstructBLIP, over a decoder or T5: learned queries read the image. They have no place: there is no map."""
+"""BLIP-2 and InstructBLIP, over a decoder or T5: queries read the image. They have no place: there is no map."""
 
 from __future__ import annotations
 
