@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OLDEST := .venv-oldest
 SOURCES := benchmarks dexar_fast tests
 # Tests share the cores; each runs on one.
 PARALLEL := --numprocesses auto --dist worksteal
@@ -17,12 +16,12 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint format bench evaluation gpu clean
+.PHONY: help demo test test-oldest test-newest lint format bench evaluation gpu clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
 	@echo "make test    run all tests; skipped ones are named with the reason"
-	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported"
+	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported; make test-newest: the newest"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
@@ -36,8 +35,8 @@ demo: $(VENV)/.has-base
 test: $(VENV)/.has-test
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-oldest: $(OLDEST)/.created
-	@$(OLDEST)/bin/python -m pytest $(PARALLEL) tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
+test-oldest test-newest: test-%: .venv-%/.created
+	@.venv-$*/bin/python -m pytest $(PARALLEL) tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
@@ -59,7 +58,7 @@ gpu:
 	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh $(ARGS)
 
 clean:
-	@rm -rf $(VENV) $(OLDEST) build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
+	@rm -rf $(VENV) .venv-oldest .venv-newest build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.
@@ -69,13 +68,13 @@ $(VENV)/.has-%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp cs
 	@touch $@
 
 # Everything but transformers and what comes with it is that of $(VENV).
-$(OLDEST)/.created: constraints-oldest.txt $(VENV)/.has-test
-	@rm -rf $(OLDEST)
-	@$(BIN)/python -m venv $(OLDEST)
+.venv-%/.created: constraints-%.txt $(VENV)/.has-test
+	@rm -rf .venv-$*
+	@$(BIN)/python -m venv .venv-$*
 	@$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
-		> "$$($(OLDEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/newest.pth"
-	@$(OLDEST)/bin/python -m pip install -qq --progress-bar off --log $(OLDEST)/pip.log --constraint constraints-oldest.txt \
-		$$(grep -o '^[a-zA-Z0-9_]*' constraints-oldest.txt) || (echo "The set-up failed; see $(OLDEST)/pip.log"; exit 1)
+		> "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
+	@.venv-$*/bin/python -m pip install -qq --progress-bar off --log .venv-$*/pip.log --constraint constraints-$*.txt \
+		$$(grep -o '^[a-zA-Z0-9_]*' constraints-$*.txt) || (echo "The set-up failed; see .venv-$*/pip.log"; exit 1)
 	@touch $@
 
 $(VENV)/.created:

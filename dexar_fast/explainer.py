@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 from .demo import CHECKPOINT, DEMO
@@ -23,6 +23,7 @@ from .inputs.layers import LayerSelection
 from .inputs.options import AskedOptions, TextSet
 from .inputs.targets import TargetSelection
 from .models.loading import load_model
+from .models.modules import DescribedModule, ModuleParts
 from .models.report import ModelReport
 from .progress import ProgressCallback
 from .result.explanation import Explanation
@@ -89,6 +90,22 @@ class Explainer(Engine):
         if self_test:
             explainer.self_test()
         return explainer
+
+    @classmethod
+    def from_modules(cls, model: nn.Module, parts: ModuleParts, *, backend: str = "auto") -> Explainer:
+        """A model of your own that is no class of transformers; `explain_ids` explains its answers.
+
+        Args:
+            model: any module, on its device.
+            parts: where its parts are and how it runs; the self-check finds out if that is not so.
+            backend: as for the constructor.
+
+        Raises:
+            UnsupportedModelError: a part is not there.
+            InputError: the backend is unknown.
+        """
+        described: Any = DescribedModule(model, parts)
+        return cls(described, backend=backend)
 
     def self_test(self) -> ModelReport:
         """Explain one token of a small picture with all layers, each checked (`dexar_fast.engine.self_check`).

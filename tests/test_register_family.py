@@ -1,5 +1,7 @@
 """A family that a user declares: the dozen lines of docs/models.md, guarded by the self-check."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,10 @@ import torch
 import dexar_fast.models.registry as registry
 from dexar_fast import Explainer, Family, InputError, SelfCheckError, UnsupportedModelError, register_family
 from dexar_fast.engine.request import lay_out
-from dexar_fast.models import fixed_grid
+from dexar_fast.models import fixed_grid, grid_thw
 
-from .tiny import tiny_answer, tiny_inputs, tiny_llava, tiny_processor
+from .families.case import all_cases
+from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 
 
 @pytest.fixture
@@ -137,3 +140,37 @@ def test_refused_type_says_why(unknown) -> None:
     unknown.config.model_type = "gemma3n"
     with pytest.raises(UnsupportedModelError, match=r"gemma3n cannot be explained: its residual stream"):
         Explainer(unknown)
+
+
+def test_checkpoint_with_its_own_code_points_to_one_that_works(unknown) -> None:
+    unknown.config.model_type = "internvl_chat"
+    with pytest.raises(
+        UnsupportedModelError, match=r"code of their own, which is not run\. Load one of type internvl, "
+    ):
+        Explainer(unknown)
+
+
+def test_folder_with_its_own_code_points_to_one_that_works(tmp_path: Path) -> None:
+    auto = {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat", "auto_map": auto}))
+    with pytest.raises(UnsupportedModelError, match=r"itself can load\. Checkpoints of type internvl_chat .*InternVL3"):
+        Explainer.from_pretrained(tmp_path)
+
+
+def test_public_layouts_take_ten_lines(unknown) -> None:
+    """A Qwen2-VL under another type, declared with what `dexar_fast.models` exports; `base` may be the model itself."""
+    model = all_cases()["qwen2_vl"].model("sdpa")
+    model.config.model_type = "my_vlm"
+    declared: dict[str, Any] = {
+        "layout": grid_thw,
+        "inputs": ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"),
+    }
+    maps = []
+    for base in ("model", ""):
+        register_family(Family(name="mine", model_types=("my_vlm",), base=base, **declared))
+        explainer = Explainer(model, all_cases()["qwen2_vl"].processor())
+        inputs, _ = explainer.encode([picture(61, 40)], "<|vision_start|><|image_pad|><|vision_end|> a star", "a")
+        e = explainer.explain_ids(inputs, tiny_answer(4), image=picture(61, 40))
+        assert e.grid.image_size == (61, 40)
+        maps.append(e.token_maps)
+    np.testing.assert_array_equal(*maps)

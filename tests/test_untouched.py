@@ -25,7 +25,7 @@ def state(model):
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
         "gradients": {name: p.grad is None for name, p in model.named_parameters()},
         "weights": {name: p.detach().clone() for name, p in model.named_parameters()},
-        "config": copy.deepcopy(model.config.to_dict()),
+        "config": copy.deepcopy(model.config.to_dict()) if hasattr(model, "config") else None,
         "attention": {name: m.config._attn_implementation for name, m in model.named_modules() if hasattr(m, "config")},
         "registry": dict(ALL_ATTENTION_FUNCTIONS),
         "local registry": dict(ALL_ATTENTION_FUNCTIONS._local_mapping),

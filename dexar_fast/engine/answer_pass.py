@@ -26,7 +26,7 @@ from ..models.decoder import Decoder
 from ..models.state import keeping, removing
 from ..stages import stage
 from .answer_rows import AnswerRows
-from .attention_tap import AttentionCall, OnCall, tap_attention, tap_projections
+from .attention_tap import AttentionCall, OnCall, tap_arguments, tap_attention, tap_projections
 from .logit_lens import LogitLens
 from .prefill import Prefill
 from .replay import LayerInputs, layer_inputs, replay, watch_outputs
@@ -74,6 +74,9 @@ class LayerGradient:
 
 def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -> Callable[[], Any]:
     """The call that runs the rows, and what comes before them without a cache."""
+    if decoder.family.run is not None:
+        own = decoder.family.run
+        return lambda: own(decoder.model, prompt.inputs, answer_ids[: rows.stop - 1])
     if decoder.family.rows == "decoder":
         ids = torch.cat((decoder.start_ids(prompt.inputs), answer_ids[: rows.stop - 1]))[None]
         inputs = {**prompt.inputs, "decoder_input_ids": ids}
@@ -92,9 +95,8 @@ def _start(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice) -
     of_rows = answer_ids[rows] if prompt.cache is not None else answer_ids[: rows.stop]
     embeddings = torch.cat((embeddings, decoder.embed(of_rows[:-1])), dim=1)
     arguments = family.continue_arguments(decoder, arguments, of_rows)
-    return lambda: decoder.text_model(
-        inputs_embeds=embeddings, past_key_values=prompt.cache, use_cache=prompt.cache is not None, **arguments
-    )
+    arguments[decoder.cache_argument] = prompt.cache
+    return lambda: decoder.text_model(inputs_embeds=embeddings, use_cache=prompt.cache is not None, **arguments)
 
 
 def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slice | None = None) -> Tensor:
@@ -121,8 +123,16 @@ def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
     given: list[Tensor] = []
     head = decoder.model.get_submodule(decoder.family.head)
     with removing(head.register_forward_pre_hook(lambda _, args: given.append(args[0]))):
-        output: Tensor = run()[0]
-    return given[-1] if given else output
+        output = run()
+    if given:
+        return given[-1]
+    if decoder.family.run is not None:
+        raise UnsupportedModelError(
+            f"model: run did not call the head {decoder.family.head.removeprefix('module.')!r}. It has to call the "
+            "model up to its logits."
+        )
+    states: Tensor = output[0]
+    return states
 
 
 def run_rows(
@@ -181,8 +191,11 @@ def visit_layers(
     calls: dict[int, tuple[AttentionCall, Tensor | None]] = {}
     behind: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
-        tap = _tap(decoder, layers, of_run, lambda call, leaf: calls.update({call.layer: (call, leaf)}))
-        stack.enter_context(tap)
+
+        def keep(call: AttentionCall, leaf: Tensor | None) -> None:
+            calls[call.layer] = replace(call, chunk=decoder.chunk(call.layer)), leaf
+
+        stack.enter_context(_tap(decoder, layers, of_run, keep))
         for layer in layers:
             outputs = stack.enter_context(watch_outputs(decoder, layer))
 
@@ -226,6 +239,9 @@ def visit_layers(
 def _tap(decoder: Decoder, layers: Collection[int], rows: AnswerRows, on_call: OnCall) -> AbstractContextManager[None]:
     family = decoder.family
     layer_of = {decoder.attentions[layer]: layer for layer in layers}
+    if family.tap == "arguments":
+        assert family.read is not None  # for mypy: Family checks it
+        return tap_arguments(layer_of, family.read, on_call, rows=rows, causal=family.keys == "sequence")
     if family.tap == "projections":
         return tap_projections(layer_of, family.projection, on_call, rows=rows)
     return tap_attention(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ class AttentionCall:
         scale: factor on the attention logits.
         window: number of keys that a row sees under a sliding window, or None.
         softcap: the logits are ``softcap * tanh(logits / softcap)``, or None.
+        chunk: number of keys of the chunks that a row attends within, or None.
     """
 
     layer: int
@@ -49,6 +50,7 @@ class AttentionCall:
     scale: float
     window: int | None
     softcap: float | None = None
+    chunk: int | None = None
 
 
 # Receives what was seen, and the whole attention output ``(B, S, H, D)`` of all S rows that ran: a leaf, or None.
@@ -152,6 +154,49 @@ def tap_projections(
                 )
                 stack.callback(hook.remove)
             stack.callback(module.get_submodule(projection).register_forward_pre_hook(leave).remove)
+        yield
+
+
+@contextmanager
+def tap_arguments(
+    layer_of: Mapping[nn.Module, int],
+    read: Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], tuple[Tensor, Tensor, Tensor]],
+    on_call: OnCall,
+    *,
+    rows: AnswerRows,
+    causal: bool,
+) -> Iterator[None]:
+    """See the attention of modules by what they are called with; its output is computed anew.
+
+    The self-check compares what the layer makes of that output with the layer's own.
+
+    Args:
+        layer_of: attention modules, and the index of their layers.
+        read: query, key and value ``(1, positions, heads, D)`` of a call.
+        on_call, rows: as for `tap_attention`, of one sample; the leaf is None.
+        causal: the modules read their own sequence up to each row, rather than all of another.
+    """
+    not_run = set(layer_of)
+    with ExitStack() as stack:
+        for module, layer in layer_of.items():
+
+            def enter(module: nn.Module, args: Any, kwargs: Any, layer: int = layer) -> None:
+                if module not in not_run:  # a replay calls what stands in its place
+                    return
+                not_run.discard(module)
+                query, key, value = (x.detach() for x in read(module, args, kwargs))
+                query = rows.of(query)[0]  # [T, H, D]
+                key, value = key[0].transpose(0, 1), value[0].transpose(0, 1)  # [H_kv, K, D]
+                visible = torch.ones(len(query), key.shape[1], dtype=torch.bool, device=key.device)
+                if causal:
+                    visible = visible.tril(key.shape[1] - len(query))
+                out = torch.nn.functional.scaled_dot_product_attention(
+                    query.transpose(0, 1), key, value, attn_mask=visible, enable_gqa=True
+                )
+                scale = query.shape[-1] ** -0.5
+                on_call(AttentionCall(layer, query, key, value, out.transpose(0, 1)[None], scale, None), None)
+
+            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         yield
 
 

@@ -45,12 +45,14 @@ def runs_in_batches(family: Family) -> bool:
     """Whether the answers of several requests to a model of this family can run together.
 
     They cannot where the answer does not run over the prompt's cache alone, where attention is seen in another way than
-    through transformers' registry, or where a layer takes arguments that do not lie along the rows.
+    through transformers' registry, where a layer takes arguments that do not lie along the rows, or where padding
+    changes what the text model gives.
     """
     return (
         family.rows == "cached"
         and family.keys == "sequence"
         and family.tap == "registry"
+        and family.takes_padding
         and all(axis == 1 for axis in family.carried.values())
     )
 
@@ -110,7 +112,7 @@ class Batch:
         names = {frozenset(arguments) for arguments in self._arguments}
         return len(names) == 1 and "attention_mask" not in next(iter(names))
 
-    def keys(self, n_keys: int, window: int | None) -> KeySets:
+    def keys(self, n_keys: int, window: int | None, chunk: int | None) -> KeySets:
         """The sets of keys of all rows, by position among the padded keys.
 
         Raises:
@@ -125,7 +127,7 @@ class Batch:
         image, text, visible = [], [], []
         for request, before in zip(self.requests, self.padding, strict=True):
             rows = slice(0, len(request.answer_ids))
-            own = request.keys(rows, request.prompt_length - 1 + rows.stop, window)
+            own = request.keys(rows, request.prompt_length - 1 + rows.stop, window, chunk)
             image.append(pad(own.image + before, (0, n_image - len(own.image)), value=-1))
             text.append(pad(own.text, (before, n_keys - before - len(own.text)), value=False))
             visible.append(own.visible + before)
@@ -149,8 +151,8 @@ class Batch:
                 of_sample[:before] = 0
             arguments["attention_mask"] = seen
         joined = torch.cat(embeddings)
-        cache = self._joined_cache()
-        return lambda: decoder.text_model(inputs_embeds=joined, past_key_values=cache, use_cache=True, **arguments)
+        arguments[decoder.cache_argument] = self._joined_cache()
+        return lambda: decoder.text_model(inputs_embeds=joined, use_cache=True, **arguments)
 
     def _joined_cache(self) -> Cache:
         """Keys and values of all prompts up to their last position, which is the first answer row."""

@@ -85,7 +85,11 @@ def write(
         ids: Tensor = generator.generate(
             **inputs,
             # A checkpoint may ask for a cache of another kind, which could not be cut back, or for none.
-            **({} if cache is None else {"past_key_values": cache, "cache_implementation": None, "use_cache": True}),
+            **(
+                {}
+                if cache is None
+                else {decoder.cache_argument: cache, "cache_implementation": None, "use_cache": True}
+            ),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

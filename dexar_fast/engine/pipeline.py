@@ -124,7 +124,7 @@ def _add_rows(
 
 def visitor(
     decoder: Decoder,
-    keys: Callable[[int, int | None], KeySets],
+    keys: Callable[[int, int | None, int | None], KeySets],
     lens: LogitLens,
     accumulator: Accumulator,
     unchecked: set[int],
@@ -136,7 +136,7 @@ def visitor(
 
     Args:
         decoder, lens: the model, and the lens of the rows.
-        keys: ``(number of keys, window)`` to the sets of keys of the rows.
+        keys: ``(number of keys, window, chunk)`` to the sets of keys of the rows.
         accumulator: of the rows, or of the targets.
         unchecked: layers to check; they leave it.
         steps: counts the layers.
@@ -144,14 +144,15 @@ def visitor(
         targets: what is explained of the rows, None for each of them.
     """
     keys_of = cache(keys)  # the layers of one kind share them
-    target_keys: dict[tuple[int, int | None], KeySets] = {}
+    target_keys: dict[tuple[int, int | None, int | None], KeySets] = {}
 
     def visit(gradient: LayerGradient) -> None:
-        kind = gradient.attention.key.shape[-2], gradient.attention.window
+        call = gradient.attention
+        kind = call.key.shape[-2], call.window, call.chunk
         of_rows = keys_of(*kind)
-        if gradient.attention.layer in unchecked:
+        if call.layer in unchecked:
             check_layer(decoder, gradient, of_rows.to(gradient.d_out.device), lens)
-            unchecked.discard(gradient.attention.layer)
+            unchecked.discard(call.layer)
         if targets is not None:
             if kind not in target_keys:
                 target_keys[kind] = targets.keys(gradient.rows, of_rows)

@@ -26,9 +26,8 @@ class Prefill:
 
     Attributes:
         inputs: model inputs of the prompt.
-        cache: keys and values of the prompt, and of answer tokens as far as they ran; None for rows "whole" and
-            "decoder".
-        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder".
+        cache: keys and values of the prompt, and of answer tokens as far as they ran; None unless rows are "cached".
+        embeddings: ``(1, P, d)``, what the text model takes for the prompt; None for rows "decoder" and "own".
         arguments: everything that the text model was called with for the prompt.
     """
 
@@ -61,7 +60,7 @@ class _PromptSeen(Exception):
 def prefill(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Prefill:
     """Run the prompt once, without gradients: wholly for a cache, else up to the text model."""
     rows = decoder.family.rows
-    if rows == "decoder":
+    if rows in ("decoder", "own"):
         return Prefill(inputs)
     cache = new_cache() if rows == "cached" else None
     return _run_prompt(decoder, inputs, cache, stop=rows == "whole")
@@ -74,7 +73,7 @@ def _run_prompt(decoder: Decoder, inputs: Mapping[str, Tensor], cache: Cache | N
         stack.enter_context(keeping(decoder.base, decoder.family.run_state))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_PromptSeen))
-        decoder.base(**inputs, past_key_values=cache, use_cache=cache is not None)
+        decoder.base(**inputs, **{decoder.cache_argument: cache}, use_cache=cache is not None)
     return Prefill(inputs, cache, seen["inputs_embeds"], seen)
 
 

@@ -46,8 +46,8 @@ class Request:
 
     @property
     def prompt_length(self) -> int:
-        """P, the number of prompt tokens, image tokens included."""
-        return self.inputs["input_ids"].shape[1]
+        """P, the number of prompt tokens, image tokens included; the number of keys for a cross-attention."""
+        return len(self.text_keys) - (0 if self.cross else len(self.answer_ids))
 
     @property
     def row_positions(self) -> Tensor:
@@ -55,8 +55,8 @@ class Request:
         first = self.prompt_length - 1
         return torch.arange(first, first + len(self.answer_ids), device=self.answer_ids.device)
 
-    def keys(self, rows: slice, n_keys: int, window: int | None = None) -> KeySets:
-        """The sets of keys of some answer rows over the first ``n_keys`` keys, under a sliding window if given.
+    def keys(self, rows: slice, n_keys: int, window: int | None = None, chunk: int | None = None) -> KeySets:
+        """The sets of keys of some answer rows over the first ``n_keys`` keys, within a window or chunk if given.
 
         Row t runs at position ``p_t``, which predicts answer token t; the first is the last position of the prompt.
 
@@ -71,7 +71,7 @@ class Request:
                     f"model: expected its attention to read {expected} keys for answer tokens up to {rows.stop}; it "
                     f"reads {n_keys}. The cache does not keep every position; use past_key_values=DynamicCache()."
                 )
-            visible = causal_rows(self.row_positions[rows], window)
+            visible = causal_rows(self.row_positions[rows], window, chunk)
             if self.first_sees_prompt and rows.start == 0:
                 visible[0, 0] = 0
             return KeySets(self.image_keys, self.text_keys[:n_keys], visible)

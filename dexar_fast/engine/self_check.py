@@ -114,7 +114,8 @@ def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
     """Refuse modules of a layer that take a tensor with a gradient and return one without; constants do by intent."""
 
     def check(name: str, args: Any, output: Any) -> None:
-        if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        # Experts that no token is sent to take and return nothing.
+        if any(isinstance(a, Tensor) and a.requires_grad and a.numel() for a in args):
             outputs = output if isinstance(output, tuple) else (output,)
             if any(isinstance(o, Tensor) and o.is_floating_point() and not o.requires_grad for o in outputs):
                 raise UnsupportedModelError(

@@ -121,7 +121,14 @@ class LayoutBuilder:
             )
 
     def grid(
-        self, rows: int, cols: int, box: Box | None = None, *, thumbnail: bool = False, row_ends: bool = False
+        self,
+        rows: int,
+        cols: int,
+        box: Box | None = None,
+        *,
+        thumbnail: bool = False,
+        row_ends: bool = False,
+        seen: Tensor | None = None,
     ) -> None:
         """The next ``rows x cols`` tokens, row by row.
 
@@ -130,6 +137,7 @@ class LayoutBuilder:
             box: ``(left, top, right, bottom)`` in pixels of the image, as `Grid.box`; None for the whole image.
             thumbnail: a coarse view of what other blocks of this image show finer.
             row_ends: each row is followed by a separator.
+            seen: ``(rows, cols)`` bool, which cells have a token, where not all have; the others are zero in the map.
 
         A grid without cells (what unpadding leaves of a very thin image) adds nothing.
         """
@@ -137,17 +145,17 @@ class LayoutBuilder:
             self._separators += [True] * (rows * row_ends)
             return
         width, height = self._sizes[-1]
-        tokens = np.arange(self._n_tokens, self._n_tokens + rows * cols).reshape(rows, cols)
+        has_token = np.ones((rows, cols), dtype=bool) if seen is None else seen.cpu().numpy()
+        tokens = np.full((rows, cols), -1, dtype=np.int64)
+        tokens[has_token] = np.arange(self._n_tokens, self._n_tokens + has_token.sum())
         self._blocks[-1].append(Block(tokens, box or (0.0, 0.0, float(width), float(height)), thumbnail))
-        self._n_tokens += rows * cols
-        self._separators += ([False] * cols + [True] * row_ends) * rows
+        self._n_tokens += int(has_token.sum())
+        for row in has_token:
+            self._separators += [False] * int(row.sum()) + [True] * row_ends
 
     def unseen_grid(self, rows: int, cols: int, box: Box | None = None) -> None:
         """Cells of the map that no token stands for: an image that the answer cannot attend to. Their value is zero."""
-        self.grid(rows, cols, box)
-        self._blocks[-1][-1].tokens[:] = -1
-        self._n_tokens -= rows * cols
-        del self._separators[len(self._separators) - rows * cols :]
+        self.grid(rows, cols, box, seen=torch.zeros(rows, cols, dtype=torch.bool))
 
     def placeless(self, n: int) -> None:
         """The next ``n`` tokens carry image content but have no place (a class token, a global mean, queries)."""

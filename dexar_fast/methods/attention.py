@@ -48,7 +48,7 @@ def attention_gradient(subject: Subject) -> Tensor:
 
     def visit(gradient: LayerGradient) -> None:
         call = gradient.attention
-        keys = request.keys(slice(0, T), call.key.shape[1], call.window)
+        keys = request.keys(slice(0, T), call.key.shape[1], call.window, call.chunk)
         of_layer = gradient.d_out.new_zeros(T, len(keys.image), dtype=accumulator(gradient.d_out))
         for rows in blocks(T, call.query.shape[1] * call.key.shape[1]):
             of_layer[rows] = _product(subject, gradient, keys, rows).sum(dim=1).clamp(min=0)

@@ -4,7 +4,9 @@ What a declaration of your own needs can be imported from here; everything else 
 """
 
 from .families.fixed_grid import fixed_grid
+from .families.grid_thw import grid_thw
 from .family import Family, Prompt
+from .modules import ModuleParts, projections
 from .registry import register_family
 
-__all__ = ["Family", "Prompt", "fixed_grid", "register_family"]
+__all__ = ["Family", "ModuleParts", "Prompt", "fixed_grid", "grid_thw", "projections", "register_family"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,11 @@ class Decoder:
                         f"model: family {family.name!r} declares placeholders {path!r}; {type(model.config).__name__} "
                         "has no such attribute"
                     )
+        if family.chunk_size is not None and self._configured(family.chunk_size) is _NOTHING:
+            raise UnsupportedModelError(
+                f"model: family {family.name!r} declares chunk_size {family.chunk_size!r}; "
+                f"{type(model.config).__name__} has no such attribute"
+            )
         head = model.get_output_embeddings()
         if head is not None and self._part(family.head) is not head:
             name = next((name for name, module in model.named_modules() if module is head), "another module")
@@ -89,10 +95,23 @@ class Decoder:
             if _has(layer, self.family.attention)
         }
 
+    def chunk(self, layer: int) -> int | None:
+        """Number of keys of the chunks that a layer attends within, or None."""
+        config: Any = self.text_model.config
+        if self.family.chunk_size is None or config.layer_types[layer] != "chunked_attention":
+            return None
+        return int(self._configured(self.family.chunk_size))
+
+    @cached_property
+    def cache_argument(self) -> str:
+        """What the text model calls its cache; transformers 5.24 has another name for it than earlier releases."""
+        parameters = inspect.signature(type(self.text_model).forward).parameters
+        return "cache" if "cache" in parameters else "past_key_values"
+
     @property
     def attention_implementation(self) -> str:
         config: Any = self.text_model.config
-        return str(config._attn_implementation)
+        return str(getattr(config, "_attn_implementation", "its own"))
 
     @property
     def vocabulary_size(self) -> int:
@@ -113,6 +132,8 @@ class Decoder:
     def image_tokens(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``(P,)`` bool: which tokens of the prompt stand for a piece of an image."""
         mask = self.family.placeholder_mask
+        if self.family.sequence is not None:
+            return self.family.sequence(inputs)[0] < 0
         return self.is_placeholder(inputs["input_ids"][0]) if mask is None else inputs[mask][0].bool()
 
     def start_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -121,6 +142,10 @@ class Decoder:
 
     def prompt_ids(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Ids ``(1, P)`` of the prompt: what is read with the images, or else what the answer begins with."""
+        if self.family.sequence is not None:
+            return self.family.sequence(inputs)
+        if self.family.rows == "own":  # text is not among what attention reads
+            return torch.empty(1, 0, dtype=torch.int64)
         return inputs["input_ids"] if "input_ids" in inputs else self.start_ids(inputs)[None]
 
     def embed(self, ids: Tensor) -> Tensor:

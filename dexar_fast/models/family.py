@@ -67,6 +67,16 @@ class Prompt:
         return lengths
 
     @property
+    def tokenizer(self) -> Any:
+        """The processor's, which knows the marks between image tokens."""
+        if self.processor is None:
+            raise InputError(
+                "processor: its tokenizer says which tokens lie between the parts of an image, and this Explainer has "
+                "none. Pass Explainer(model, processor)."
+            )
+        return self.processor.tokenizer
+
+    @property
     def image_processor(self) -> Any:
         """The processor's settings for images, which say what part of an image the model saw."""
         return self._known_processor.image_processor
@@ -102,15 +112,25 @@ def next_positions(decoder: Decoder, arguments: Mapping[str, Any], answer_ids: T
         return {}  # the text model counts the cache itself
     if positions.ndim == 3 and len(positions) == 4:
         positions = positions[1:]  # `generate` puts the text model's own count in front of time, row and column
+    return {"position_ids": positions_ahead(decoder, positions, answer_ids)}
+
+
+def positions_ahead(decoder: Decoder, positions: Tensor, answer_ids: Tensor) -> Tensor:
+    """Positions ``(..., T)`` of the answer rows, or of prompt and rows, from those of the prompt ``(..., P)``."""
     steps = torch.arange(len(answer_ids) - 1, device=positions.device)
     last = positions[..., -1:]
     before = positions if decoder.family.rows == "whole" else last
-    return {"position_ids": torch.cat((before, last + 1 + steps), dim=-1)}
+    return torch.cat((before, last + 1 + steps), dim=-1)
 
 
-def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by its generation config."""
-    config: Any = decoder.model.generation_config
+def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor], writer: nn.Module | None = None) -> Tensor:
+    """Ids ``(n,)`` that every sequence of an encoder-decoder begins with, by the generation config of what writes it.
+
+    Args:
+        decoder, inputs: the model, and the model inputs of the prompt.
+        writer: the part that has the `generate` which writes; None for the model.
+    """
+    config: Any = (decoder.model if writer is None else writer).generation_config
     ids = [config.decoder_start_token_id, config.forced_bos_token_id]
     return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
 
@@ -134,9 +154,9 @@ def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: 
 
 
 Keys = Literal["sequence", "encoder", "vision"]
-Rows = Literal["cached", "whole", "decoder"]
+Rows = Literal["cached", "whole", "decoder", "own"]
 GradientPath = Literal["leaf", "replay"]
-Tap = Literal["registry", "projections"]
+Tap = Literal["registry", "projections", "arguments"]
 
 
 @dataclass(frozen=True)
@@ -160,12 +180,12 @@ class Family:
             states of placeholders and text; "vision": vision states alone (both cross-attention).
         rows: how the answer runs. "cached": over the prompt's key/value cache; "whole": prompt and answer together,
             without a cache, for models whose cache cannot be taken up by several tokens at once; "decoder": as the
-            decoder's own sequence, behind an encoder.
+            decoder's own sequence, behind an encoder; "own": as ``run`` runs it, for `models.modules`.
         gradient_path: "leaf": the attention output becomes a leaf while the model runs; "replay": the layer runs once
             more on the explained rows alone, its attention replaced by a leaf. "whole" needs "replay".
         tap: how query, key, value and attention output are seen. "registry": transformers' attention functions;
             "projections": hooks on `q_proj`, `k_proj`, `v_proj` and the output projection, for attention that calls no
-            registered function; needs "replay".
+            registered function; "arguments": ``read`` makes them of what attention is called with. Both need "replay".
         carried: arguments of a layer that its replay needs: name to the axis that runs along the rows, None for an
             argument that is handed on whole. All other arguments are None in a replay.
         constant: paths, within a layer, of further attention modules, whose outputs a replay takes as they were.
@@ -173,10 +193,17 @@ class Family:
         continue_arguments: ``(decoder, arguments, answer_ids)``: further arguments of the text model for the answer
             rows, from those that it was called with for the prompt.
         prompt_sees_itself: the prompt attends to all of itself, even beyond a sliding window (a prefix-LM).
+        takes_padding: whether the text model gives the same where its keys are filled up in front, as a mask says; if
+            not, requests are explained one by one.
         run_state: attributes that the base model sets on itself while it runs; they are put back.
+        chunk_size: attribute of the config (with dots) that holds the number of keys of a chunk, for a text model of
+            whose layers some attend within chunks, as its `layer_types` says; None for none.
         placeholders: attributes of the config (with dots: of a part of it) that hold the ids of image (and video)
             placeholders.
         placeholder_mask: the model input ``(1, P)`` that marks image tokens, where their ids do not.
+        run: ``(model, inputs, answer_ids)``: runs the prompt and the answer ids behind it (rows "own").
+        read: ``(attention, args, kwargs)``: query, key and value, ``(1, positions, heads, D)`` each (tap "arguments").
+        sequence: ``inputs -> (1, P)`` ids of the prompt, negative for image tokens (rows "own").
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
@@ -208,9 +235,14 @@ class Family:
     project: Callable[[nn.Module, Family, Tensor, Tensor], Tensor] = projected
     continue_arguments: Continuation = next_positions
     prompt_sees_itself: bool = False
+    takes_padding: bool = True
     run_state: tuple[str, ...] = ()
+    chunk_size: str | None = None
     placeholders: tuple[str, ...] = ("image_token_id",)
     placeholder_mask: str | None = None
+    run: Callable[[Any, Mapping[str, Tensor], Tensor], object] | None = None
+    read: Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], tuple[Tensor, Tensor, Tensor]] | None = None
+    sequence: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
@@ -228,7 +260,10 @@ class Family:
                     f"family {self.name!r}: {name}: expected one of {', '.join(map(repr, get_args(choices)))}; "
                     f"got {getattr(self, name)!r}"
                 )
-        if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap == "projections"):
+        if self.gradient_path == "leaf" and (self.rows == "whole" or self.tap != "registry"):
             raise ValueError(
-                f"family {self.name!r}: rows='whole' and tap='projections' need gradient_path='replay'; got 'leaf'"
+                f"family {self.name!r}: rows='whole' and tap={self.tap!r} need gradient_path='replay'; got 'leaf'"
             )
+        for name, value, field_of in (("rows", self.rows == "own", "run"), ("tap", self.tap == "arguments", "read")):
+            if value and getattr(self, field_of) is None:
+                raise ValueError(f"family {self.name!r}: {name}={getattr(self, name)!r} needs {field_of}; got None")

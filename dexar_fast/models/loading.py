@@ -5,11 +5,18 @@ from __future__ import annotations
 from os import PathLike
 
 import torch
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import is_torchvision_available
 
 from ..errors import InputError, UnsupportedModelError
-from .registry import family_of
+from .registry import family_of, other_checkpoint
 
 
 def load_model(
@@ -25,7 +32,7 @@ def load_model(
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except ValueError as error:  # transformers does not know the type, or would have to run the checkpoint's own code
         raise UnsupportedModelError(
-            f"model: {model!r} is of no type that transformers itself can load ({error})"
+            f"model: {model!r} is of no type that transformers itself can load. {_other_checkpoint(model)}({error})"
         ) from error
     except OSError as error:
         raise InputError(
@@ -54,6 +61,12 @@ def load_model(
             "transformers would fill them with random numbers. Get the whole checkpoint."
         )
     return loaded.to(place).eval(), processor
+
+
+def _other_checkpoint(model: str | PathLike[str]) -> str:
+    """Where the model is found for transformers, if that is known of its type."""
+    found = other_checkpoint(str(PreTrainedConfig.get_config_dict(model)[0].get("model_type")))
+    return f"{found} " if found else ""
 
 
 def _load_processor(model: str | PathLike[str]) -> ProcessorMixin:

@@ -16,6 +16,8 @@ from ..errors import UnsupportedModelError
 def unwrapped(model: Any) -> Any:
     """The model inside of wrappers that leave its modules in place: `torch.compile` and peft's LoRA and its kin.
 
+    Of an omni model, the part that writes.
+
     Raises:
         UnsupportedModelError: an adapter of virtual tokens, which the wrapper itself adds.
     """
@@ -29,6 +31,8 @@ def unwrapped(model: Any) -> Any:
                 "Explain the base model, or merge the adapter."
             )
         return unwrapped(model.get_base_model())
+    if hasattr(model, "thinker"):
+        return unwrapped(model.thinker)
     return model
 
 

@@ -106,10 +106,18 @@ class Sample(NamedTuple):
         return (keys < start) | (keys >= stop)
 
 
-def causal_rows(positions: Tensor, window: int | None = None) -> Tensor:
-    """``(T, 2)`` visible range of causal rows at ``positions`` ``(T,)``, of the last ``window`` keys if given."""
+def causal_rows(positions: Tensor, window: int | None = None, chunk: int | None = None) -> Tensor:
+    """``(T, 2)`` visible range of causal rows at ``positions`` ``(T,)``.
+
+    Args:
+        positions: int64.
+        window: only the last ``window`` keys are seen.
+        chunk: only keys of the row's own chunk are seen; one begins at every multiple of ``chunk``.
+    """
     stop = positions + 1
     start = torch.zeros_like(stop) if window is None else (stop - window).clamp(min=0)
+    if chunk is not None:
+        start = torch.maximum(start, positions // chunk * chunk)
     return torch.stack((start, stop), dim=-1)
 
 

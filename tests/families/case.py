@@ -51,6 +51,7 @@ class Case:
         video: ``(frames, 3, H, W)`` to model inputs of a prompt with that video, by hand: transformers' video
             processors need torchvision.
         needs: a class of transformers that older releases lack, "" if none does.
+        broken_in: releases of transformers whose own forward of the model fails.
     """
 
     name: str
@@ -69,11 +70,21 @@ class Case:
     skip: dict[str, str] | None = None
     video: Callable[[Tensor], dict[str, Tensor]] | None = None
     needs: str = ""
+    broken_in: tuple[str, ...] = ()
+
+    @property
+    def unavailable(self) -> str:
+        """Why this release of transformers does not run the model, "" if it does."""
+        if self.needs and not hasattr(transformers, self.needs):
+            return f"transformers {transformers.__version__} has no {self.needs}"
+        if transformers.__version__ in self.broken_in:
+            return f"transformers {transformers.__version__} does not run {self.name} itself"
+        return ""
 
     @property
     def available(self) -> bool:
-        """Whether this release of transformers has the model."""
-        return not self.needs or hasattr(transformers, self.needs)
+        """Whether this release of transformers runs the model."""
+        return not self.unavailable
 
     @property
     def prompts(self) -> dict[str, tuple[str, int]]:

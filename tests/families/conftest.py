@@ -6,7 +6,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import transformers
 
 from .case import Case
 from .table import put_between, results_table, types_table
@@ -29,8 +28,8 @@ def _skip_with_reason(request: pytest.FixtureRequest) -> None:
     case = callspec.params.get("case") if callspec else None
     if not isinstance(case, Case):
         return
-    if not case.available:
-        pytest.skip(f"transformers {transformers.__version__} has no {case.needs}")
+    if case.unavailable:
+        pytest.skip(case.unavailable)
     if case.skip and request.node.originalname in case.skip:
         pytest.skip(case.skip[request.node.originalname])
 

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from .case import Case, randomised, text_shape, tokenizer, vision_shape
+import torch
+from torch import Tensor
+
+from .case import Case, randomised, text_shape, tokenizer, video_prompt, vision_shape
 from .qwen_vl import without_video
 from .torchvision_free import torchvision_free
 
@@ -56,12 +59,23 @@ def processor() -> Any:
     return without_video(Molmo2Processor)(images, None, words)
 
 
+def video(frames: Tensor) -> dict[str, Tensor]:
+    """Four frames of 5 x 5 patches, pooled 2 x 2 with nothing at the right and below: 3 x 3 tokens each."""
+    patches = frames[..., :40, :40].reshape(4, 3, 5, 8, 5, 8).permute(0, 2, 4, 3, 5, 1).reshape(4, 25, 192)
+    index = torch.nn.functional.pad(torch.arange(100).reshape(4, 5, 5), (0, 1, 0, 1), value=-1)
+    pooling = index.reshape(4, 3, 2, 3, 2).transpose(2, 3).reshape(36, 4)
+    grids = torch.tensor([[4, 3, 3]])
+    inputs = video_prompt(9, 3, parts=4, pixel_values_videos=patches, video_token_pooling=pooling, video_grids=grids)
+    return {**inputs, "mm_token_type_ids": (inputs["input_ids"] == 3).long()}
+
+
 CASES = (
     Case(
         "molmo2",
         build,
         processor,
         image="<|image|>",
+        video=video,
         global_vision=r"vision_tower.*attn\.o_proj\.(weight|bias)$",
         needs="Molmo2Config",
     ),

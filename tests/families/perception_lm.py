@@ -1,5 +1,6 @@
 """Perception LM: a thumbnail and tiles, patches pooled 2 x 2. A ViT with a class token stands for its tower in timm."""
 
+from torch import Tensor
 from transformers import (
     LlamaConfig,
     PerceptionLMConfig,
@@ -8,7 +9,7 @@ from transformers import (
     ViTConfig,
 )
 
-from .case import Case, randomised, text_shape, tokenizer, vision_shape
+from .case import Case, randomised, text_shape, tokenizer, video_prompt, vision_shape
 from .qwen_vl import without_video
 from .torchvision_free import torchvision_free
 
@@ -42,8 +43,13 @@ def processor(max_num_tiles: int):
     return with_tiles
 
 
+def video(frames: Tensor) -> dict[str, Tensor]:
+    """Four frames of 3 x 3 tokens each, in one run."""
+    return video_prompt(36, 4, pixel_values_videos=frames[None])
+
+
 CASES = (
-    Case("perception_lm", build, processor(2)),
+    Case("perception_lm", build, processor(2), video=video),
     # transformers makes no tensor of several images that have different numbers of tiles.
     Case("perception_lm, four tiles", build, processor(4), several_images=False),
 )

@@ -1,4 +1,4 @@
-"""BLIP-2 (OPT) and InstructBLIP (Llama, as Vicuna): queries without a place."""
+"""BLIP-2 (OPT, T5) and InstructBLIP (Llama, as Vicuna, and T5): queries without a place."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import (
     InstructBlipProcessor,
     LlamaConfig,
     OPTConfig,
+    T5Config,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -28,6 +29,20 @@ OPT = OPTConfig(
     pad_token_id=0,
     bos_token_id=1,
     eos_token_id=2,
+)
+T5 = T5Config(
+    d_model=32,
+    d_kv=8,
+    d_ff=48,
+    num_layers=3,
+    num_heads=4,
+    feed_forward_proj="gated-gelu",
+    tie_word_embeddings=False,
+    vocab_size=VOCABULARY,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    decoder_start_token_id=0,
 )
 
 
@@ -72,6 +87,14 @@ CASES = (
     Case(
         "instructblip",
         build(InstructBlipForConditionalGeneration, InstructBlipConfig, LlamaConfig(**text_shape())),
+        instructblip,
+        image="",
+        skip=SKIP,
+    ),
+    Case("blip_2, T5", build(Blip2ForConditionalGeneration, Blip2Config, T5), blip_2, image="", skip=SKIP),
+    Case(
+        "instructblip, T5",
+        build(InstructBlipForConditionalGeneration, InstructBlipConfig, T5),
         instructblip,
         image="",
         skip=SKIP,

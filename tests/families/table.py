@@ -29,12 +29,17 @@ GENERIC = "generic, not tried: declare it with `register_family`"
 def results_table(outcomes: dict[str, dict[str, list[str]]]) -> str:
     """One row per case: how many of its tests passed, by column."""
     rows = [["model", "family", "gradient path", "keys", *COLUMNS.values()], ["---"] * (4 + len(COLUMNS))]
-    for case in sorted(filter(lambda case: case.available, all_cases().values()), key=lambda case: case.name):
+    cases = sorted(all_cases().values(), key=lambda case: case.name)
+    for case in cases:
         family = _family(case)
         cells = [_cell(outcomes.get(case.name, {}).get(test, ())) for test in COLUMNS]
         rows.append([case.name, family.name, family.gradient_path, family.keys, *cells])
     where = f"torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
-    return _markdown(rows) + f"\n\nRun on {where}, on a CPU. n/m: n of m tests passed; -: none was run."
+    return (
+        _markdown(rows)
+        + f"\n\nRun on {where}, on a CPU. n/m: n of m tests passed; -: none was run."
+        + "".join(f" {case.unavailable}." for case in cases if case.unavailable)
+    )
 
 
 def types_table() -> str:

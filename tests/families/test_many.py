@@ -15,6 +15,9 @@ from .test_families import each_family, encode, explainer_of
 ONE_BY_ONE = {
     *("florence2", "mllama", "trocr", "donut", "vit_gpt2"),  # cross-attention
     *("lfm2_vl", "lfm2_vl, no thumbnail", "qwen3_5", "qwen3_5_moe"),  # layers with a state
+    *("minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
+    "llama4",  # its attention counts padding
+    *("blip_2, T5", "instructblip, T5"),  # an encoder
     "paligemma2",  # here the prompts are longer than the sliding window, which asks for masks of their own
 }
 

@@ -26,7 +26,7 @@ def test_every_case_has_a_row_without_failures(root: Path) -> None:
 def test_every_type_of_transformers_is_listed(root: Path) -> None:
     newest = next(
         line.partition("==")[2]
-        for line in (root / "constraints.txt").read_text().splitlines()
+        for line in (root / "constraints-newest.txt").read_text().splitlines()
         if line.startswith("transformers==")
     )
     if transformers.__version__ != newest:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..family import Family
-from .qwen_vl import INPUTS, layout
+from .grid_thw import grid_thw
+from .qwen_vl import INPUTS
 
 FAMILY = Family(
     name="glm4v",
     model_types=("glm4v", "glm4v_moe", "glm46v", "glm_ocr"),
-    layout=layout,
+    layout=grid_thw,
     inputs=INPUTS,
     run_state=("rope_deltas",),
     placeholders=("image_token_id", "video_token_id"),

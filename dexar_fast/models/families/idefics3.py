@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...layout.image_layout import LayoutBuilder, tile_boxes
 from ..family import Family, Prompt
 
-_TILE = re.compile(r"<row_(\d+)_col_(\d+)>")
+TILE = re.compile(r"<row_(\d+)_col_(\d+)>")
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
@@ -21,11 +21,11 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     side = isqrt((config.vision_config.image_size // config.vision_config.patch_size) ** 2 // config.scale_factor**2)
     height, width = prompt["pixel_values"].shape[-2:]
     tiles: list[tuple[int, int]] = []
-    for marker in marked_runs(prompt, _TILE):
+    for marker in marked_runs(prompt, TILE):
         if marker is not None:
             tiles.append(marker)
         else:
-            _one_image(tokens, tiles, side, (width, height))
+            one_image(tokens, tiles, side, (width, height))
             tiles = []
 
 
@@ -45,13 +45,22 @@ def marked_runs(prompt: Prompt, pattern: re.Pattern[str]) -> Iterator[tuple[int,
         position += len(list(run))
 
 
-def _one_image(tokens: LayoutBuilder, tiles: list[tuple[int, int]], side: int, tile: tuple[int, int]) -> None:
+def one_image(
+    tokens: LayoutBuilder, tiles: list[tuple[int, int]], side: int, tile: tuple[int, int], *, whole: bool = True
+) -> None:
+    """The next image: tiles of ``side x side`` tokens, if any, then it as a ``whole`` where that is shown too.
+
+    Args:
+        tiles: row and column of each, from 1.
+        tile: ``(width, height)`` of one in model pixels.
+    """
     rows, cols = tiles[-1] if tiles else (1, 1)
     width, height = tokens.image((cols * tile[0], rows * tile[1]))
     if tiles:
         for box in tile_boxes((0.0, 0.0, float(width), float(height)), rows, cols):
             tokens.grid(side, side, box)
-    tokens.grid(side, side, thumbnail=bool(tiles))
+    if whole:
+        tokens.grid(side, side, thumbnail=bool(tiles))
 
 
 def _markers(prompt: Prompt, pattern: re.Pattern[str]) -> dict[int, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Molmo 2: the image as a whole, then its overlapping crops as one grid; patches pooled, marks at row ends."""
+"""Molmo 2: the image as a whole, then its overlapping crops as one grid; or a video's frames. Patches are pooled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from ..family import Family, Prompt
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """`image_grids` holds rows and columns of the coarse and of the fine grid. The marks are other tokens: text."""
+    """`image_grids` holds rows and columns of the coarse and of the fine grid, `video_grids` frames, rows and columns.
+
+    The marks at row ends are other tokens: text. A prompt has images or a video.
+    """
     patch = prompt.config.vision_config.patch_size
+    if "video_grids" in prompt.inputs:
+        _frames(prompt, tokens, patch)
+        return
     pooling = prompt["image_token_pooling"]
     for coarse_rows, coarse_cols, rows, cols in prompt["image_grids"].tolist():
         n_coarse, n = coarse_rows * coarse_cols, rows * cols
@@ -22,6 +28,16 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         size = tokens.image((patch * int(across.sum()), patch * int(down.sum())))
         tokens.grid(coarse_rows, coarse_cols, _box(size, *_patches(coarse, coarse_rows, coarse_cols)), thumbnail=True)
         tokens.grid(rows, cols, _box(size, across, down))
+
+
+def _frames(prompt: Prompt, tokens: LayoutBuilder, patch: int) -> None:
+    pooling = prompt["video_token_pooling"]
+    for n_frames, rows, cols in prompt["video_grids"].tolist():
+        for of_frame in pooling[: n_frames * rows * cols].split(rows * cols):
+            across, down = _patches(of_frame, rows, cols)
+            size = tokens.image((patch * int(across.sum()), patch * int(down.sum())))
+            tokens.grid(rows, cols, _box(size, across, down))
+        pooling = pooling[n_frames * rows * cols :]
 
 
 def _patches(pooling: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
@@ -60,5 +76,8 @@ FAMILY = Family(
         "image_token_pooling",
         "image_grids",
         "image_num_crops",
+        "pixel_values_videos",
+        "video_token_pooling",
+        "video_grids",
     ),
 )

@@ -1,4 +1,4 @@
-"""Perception LM: the image as a whole, then its tiles, patches pooled."""
+"""Perception LM: the image as a whole, then its tiles, patches pooled; of a video, its frames."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from math import isqrt
 
 from ...layout.image_layout import LayoutBuilder, tile_boxes
 from ..family import Family, Prompt
+from .videos import images_and_videos
 
 
 def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     """A square per view. Where the images are not known, nor is how tiles lie: then each view is shown for itself."""
-    n_images, n_views, _, height, width = prompt["pixel_values"].shape
-    side = isqrt(sum(prompt.runs(prompt.config.image_token_id)) // (n_images * n_views))
-    if not prompt.images_known:
-        for _ in range(n_images * n_views):
-            tokens.image((width, height))
-            tokens.grid(side, side)
-        return
-    for _ in range(n_images):
+    for is_video in images_and_videos(prompt, tokens):
+        kind = "video" if is_video else "image"
+        n_all, n_views, _, height, width = prompt["pixel_values_videos" if is_video else "pixel_values"].shape
+        n_tokens = sum(prompt.runs(getattr(prompt.config, f"{kind}_token_id")))
+        side = isqrt(n_tokens // (n_all * n_views))
+        if is_video or not prompt.images_known:
+            for _ in range(n_views):
+                tokens.image((width, height))
+                tokens.grid(side, side)
+            continue
         size = tokens.image((width, height))
         tokens.grid(side, side, thumbnail=n_views > 1)
         if n_views > 1:
@@ -34,4 +37,10 @@ def _tiling(prompt: Prompt, size: tuple[int, int]) -> tuple[int, int]:
     return rows, cols
 
 
-FAMILY = Family(name="perception_lm", model_types=("perception_lm",), layout=layout)
+FAMILY = Family(
+    name="perception_lm",
+    model_types=("perception_lm",),
+    layout=layout,
+    inputs=("input_ids", "attention_mask", "pixel_values", "pixel_values_videos"),
+    placeholders=("image_token_id", "video_token_id"),
+)

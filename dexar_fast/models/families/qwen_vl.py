@@ -8,26 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layout.image_layout import LayoutBuilder
 from ..decoder import Decoder
-from ..family import Family, Prompt, next_positions, projected
-from .videos import images_and_videos
-
-
-def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
-    """`image_grid_thw` and `video_grid_thw` name frames, rows and columns of patches, in the order of the prompt."""
-    config = prompt.config
-    merge = config.vision_config.spatial_merge_size
-    images, videos = iter(prompt.inputs.get("image_grid_thw", ())), iter(prompt.inputs.get("video_grid_thw", ()))
-    for is_video in images_and_videos(prompt, tokens):
-        grid = next(videos if is_video else images, None)
-        if grid is None:
-            return
-        frames, rows, cols = grid.tolist()
-        for _ in range(frames):
-            tokens.image((cols * config.vision_config.patch_size, rows * config.vision_config.patch_size))
-            tokens.grid(rows // merge, cols // merge)
-
+from ..family import Family, next_positions, projected
+from .grid_thw import grid_thw
 
 INPUTS = (
     "input_ids",
@@ -64,7 +47,7 @@ def _family(name: str, *more_types: str, **declared: Any) -> Family:
     return Family(
         name=name,
         model_types=(name, *more_types),
-        layout=layout,
+        layout=grid_thw,
         run_state=("rope_deltas",),
         placeholders=("image_token_id", "video_token_id"),
         **{"inputs": INPUTS, **declared},
