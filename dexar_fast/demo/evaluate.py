@@ -8,7 +8,7 @@ objects right.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from . import CHECKPOINT
 from .language import DESCRIBE, KINDS
-from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
+from .scenes import HELD_OUT_SEEDS, SQUARE, Scene, draw_scene
 
 Figures = dict[str, float]
 BATCH = 64
@@ -44,19 +44,19 @@ def generate(
 ) -> list[str]:
     """Greedy answers, each with " </s>" where the model ended it.
 
-    Prompts of one length run together, so that nothing is padded.
+    Prompts of one length about images of one size run together, so that nothing is padded.
     """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, (_, question) in enumerate(asked):
-        by_length[len(processor.tokenizer(question)["input_ids"])].append(index)
+    alike: dict[tuple[int, tuple[int, int]], list[int]] = defaultdict(list)
+    for index, (image, question) in enumerate(asked):
+        alike[len(processor.tokenizer(question)["input_ids"]), image.size].append(index)
     answers = [""] * len(asked)
-    for group in by_length.values():
+    for group in alike.values():
         for at in range(0, len(group), BATCH):
             chosen = group[at : at + BATCH]
             texts = [
                 processor.apply_chat_template(conversation(asked[i][1]), add_generation_prompt=True) for i in chosen
             ]
-            inputs = processor(images=[asked[i][0] for i in chosen], text=texts, return_tensors="pt").to(device)
+            inputs = processor(images=[[asked[i][0]] for i in chosen], text=texts, return_tensors="pt").to(device)
             ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[:, inputs["input_ids"].shape[1] :]
             pad = processor.tokenizer.pad_token_id
             for index, row in zip(chosen, ids.tolist(), strict=True):
@@ -69,6 +69,7 @@ def measure(
     processor: LlavaProcessor,
     seeds: Sequence[int],
     device: torch.device,
+    size_of: Callable[[int], tuple[int, int]] = lambda seed: SQUARE,
 ) -> Figures:
     """Shares in percent, and how many cases they are of (keys that end in "cases").
 
@@ -76,7 +77,7 @@ def measure(
     word. `descriptions` counts whole descriptions, and `answers` questions of all kinds, with every word
     right and the end in its place. Each scene is asked every unambiguous question about it.
     """
-    scenes = [draw_scene(seed) for seed in seeds]
+    scenes = [draw_scene(seed, size=size_of(seed)) for seed in seeds]
     right: dict[str, list[bool]] = defaultdict(list)
     described = generate(
         model, processor, [(s.image, DESCRIBE[i % len(DESCRIBE)]) for i, s in enumerate(scenes)], device

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .language import COLOURS, PLACES, SHAPES, SIZES
-from .scenes import SIDE, SceneObject
+from .scenes import SQUARE, SceneObject
 
 ASPECTS: dict[str, int] = {
     "colour": len(COLOURS) + 1,
@@ -18,22 +18,27 @@ ASPECTS: dict[str, int] = {
 """Number of classes of each aspect. Class 0 is background; of `centre`, a patch without one."""
 IGNORE = -100
 """The class of patches that show too little of an object to be judged."""
-LEAST_PIXELS = 8
-"""From this many visible pixels on, a patch is said to show the object."""
+LEAST_PART = 8
+"""From one in so many of its pixels on, a patch is said to show the object."""
 
 
-def patch_labels(objects: Sequence[SceneObject], patch: int) -> NDArray[np.int64]:
+def patch_labels(
+    objects: Sequence[SceneObject], patch: int, size: tuple[int, int] = SQUARE
+) -> NDArray[np.int64]:
     """Classes of each patch of an unscaled scene: int64 (patches, aspects), patches in reading order.
+
+    `size` is (width, height) of the scene.
 
     The aspects name the object that covers the patch, so that a patch's features stay about what is in that
     patch. The patch with an object's centre is marked besides: one patch per object makes objects easy to
     count.
     """
-    side = SIDE // patch
-    labels = np.zeros((side, side, len(ASPECTS)), dtype=np.int64)
+    columns, rows = (length // patch for length in size)
+    least = patch * patch // LEAST_PART
+    labels = np.zeros((rows, columns, len(ASPECTS)), dtype=np.int64)
     for thing in objects:
-        covered = thing.mask.reshape(side, patch, side, patch).sum(axis=(1, 3))  # (side, side) pixels
-        column, row = (int(at // patch) for at in thing.centre)
+        covered = thing.mask.reshape(rows, patch, columns, patch).sum(axis=(1, 3))  # (rows, columns) pixels
+        x, y = (int(at // patch) for at in thing.centre)
         classes = [
             COLOURS.index(thing.colour) + 1,
             SHAPES.index(thing.shape) + 1,
@@ -41,7 +46,7 @@ def patch_labels(objects: Sequence[SceneObject], patch: int) -> NDArray[np.int64
             PLACES.index(thing.place) + 1,
             0,
         ]
-        labels[(covered > 0) & (covered < LEAST_PIXELS)] = IGNORE
-        labels[covered >= LEAST_PIXELS] = classes
-        labels[row, column] = [*classes[:-1], 1]
-    return labels.reshape(side * side, len(ASPECTS))
+        labels[(covered > 0) & (covered < least)] = IGNORE
+        labels[covered >= least] = classes
+        labels[y, x] = [*classes[:-1], 1]
+    return labels.reshape(rows * columns, len(ASPECTS))

@@ -55,12 +55,42 @@ class Segment:
 
 
 class Encoder:
-    """Turns sentences of the grammar into segments, as the chat template would write them after the image."""
+    """Turns sentences of the grammar into segments, as the chat template would write them after the image.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_tokens: int) -> None:
+    Args:
+        tokenizer: of the model.
+        image_tokens: how many the model sees.
+        before, after: the tokens between "USER:" and the image's, and behind them.
+        image: the image token.
+        grid: rows and columns of the image tokens where positions have three axes (time, row, column), as in Qwen2-VL.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        image_tokens: int,
+        *,
+        image: str = "<image>",
+        before: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         self._ids: dict[str, int] = tokenizer.get_vocab()
         self.pad = self._ids["<pad>"]
-        self.prefix: tuple[int, ...] = (self._ids["USER:"], *[self._ids["<image>"]] * image_tokens)
+        self.image = self._ids[image]
+        tokens = ("USER:", *before, *[image] * image_tokens, *after)
+        self.prefix: tuple[int, ...] = tuple(self._ids[token] for token in tokens)
+        self.places: NDArray[np.int64] = np.arange(len(tokens))[None]
+        """Positions of the prefix: (axes, len(prefix))."""
+        if grid is not None:
+            start = 1 + len(before)
+            axes = np.stack([np.zeros(grid, dtype=np.int64), *np.indices(grid)]).reshape(3, -1) + start
+            behind = axes.max() + 1 + np.arange(len(after))
+            self.places = np.concatenate(
+                [np.tile(np.arange(start), (3, 1)), axes, np.tile(behind, (3, 1))], axis=1
+            )
+        self.first = int(self.places.max()) + 1
+        """Position of a segment's first token."""
 
     def segment(self, prompt: str, answer: Sequence[str], weight: float) -> Segment:
         """ "{prompt} ASSISTANT:" and "{answer}</s>"."""
@@ -76,7 +106,7 @@ class Packed:
     """A batch of B packed sequences of L tokens."""
 
     ids: torch.Tensor  # int64 (B, L)
-    positions: torch.Tensor  # int64 (B, L)
+    positions: torch.Tensor  # int64 (B, L), or (3, B, L) where positions have three axes
     visible: torch.Tensor  # bool (B, 1, L, L): may row see column
     targets: torch.Tensor  # int64 (B, L): the id that should follow; -100 where nothing is learned
     weights: torch.Tensor  # float32 (B, L)
@@ -120,11 +150,11 @@ def pack(batch: Sequence[Sequence[Segment]], encoder: Encoder, length: int) -> P
     shape = (len(batch), length)
     start = len(encoder.prefix)
     ids = np.full(shape, encoder.pad, dtype=np.int64)
-    positions = np.zeros(shape, dtype=np.int64)
+    positions = np.zeros((len(encoder.places), *shape), dtype=np.int64)
     owner = np.full(shape, -1, dtype=np.int64)  # segment number; 0 the prefix, -1 padding
     targets = np.full(shape, -100, dtype=np.int64)
     weights = np.zeros(shape, dtype=np.float32)
-    ids[:, :start], positions[:, :start], owner[:, :start] = encoder.prefix, np.arange(start), 0
+    ids[:, :start], positions[..., :start], owner[:, :start] = encoder.prefix, encoder.places[:, None], 0
     for row, segments in enumerate(batch):
         at = start
         for number, segment in enumerate(segments, start=1):
@@ -132,14 +162,14 @@ def pack(batch: Sequence[Sequence[Segment]], encoder: Encoder, length: int) -> P
             if end > length:
                 raise ValueError(f"segments of image {row} need more than {length} tokens")
             ids[row, at:end] = segment.prompt + segment.answer
-            positions[row, at:end] = np.arange(start, start + len(segment))
+            positions[:, row, at:end] = encoder.first + np.arange(len(segment))
             owner[row, at:end] = number
             learned = slice(at + len(segment.prompt) - 1, end - 1)  # the rows that predict the answer
             targets[row, learned], weights[row, learned] = segment.answer, segment.weight
             at = end
     return Packed(
         torch.from_numpy(ids),
-        torch.from_numpy(positions),
+        torch.from_numpy(positions if len(positions) > 1 else positions[0]),
         torch.from_numpy(_visible(owner))[:, None],
         torch.from_numpy(targets),
         torch.from_numpy(weights),

@@ -160,6 +160,13 @@ class Training:
         if watch is not None:
             self.say(watch())
 
+    def once(self, name: str) -> bool:
+        """Whether a change between two stages is still to be made; it is counted as made when the next state is."""
+        if name in self.done:
+            return False
+        self.done.append(name)
+        return True
+
     def _save(self, stage: str, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         state = {"settings": self.settings, "seconds": self.seconds(), "done": self.done, "stage": stage,
                  "step": step, "modules": {name: module.state_dict() for name, module in self.modules.items()},

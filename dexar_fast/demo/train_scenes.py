@@ -1,0 +1,241 @@
+"""Train a model of another architecture on the scenes: `python -m dexar_fast.demo.train_scenes NAME --out FOLDER`.
+
+As for the embedded model, the vision tower first learns what each patch shows. Then it is frozen, its embeddings are
+computed once, and the decoder learns to talk about them.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from .architectures import Architecture
+from .evaluate import measure, summary
+from .folders import run, write_folder
+from .labels import ASPECTS, IGNORE, patch_labels
+from .packing import LEARNING, REVISION, Described, Encoder, Packed, choose_segments, pack
+from .pool import drawn
+from .qwen import QWEN
+from .scenes import HELD_OUT_SEEDS, TRAINING_SEEDS, draw_scene
+from .training import Training, chosen, schedules
+
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN,)}
+WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
+"""Scenes watched during training; apart from those that the final figures are measured on."""
+SHOWN_WEIGHT = 4.0
+"""How much a patch with an object counts: most show background."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines the trained weights, given the architecture and the kind of device."""
+
+    seed: int = 0
+    scenes: int = 16_000
+    vision_steps: int = 1200
+    steps: int = 2000
+    revision: int = 400
+    """Steps of a last cycle with more of the questions that are learned last."""
+    vision_batch: int = 16
+    batch: int = 32
+    text: int = 100
+    """Tokens of description and questions per image and step."""
+    vision_rate: float = 2.0e-3
+    rate: float = 2.0e-3
+    warm_up: int = 50
+    precision: str = "float32"
+
+
+class Thing(NamedTuple):
+    """An object's properties without its pixels."""
+
+    colour: str
+    shape: str
+    size: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Training scenes of one size."""
+
+    images: torch.Tensor  # uint8 (N, 3, height, width)
+    labels: torch.Tensor  # int8 (N, patches, aspects)
+    things: list[tuple[Described, ...]]
+
+
+def _draw(
+    seed: int, sizes: tuple[tuple[int, int], ...], cell: int, aspects: tuple[str, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.int8], tuple[Thing, ...]]:
+    size = sizes[seed % len(sizes)]
+    scene = draw_scene(seed, size=size)
+    kept = [list(ASPECTS).index(aspect) for aspect in aspects]
+    labels = patch_labels(scene.objects, cell, size)[:, kept].astype(np.int8)  # keeps IGNORE, which is -100
+    things = tuple(Thing(o.colour, o.shape, o.size, o.place) for o in scene.objects)
+    return np.asarray(scene.image).transpose(2, 0, 1), labels, things
+
+
+def draw_pools(architecture: Architecture, count: int, seed: int, workers: int) -> list[Pool]:
+    """`count` training scenes, those of one size together. Different `seed`s share none."""
+    first = TRAINING_SEEDS.start + seed * 10_000_000
+    sizes = architecture.sizes
+    draw = partial(_draw, sizes=sizes, cell=architecture.cell, aspects=architecture.aspects)
+    scenes = list(drawn(draw, range(first, first + count), workers))
+    pools = []
+    for at in range(len(sizes)):
+        images, labels, things = zip(*scenes[at :: len(sizes)], strict=True)
+        pools.append(
+            Pool(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(things))
+        )
+    return pools
+
+
+class EmbedHead(nn.Module):
+    """Reads the aspects of each patch off what the decoder sees of it. Used for training only."""
+
+    def __init__(self, width: int, aspects: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.classes = [ASPECTS[aspect] for aspect in aspects]
+        self.out = nn.Linear(width, sum(self.classes))
+
+    def forward(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, patches, width) to one (B, patches, classes) per aspect."""
+        scores: torch.Tensor = self.out(self.norm(embeds))
+        return scores.split(self.classes, dim=-1)
+
+
+def vision_loss(scores: tuple[torch.Tensor, ...], labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    """Cross-entropy over patches and, per aspect, the share of object patches judged right."""
+    loss = torch.zeros((), device=labels.device)
+    right = []
+    shown = labels[..., 0] > 0
+    weight = torch.where(shown, SHOWN_WEIGHT, 1.0)
+    for number, score in enumerate(scores):
+        target = labels[..., number]
+        each = functional.cross_entropy(score.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="none")
+        loss = loss + (each * weight.flatten()).sum() / weight.sum()
+        right.append((score.argmax(-1) == target)[shown].float().mean().item())
+    return loss, right
+
+
+def answer_loss(
+    architecture: Architecture, model: nn.Module, seen: torch.Tensor, packed: Packed, encoder: Encoder
+) -> torch.Tensor:
+    """Weighted cross-entropy of the answers: image embeddings (B, tokens, width) and their packed text."""
+    embeds = model.get_input_embeddings()(packed.ids)
+    at = (packed.ids == encoder.image)[..., None]
+    embeds = embeds.masked_scatter(at, seen.to(embeds.dtype))
+    hidden = architecture.hidden(model, embeds, packed)
+    learned = packed.targets >= 0
+    each = functional.cross_entropy(model.lm_head(hidden[learned]).float(), packed.targets[learned], reduction="none")
+    weight = packed.weights[learned]
+    return (each * weight).sum() / weight.sum()
+
+
+@torch.no_grad()
+def set_loudness(architecture: Architecture, model: nn.Module, images: torch.Tensor) -> None:
+    """Scale image embeddings to a root mean square of one."""
+    loud = architecture.image_embeds(model, images).square().mean().sqrt()
+    weights = dict(model.named_parameters())
+    for name in architecture.loudness:
+        weights[name].div_(loud)
+
+
+def train(
+    architecture: Architecture,
+    settings: Settings,
+    out: Path,
+    device: torch.device,
+    *,
+    workers: int = 2,
+    log_every: int = 50,
+) -> Path:
+    """Run both stages and write the model's folder, `out`/checkpoint, which is returned.
+
+    The state to go on from after an interruption is kept in `out`.
+    """
+    torch.manual_seed(settings.seed)
+    tokenizer = architecture.tokenizer()
+    model = architecture.model(tokenizer).to(device)
+    width = model.get_input_embeddings().embedding_dim
+    head = EmbedHead(width, architecture.aspects).to(device)
+    training = Training(out, asdict(settings), {"model": model, "head": head}, device, settings.precision, log_every)
+    training.say(f"drawing {settings.scenes} scenes")
+    pools = draw_pools(architecture, settings.scenes, settings.seed, workers)
+    encoders = [architecture.encoder(tokenizer, architecture.grid(size)) for size in architecture.sizes]
+    named = list(model.named_parameters())
+    vision = [(name, weight) for name, weight in named if name.startswith(architecture.vision)]
+    language = [(name, weight) for name, weight in named if not name.startswith(architecture.vision)]
+
+    def scenes_of(step: int, batch: int) -> tuple[int, NDArray[np.int64]]:
+        """One size and scenes of it."""
+        number, round_ = step % len(pools), step // len(pools)
+        return number, chosen(round_, len(pools[number].things), batch, settings.seed)
+
+    def see(step: int) -> tuple[torch.Tensor, str]:
+        number, rows = scenes_of(step, settings.vision_batch)
+        pool = pools[number]
+        scores = head(architecture.image_embeds(model, pool.images[rows].to(device)))
+        loss, right = vision_loss(scores, pool.labels[rows].to(device, torch.int64))
+        shares = "  ".join(f"{a} {100 * share:.1f}" for a, share in zip(architecture.aspects, right, strict=True))
+        return loss, f"right %: {shares}"
+
+    head_weights = [(f"head.{name}", weight) for name, weight in head.named_parameters()]
+    factors = schedules((settings.vision_steps,), settings.warm_up)
+    training.stage("vision", [*vision, *head_weights], factors, see, rate=settings.vision_rate)
+    if training.once("loudness"):
+        set_loudness(architecture, model, pools[0].images[:64].to(device))
+
+    with torch.no_grad():
+        seen = [
+            torch.cat([architecture.image_embeds(model, part.to(device)).half() for part in pool.images.split(64)])
+            for pool in pools
+        ]
+    training.say("embeddings computed")
+
+    def talk(step: int) -> tuple[torch.Tensor, str]:
+        number, rows = scenes_of(step, settings.batch)
+        rng = np.random.default_rng([settings.seed, 4, step])
+        mix = LEARNING if step < settings.steps else REVISION
+        encoder = encoders[number]
+        segments = [choose_segments(pools[number].things[i], encoder, settings.text, rng, mix) for i in rows]
+        packed = pack(segments, encoder, len(encoder.prefix) + settings.text).to(device)
+        return answer_loss(architecture, model, seen[number][rows].float(), packed, encoder), ""
+
+    def watch() -> str:
+        model.eval()
+        figures = measure(model, architecture.processor(tokenizer), WATCHED_SEEDS[:24], device, architecture.size_of)
+        model.train()
+        return summary(figures)
+
+    factors = schedules((settings.steps, settings.revision), settings.warm_up)
+    training.stage("language", language, factors, talk, rate=settings.rate, watch=watch)
+    return write_folder(
+        model.eval(),
+        architecture.processor(tokenizer),
+        out / "checkpoint",
+        f"dexar_fast.demo.train_scenes {architecture.name}",
+        settings,
+        training,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """The command line: the architecture's name first."""
+    if not arguments or arguments[0] not in ARCHITECTURES:
+        sys.exit(f"usage: python -m dexar_fast.demo.train_scenes {{{','.join(ARCHITECTURES)}}} --out FOLDER")
+    name = arguments[0]
+    run(Settings, partial(train, ARCHITECTURES[name]), f"dexar_fast.demo.train_scenes {name}", __doc__, arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
