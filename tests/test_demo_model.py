@@ -18,7 +18,7 @@ from dexar_fast.demo import CHECKPOINT
 from dexar_fast.demo.evaluate import conversation, generate, main, measure
 from dexar_fast.demo.labels import ASPECTS
 from dexar_fast.demo.language import DESCRIBE
-from dexar_fast.demo.model import GRID, build_model, build_processor, save_model
+from dexar_fast.demo.model import GRID, build_model, build_processor, image_features, save_model
 from dexar_fast.demo.packing import LEARNING, REVISION, Encoder, Mix, choose_segments, pack
 from dexar_fast.demo.scenes import HELD_OUT_SEEDS, draw_scene
 from dexar_fast.demo.tokenizer import build_tokenizer
@@ -28,7 +28,6 @@ from dexar_fast.demo.train import (
     answer_loss,
     batches,
     command,
-    patch_features,
     rescale_tower,
     schedule,
     start_projector,
@@ -150,7 +149,7 @@ def test_a_packed_sequence_scores_as_the_model_called_plainly(
         only_last = [*segments[:-1], last]
         packed = pack([only_last], encoder, len(encoder.prefix) + 110)
         packed.weights[:, : (packed.targets[0] >= 0).nonzero()[-len(last.answer), 0]] = 0.0
-        ours = answer_loss(tiny, patch_features(tiny, picture), packed)
+        ours = answer_loss(tiny, image_features(tiny, picture), packed)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
@@ -190,7 +189,7 @@ def test_rescaling_the_tower_scales_its_features_only(tiny: LlavaForConditionalG
     picture = torch.from_numpy(np.array(draw_scene(1).image).transpose(2, 0, 1))[None]
     rescale_tower(model, 0.5)
     torch.testing.assert_close(
-        patch_features(model, picture), 0.5 * patch_features(tiny, picture), rtol=1e-3, atol=1e-3
+        image_features(model, picture), 0.5 * image_features(tiny, picture), rtol=1e-3, atol=1e-3
     )
 
 
@@ -200,10 +199,10 @@ def test_the_projector_starts_from_what_the_patch_head_reads(tiny: LlavaForCondi
     nn.init.normal_(head.out.weight)
     pictures = torch.stack([torch.from_numpy(np.array(draw_scene(s).image).transpose(2, 0, 1)) for s in range(8)])
     start_projector(model, head, pictures)
-    features = patch_features(model, pictures).flatten(0, 1)
+    features = image_features(model, pictures).flatten(0, 1)
     colours = ASPECTS["colour"]
     rows = model.model.multi_modal_projector.linear_1(features)[:, :colours]
-    scores = head(patch_features(tiny, pictures))[0].flatten(0, 1)
+    scores = head(image_features(tiny, pictures))[0].flatten(0, 1)
     together = torch.corrcoef(torch.cat([(rows - rows[:, 1:2]).T, (scores - scores[:, 1:2]).T]))
     assert together[0, colours] > 0.95
     assert rows.mean().abs() < 1e-3

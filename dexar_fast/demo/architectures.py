@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
+from .language import Language
 from .packing import Encoder, Packed
+from .scenes import Scene
 
 
 @dataclass(frozen=True)
@@ -17,19 +19,24 @@ class Architecture:
     Attributes:
         name: of the command line.
         cell: width in pixels of what an image token shows.
-        sizes: (width, height) of the pictures that it is trained on.
-        aspects: which of `labels.ASPECTS` its vision tower can tell.
+        sizes: (width, height) of the pictures that it is trained on; that of a seed is at the seed modulo their number.
+        draw: the scene of a seed.
+        language: what is said of it.
+        aspects: which of `labels.ALL_ASPECTS` its vision tower learns.
         tokenizer, model, processor: build them; the model's weights are random float32.
         encoder: of a tokenizer and (rows, columns) of image tokens.
         image_embeds: uint8 (B, 3, height, width) to what the decoder sees of them, (B, tokens, width).
         hidden: embeddings (B, L, width) and their packing to the decoder's last hidden states (B, L, width).
         vision: beginnings of the names of the weights that make image embeddings.
-        loudness: names of the weights that the image embeddings are proportional to.
+        loudness: names of the weights that the image embeddings are proportional to; none where they stay as they are.
+        start: gives the weights that are not to start at random.
     """
 
     name: str
     cell: int
     sizes: tuple[tuple[int, int], ...]
+    draw: Callable[[int], Scene]
+    language: Language
     aspects: tuple[str, ...]
     tokenizer: Callable[[], PreTrainedTokenizerFast]
     model: Callable[[PreTrainedTokenizerFast], PreTrainedModel]
@@ -38,12 +45,9 @@ class Architecture:
     image_embeds: Callable[[Any, torch.Tensor], torch.Tensor]
     hidden: Callable[[Any, torch.Tensor, Packed], torch.Tensor]
     vision: tuple[str, ...]
-    loudness: tuple[str, ...]
+    loudness: tuple[str, ...] = ()
+    start: Callable[[Any, PreTrainedTokenizerFast], None] | None = None
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of image tokens of a picture of that (width, height)."""
         return size[1] // self.cell, size[0] // self.cell
-
-    def size_of(self, seed: int) -> tuple[int, int]:
-        """(width, height) of the scene of a seed."""
-        return self.sizes[seed % len(self.sizes)]

@@ -13,21 +13,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
 from . import CHECKPOINT
-from .language import DESCRIBE, KINDS
-from .scenes import HELD_OUT_SEEDS, SQUARE, Scene, draw_scene
+from .language import PLAIN, Language
+from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
 
 Figures = dict[str, float]
 BATCH = 64
-ASPECTS: dict[str, slice] = {
-    "place": slice(0, -4),
-    "size": slice(-3, -2),
-    "colour": slice(-2, -1),
-    "shape": slice(-1, None),
-}
-"""Where a clause without its full stop ("at the top left a small red square") names each aspect."""
 
 
 def conversation(question: str) -> list[dict[str, object]]:
@@ -37,8 +30,8 @@ def conversation(question: str) -> list[dict[str, object]]:
 
 @torch.no_grad()
 def generate(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     asked: Sequence[tuple[Image.Image, str]],
     device: torch.device,
 ) -> list[str]:
@@ -65,26 +58,29 @@ def generate(
 
 
 def measure(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     seeds: Sequence[int],
     device: torch.device,
-    size_of: Callable[[int], tuple[int, int]] = lambda seed: SQUARE,
+    draw: Callable[[int], Scene] = draw_scene,
+    language: Language = PLAIN,
 ) -> Figures:
     """Shares in percent, and how many cases they are of (keys that end in "cases").
 
-    `objects` counts drawn objects whose clause (the one at the same place in the order) is right word for
+    `objects` counts drawn objects whose sentence (the one at the same place in the order) is right word for
     word. `descriptions` counts whole descriptions, and `answers` questions of all kinds, with every word
     right and the end in its place. Each scene is asked every unambiguous question about it.
     """
-    scenes = [draw_scene(seed, size=size_of(seed)) for seed in seeds]
+    scenes = [draw(seed) for seed in seeds]
     right: dict[str, list[bool]] = defaultdict(list)
+    prompts = [language.prompts[index % len(language.prompts)] for index in range(len(scenes))]
     described = generate(
-        model, processor, [(s.image, DESCRIBE[i % len(DESCRIBE)]) for i, s in enumerate(scenes)], device
+        model, processor, [(scene.image, prompt) for scene, prompt in zip(scenes, prompts, strict=True)], device
     )
-    for scene, text in zip(scenes, described, strict=True):
-        right["descriptions"].append(text == f"{scene.description} </s>")
-        for name, value in _clauses(scene, text):
+    for scene, prompt, text in zip(scenes, prompts, described, strict=True):
+        truth = str(language.describe(scene.objects, prompt))
+        right["descriptions"].append(text == f"{truth} </s>")
+        for name, value in _sentences(truth, text, len(scene.objects), language):
             right[name].append(value)
     asked = [(scene.image, question) for scene in scenes for question in scene.questions]
     answers = generate(model, processor, [(image, question.text) for image, question in asked], device)
@@ -95,10 +91,10 @@ def measure(
     figures: Figures = {}
     order = [
         "objects",
-        *(f"objects: {a}" for a in ASPECTS),
+        *(f"objects: {aspect}" for aspect in language.aspects),
         "descriptions",
         "answers",
-        *(f"answers: {k}" for k in KINDS),
+        *(f"answers: {kind}" for kind in language.kinds),
     ]
     for name in order:
         if right[name]:
@@ -107,15 +103,17 @@ def measure(
     return figures
 
 
-def _clauses(scene: Scene, text: str) -> list[tuple[str, bool]]:
-    """For each object, whether its clause and each aspect of it is right."""
-    said = [clause.split() for clause in text.split(" . ")][: len(scene.objects)]
-    said += [[]] * (len(scene.objects) - len(said))
+def _sentences(truth: str, text: str, objects: int, language: Language) -> list[tuple[str, bool]]:
+    """For each object, whether its sentence is right, and the words in it for each aspect."""
+    of_objects = slice(language.opening, language.opening + objects)
+    wanted, said = ([sentence.split() for sentence in each.split(" . ")][of_objects] for each in (truth, text))
+    said += [[]] * (objects - len(said))
     found = []
-    for thing, words in zip(scene.objects, said, strict=True):
-        truth = f"{thing.place} a {thing.size} {thing.colour} {thing.shape}".split()
-        found.append(("objects", words == truth))
-        found += [(f"objects: {name}", words[part] == truth[part]) for name, part in ASPECTS.items()]
+    for right, words in zip(wanted, said, strict=True):
+        found.append(("objects", words == right))
+        for aspect, names in language.aspects.items():
+            if any(word in names for word in right):
+                found.append((f"objects: {aspect}", [w for w in words if w in names] == [w for w in right if w in names]))
     return found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .language import COLOURS, PLACES, SHAPES, SIZES
+from .rich_language import PATTERNS
 from .scenes import SQUARE, SceneObject
 
 ASPECTS: dict[str, int] = {
@@ -15,7 +16,10 @@ ASPECTS: dict[str, int] = {
     "place": len(PLACES) + 1,
     "centre": 2,
 }
-"""Number of classes of each aspect. Class 0 is background; of `centre`, a patch without one."""
+"""Number of classes of each aspect that the embedded model's tower learns. Class 0 is background; of `centre`, a patch
+without one."""
+ALL_ASPECTS: dict[str, int] = {**ASPECTS, "pattern": len(PATTERNS) + 1}
+"""The same with what only the richer scenes have."""
 IGNORE = -100
 """The class of patches that show too little of an object to be judged."""
 LEAST_PART = 8
@@ -23,11 +27,14 @@ LEAST_PART = 8
 
 
 def patch_labels(
-    objects: Sequence[SceneObject], patch: int, size: tuple[int, int] = SQUARE
+    objects: Sequence[SceneObject],
+    patch: int,
+    size: tuple[int, int] = SQUARE,
+    aspects: Sequence[str] = tuple(ASPECTS),
 ) -> NDArray[np.int64]:
     """Classes of each patch of an unscaled scene: int64 (patches, aspects), patches in reading order.
 
-    `size` is (width, height) of the scene.
+    `size` is (width, height) of the scene, `aspects` some of `ALL_ASPECTS`.
 
     The aspects name the object that covers the patch, so that a patch's features stay about what is in that
     patch. The patch with an object's centre is marked besides: one patch per object makes objects easy to
@@ -35,18 +42,19 @@ def patch_labels(
     """
     columns, rows = (length // patch for length in size)
     least = patch * patch // LEAST_PART
-    labels = np.zeros((rows, columns, len(ASPECTS)), dtype=np.int64)
+    labels = np.zeros((rows, columns, len(aspects)), dtype=np.int64)
     for thing in objects:
         covered = thing.mask.reshape(rows, patch, columns, patch).sum(axis=(1, 3))  # (rows, columns) pixels
         x, y = (int(at // patch) for at in thing.centre)
-        classes = [
-            COLOURS.index(thing.colour) + 1,
-            SHAPES.index(thing.shape) + 1,
-            SIZES.index(thing.size) + 1,
-            PLACES.index(thing.place) + 1,
-            0,
-        ]
+        classes = {
+            "colour": COLOURS.index(thing.colour) + 1,
+            "shape": SHAPES.index(thing.shape) + 1,
+            "size": SIZES.index(thing.size) + 1,
+            "place": PLACES.index(thing.place) + 1,
+            "pattern": PATTERNS.index(thing.pattern) + 1,
+            "centre": 0,
+        }
         labels[(covered > 0) & (covered < least)] = IGNORE
-        labels[covered >= least] = classes
-        labels[y, x] = [*classes[:-1], 1]
-    return labels.reshape(rows * columns, len(ASPECTS))
+        labels[covered >= least] = [classes[aspect] for aspect in aspects]
+        labels[y, x] = [{**classes, "centre": 1}[aspect] for aspect in aspects]
+    return labels.reshape(rows * columns, len(aspects))

@@ -85,6 +85,17 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
+def image_features(model: LlavaForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
+    """What the projector sees: uint8 (B, 3, side, side) to (B, patches, width)."""
+    processor = CLIPImageProcessorPil()
+    mean, deviation = (torch.tensor(v, device=images.device)[:, None, None]
+                       for v in (processor.image_mean, processor.image_std))  # fmt: skip
+    pixels = (images.to(torch.float32) / 255.0 - mean) / deviation
+    hidden = model.model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    features: torch.Tensor = hidden[model.config.vision_feature_layer][:, 1:]
+    return features
+
+
 def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Write weights as float16 safetensors, config, tokenizer and processor into `folder`.
 

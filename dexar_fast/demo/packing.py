@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from .language import DESCRIBE, Described, Kind, ask, describe
+from .language import PLAIN, Described, Kind, Language
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,19 @@ class Mix:
 
 
 LEARNING = Mix(
-    weight={"colour": 4.0, "shape": 2.0, "place": 2.0, "count": 4.0, "presence": 4.0, "content": 1.0},
-    share={"colour": 3.0, "shape": 1.5, "place": 3.0, "count": 1.5, "presence": 2.5, "content": 0.8},
+    weight={"colour": 4.0, "shape": 2.0, "place": 2.0, "count": 4.0, "presence": 4.0, "content": 1.0,
+            "pattern": 4.0, "relation": 4.0},
+    share={"colour": 3.0, "shape": 1.5, "place": 3.0, "count": 1.5, "presence": 2.5, "content": 0.8,
+           "pattern": 2.5, "relation": 2.5},
     described=1.0,
-)
+)  # fmt: skip
 REVISION = Mix(
-    weight={"colour": 4.0, "shape": 3.0, "place": 4.0, "count": 4.0, "presence": 4.0, "content": 1.0},
-    share={"colour": 2.5, "shape": 2.0, "place": 6.0, "count": 4.0, "presence": 2.0, "content": 0.5},
+    weight={"colour": 4.0, "shape": 3.0, "place": 4.0, "count": 4.0, "presence": 4.0, "content": 1.0,
+            "pattern": 4.0, "relation": 4.0},
+    share={"colour": 2.5, "shape": 2.0, "place": 6.0, "count": 4.0, "presence": 2.0, "content": 0.5,
+           "pattern": 2.0, "relation": 4.0},
     described=0.5,
-)
+)  # fmt: skip
 """For a model that describes well: more of the questions that are learned last."""
 
 
@@ -75,11 +79,12 @@ class Encoder:
         after: tuple[str, ...] = (),
         grid: tuple[int, int] | None = None,
     ) -> None:
-        self._ids: dict[str, int] = tokenizer.get_vocab()
-        self.pad = self._ids["<pad>"]
-        self.image = self._ids[image]
+        self.tokenizer = tokenizer
+        self._ids: dict[str, tuple[int, ...]] = {}  # of the words so far
+        self.pad = int(tokenizer.pad_token_id)
+        self.image = int(tokenizer.convert_tokens_to_ids(image))
         tokens = ("USER:", *before, *[image] * image_tokens, *after)
-        self.prefix: tuple[int, ...] = tuple(self._ids[token] for token in tokens)
+        self.prefix: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(tokens))
         self.places: NDArray[np.int64] = np.arange(len(tokens))[None]
         """Positions of the prefix: (axes, len(prefix))."""
         if grid is not None:
@@ -95,10 +100,17 @@ class Encoder:
     def segment(self, prompt: str, answer: Sequence[str], weight: float) -> Segment:
         """ "{prompt} ASSISTANT:" and "{answer}</s>"."""
         return Segment(
-            tuple(self._ids[word] for word in (*prompt.split(), "ASSISTANT:")),
-            tuple(self._ids[word] for word in (*answer, "</s>")),
+            self.ids_of((*prompt.split(), "ASSISTANT:")),
+            self.ids_of((*answer, "</s>")),
             weight,
         )
+
+    def ids_of(self, words: Sequence[str]) -> tuple[int, ...]:
+        """The tokens of words, of which each may be several."""
+        for word in words:
+            if word not in self._ids:
+                self._ids[word] = tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"])
+        return tuple(token for word in words for token in self._ids[word])
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,12 @@ class Packed:
 
 
 def choose_segments(
-    things: Sequence[Described], encoder: Encoder, budget: int, rng: np.random.Generator, mix: Mix = LEARNING
+    things: Sequence[Described],
+    encoder: Encoder,
+    budget: int,
+    rng: np.random.Generator,
+    mix: Mix = LEARNING,
+    language: Language = PLAIN,
 ) -> list[Segment]:
     """A description and as many questions as fit into `budget` tokens, with a mix of kinds.
 
@@ -126,12 +143,12 @@ def choose_segments(
     def prompt_of(text: str) -> str:
         return text[:-2] if rng.random() < 0.2 else text
 
-    prompt = DESCRIBE[int(rng.integers(len(DESCRIBE)))]
-    segments = [encoder.segment(prompt_of(prompt), describe(things).words, 1.0)]
+    prompt = language.prompts[int(rng.integers(len(language.prompts)))]
+    segments = [encoder.segment(prompt_of(prompt), language.describe(things, prompt).words, 1.0)]
     if mix.described < 1.0 and rng.random() >= mix.described:
         segments = []
     left = budget - sum(map(len, segments))
-    questions = list(ask(things, rng))
+    questions = list(language.ask(things, rng))
     shares = np.array([mix.share[q.kind] for q in questions])
     crowd = {kind: sum(q.kind == kind for q in questions) for kind in mix.share}
     shares /= np.array([crowd[q.kind] ** 0.5 for q in questions])

@@ -13,13 +13,16 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from .architectures import Architecture
+from .language import PLAIN
 from .packing import Encoder, Packed
+from .scenes import Scene, draw_scene
 from .tokenizer import build_tokenizer, chat_template
 
 PATCH, MERGE = 6, 2
 CELL = PATCH * MERGE
 """Width in pixels of what an image token shows."""
 SIDES = (84, 96, 108, 120)
+SIZES = tuple(product(SIDES, SIDES))
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 VIDEO = "<|video_pad|>"
 
@@ -109,6 +112,11 @@ def image_embeds(model: Qwen2_5_VLForConditionalGeneration, images: torch.Tensor
     return merged.reshape(batch, -1, merged.shape[-1])
 
 
+def draw(seed: int) -> Scene:
+    """The scene of a seed in one of `SIZES`."""
+    return draw_scene(seed, size=SIZES[seed % len(SIZES)])
+
+
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:
     return Encoder(words, grid[0] * grid[1], image=IMAGE, before=(START,), after=(END,), grid=grid)
 
@@ -126,7 +134,9 @@ def hidden(model: Qwen2_5_VLForConditionalGeneration, embeds: torch.Tensor, pack
 QWEN = Architecture(
     name="qwen",
     cell=CELL,
-    sizes=tuple(product(SIDES, SIDES)),
+    sizes=SIZES,
+    draw=draw,
+    language=PLAIN,
     aspects=("colour", "shape", "size", "centre"),  # the tower's positions are relative: it cannot tell places
     tokenizer=tokenizer,
     model=build_model,

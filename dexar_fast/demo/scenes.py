@@ -54,6 +54,7 @@ class SceneObject:
     mask: Mask  # bool (height, width): its visible pixels; read-only
     box: tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom exclusive
     centre: tuple[float, float]  # x, y in pixels
+    pattern: str = "plain"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +100,13 @@ def draw_scene(
     canvas = draw_background(seed, scale=scale, size=size).astype(np.float64)  # (height, width, 3)
     objects: list[SceneObject] = []
     for place in places:
-        objects.append(_place_object(int(place), rng, scale, size))
-        _paint(canvas, objects[-1], rng, scale)
+        objects.append(place_object(int(place), rng, scale, size))
+        paint(canvas, objects[-1], rng, scale)
     image = Image.fromarray(np.clip(canvas.round(), 0, 255).astype(np.uint8))
     return Scene(seed, image, tuple(objects), describe(objects), ask(objects, np.random.default_rng([seed, 2])))
 
 
-def _place_object(
+def place_object(
     place: int, rng: np.random.Generator, scale: int, canvas: tuple[int, int]
 ) -> SceneObject:
     """An object with random properties somewhere inside its place, so that objects never overlap."""
@@ -125,7 +126,7 @@ def _place_object(
     return SceneObject(colour, shape, size, PLACES[place], mask, box, (centre[0] * scale, centre[1] * scale))
 
 
-def _paint(canvas: NDArray[np.float64], thing: SceneObject, rng: np.random.Generator, scale: int) -> None:
+def paint(canvas: NDArray[np.float64], thing: SceneObject, rng: np.random.Generator, scale: int) -> None:
     """Fill the object's pixels with its colour, a little darker on one side and grained."""
     left, top, right, bottom = thing.box
     towards_x, towards_y = rng.uniform(-1.0, 1.0, size=2)

@@ -27,7 +27,7 @@ from transformers import LlavaForConditionalGeneration
 
 from .evaluate import measure, summary
 from .labels import ASPECTS, IGNORE, patch_labels
-from .model import GRID, PATCH, build_model, build_processor, save_model
+from .model import GRID, PATCH, build_model, build_processor, image_features, save_model
 from .packing import LEARNING, REVISION, Encoder, Packed, choose_segments, pack
 from .scenes import HELD_OUT_SEEDS, SIDE, TRAINING_SEEDS, draw_scene
 from .tokenizer import build_tokenizer
@@ -65,6 +65,7 @@ class Thing(NamedTuple):
     shape: str
     size: str
     place: str
+    pattern: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Pool:
 
 def _draw(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int8], tuple[Thing, ...]]:
     scene = draw_scene(seed)
-    things = tuple(Thing(o.colour, o.shape, o.size, o.place) for o in scene.objects)
+    things = tuple(Thing(o.colour, o.shape, o.size, o.place, o.pattern) for o in scene.objects)
     labels = patch_labels(scene.objects, PATCH).astype(np.int8)  # keeps IGNORE, which is -100
     return np.asarray(scene.image).transpose(2, 0, 1), labels, things
 
@@ -124,17 +125,6 @@ def batches(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
             yield order[at : at + batch]
 
 
-def patch_features(model: LlavaForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
-    """What the projector sees: uint8 (B, 3, side, side) to (B, patches, width)."""
-    processor = build_processor(build_tokenizer()).image_processor
-    mean, deviation = (torch.tensor(v, device=images.device)[:, None, None]
-                       for v in (processor.image_mean, processor.image_std))  # fmt: skip
-    pixels = (images.to(torch.float32) / 255.0 - mean) / deviation
-    hidden = model.model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-    features: torch.Tensor = hidden[model.config.vision_feature_layer][:, 1:]
-    return features
-
-
 @torch.no_grad()
 def rescale_tower(model: LlavaForConditionalGeneration, factor: float) -> None:
     """Multiply the tower's features by `factor`.
@@ -174,9 +164,9 @@ def start_projector(model: LlavaForConditionalGeneration, head: PatchHead, image
     variance one, the first rows of the projector's first layer become the head's class scores (the right class
     about 2, the others below 0, to be cut off by the activation), and only the rest starts at random.
     """
-    features = patch_features(model, images).flatten(0, 1)
+    features = image_features(model, images).flatten(0, 1)
     rescale_tower(model, 1.0 / features.std(dim=0).square().mean().sqrt().item())
-    features = patch_features(model, images).flatten(0, 1)  # (B * patches, width)
+    features = image_features(model, images).flatten(0, 1)  # (B * patches, width)
 
     spread = features.std(dim=1, unbiased=False).mean()  # the head's norm, taken as linear: spreads differ little
     reading = head.out.weight * head.norm.weight / spread
@@ -301,7 +291,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = settings.vision_rate * factor
             with self.mixed():
-                scores = self.head(patch_features(self.model, self.pool.images[chosen].to(self.device)))
+                scores = self.head(image_features(self.model, self.pool.images[chosen].to(self.device)))
             loss, right = vision_loss(scores, self.pool.labels[chosen].to(self.device, torch.int64))
             optimizer.zero_grad()
             loss.backward()
@@ -316,7 +306,7 @@ class Trainer:
     @torch.no_grad()
     def all_features(self) -> torch.Tensor:
         """The frozen tower's features of every training scene: float16 (N, patches, width)."""
-        parts = [patch_features(self.model, part.to(self.device)).to("cpu", torch.float16)
+        parts = [image_features(self.model, part.to(self.device)).to("cpu", torch.float16)
                  for part in self.pool.images.split(64)]  # fmt: skip
         return torch.cat(parts)
 

@@ -5,7 +5,7 @@ computed once, and the decoder learns to talk about them.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,18 @@ from torch import nn
 from torch.nn import functional
 
 from .architectures import Architecture
+from .deep import DEEP
 from .evaluate import measure, summary
 from .folders import run, write_folder
-from .labels import ASPECTS, IGNORE, patch_labels
+from .gemma import GEMMA
+from .labels import ALL_ASPECTS, IGNORE, patch_labels
 from .packing import LEARNING, REVISION, Described, Encoder, Packed, choose_segments, pack
 from .pool import drawn
 from .qwen import QWEN
-from .scenes import HELD_OUT_SEEDS, TRAINING_SEEDS, draw_scene
-from .training import Training, chosen, schedules
+from .scenes import HELD_OUT_SEEDS, TRAINING_SEEDS, Scene
+from .training import Training, attend_in_float32, chosen, schedules
 
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN,)}
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, DEEP)}
 WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
 """Scenes watched during training; apart from those that the final figures are measured on."""
 SHOWN_WEIGHT = 4.0
@@ -39,7 +41,7 @@ class Settings:
     """Everything that determines the trained weights, given the architecture and the kind of device."""
 
     seed: int = 0
-    scenes: int = 16_000
+    scenes: int = 10_000
     vision_steps: int = 1200
     steps: int = 2000
     revision: int = 400
@@ -51,7 +53,7 @@ class Settings:
     vision_rate: float = 2.0e-3
     rate: float = 2.0e-3
     warm_up: int = 50
-    precision: str = "float32"
+    precision: str = "bfloat16"
 
 
 class Thing(NamedTuple):
@@ -61,6 +63,7 @@ class Thing(NamedTuple):
     shape: str
     size: str
     place: str
+    pattern: str
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,11 @@ class Pool:
 
 
 def _draw(
-    seed: int, sizes: tuple[tuple[int, int], ...], cell: int, aspects: tuple[str, ...]
+    seed: int, draw: Callable[[int], Scene], cell: int, aspects: tuple[str, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8], tuple[Thing, ...]]:
-    size = sizes[seed % len(sizes)]
-    scene = draw_scene(seed, size=size)
-    kept = [list(ASPECTS).index(aspect) for aspect in aspects]
-    labels = patch_labels(scene.objects, cell, size)[:, kept].astype(np.int8)  # keeps IGNORE, which is -100
-    things = tuple(Thing(o.colour, o.shape, o.size, o.place) for o in scene.objects)
+    scene = draw(seed)
+    labels = patch_labels(scene.objects, cell, scene.image.size, aspects).astype(np.int8)  # keeps IGNORE, which is -100
+    things = tuple(Thing(o.colour, o.shape, o.size, o.place, o.pattern) for o in scene.objects)
     return np.asarray(scene.image).transpose(2, 0, 1), labels, things
 
 
@@ -87,7 +88,7 @@ def draw_pools(architecture: Architecture, count: int, seed: int, workers: int) 
     """`count` training scenes, those of one size together. Different `seed`s share none."""
     first = TRAINING_SEEDS.start + seed * 10_000_000
     sizes = architecture.sizes
-    draw = partial(_draw, sizes=sizes, cell=architecture.cell, aspects=architecture.aspects)
+    draw = partial(_draw, draw=architecture.draw, cell=architecture.cell, aspects=architecture.aspects)
     scenes = list(drawn(draw, range(first, first + count), workers))
     pools = []
     for at in range(len(sizes)):
@@ -104,7 +105,7 @@ class EmbedHead(nn.Module):
     def __init__(self, width: int, aspects: tuple[str, ...]) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(width, elementwise_affine=False)
-        self.classes = [ASPECTS[aspect] for aspect in aspects]
+        self.classes = [ALL_ASPECTS[aspect] for aspect in aspects]
         self.out = nn.Linear(width, sum(self.classes))
 
     def forward(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -166,6 +167,9 @@ def train(
     torch.manual_seed(settings.seed)
     tokenizer = architecture.tokenizer()
     model = architecture.model(tokenizer).to(device)
+    if architecture.start is not None:
+        architecture.start(model, tokenizer)
+    attend_in_float32(model)
     width = model.get_input_embeddings().embedding_dim
     head = EmbedHead(width, architecture.aspects).to(device)
     training = Training(out, asdict(settings), {"model": model, "head": head}, device, settings.precision, log_every)
@@ -207,13 +211,13 @@ def train(
         rng = np.random.default_rng([settings.seed, 4, step])
         mix = LEARNING if step < settings.steps else REVISION
         encoder = encoders[number]
-        segments = [choose_segments(pools[number].things[i], encoder, settings.text, rng, mix) for i in rows]
+        segments = [choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language) for i in rows]
         packed = pack(segments, encoder, len(encoder.prefix) + settings.text).to(device)
         return answer_loss(architecture, model, seen[number][rows].float(), packed, encoder), ""
 
     def watch() -> str:
         model.eval()
-        figures = measure(model, architecture.processor(tokenizer), WATCHED_SEEDS[:24], device, architecture.size_of)
+        figures = measure(model, architecture.processor(tokenizer), WATCHED_SEEDS[:24], device, architecture.draw, architecture.language)
         model.train()
         return summary(figures)
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 SAVE_EVERY = 120.0
 """Seconds between two states."""
@@ -50,6 +53,21 @@ def optimizers_of(
         torch.optim.Muon(inner, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(decays, lr=rate, betas=(0.9, 0.98)),
     ]
+
+
+def float32_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any, **named: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention in float32 where the rest is in half precision: on a CPU its backward pass is several times faster."""
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), *given, **named)
+
+
+def attend_in_float32(model: PreTrainedModel) -> None:
+    """Let a model use `float32_attention`. Its folder does not remember."""
+    AttentionInterface.register("sdpa_float32", float32_attention)
+    AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
+    model.set_attn_implementation("sdpa_float32")
 
 
 class Training:
