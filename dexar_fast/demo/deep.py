@@ -1,4 +1,4 @@
-"""A LLaVA of twelve layers that speaks the richer language. It starts from the embedded model.
+"""A LLaVA of eight layers that speaks the richer language. It starts from the embedded model.
 
 Between and behind the embedded model's four layers stand copies that at first write nothing, as in LLaMA Pro (arXiv
 2401.02415); training finds work for them.
@@ -7,19 +7,19 @@ Between and behind the embedded model's four layers stand copies that at first w
 import torch
 from tokenizers import decoders
 from tokenizers.models import WordPiece
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from . import CHECKPOINT
+from .architectures import Architecture
 from .labels import ALL_ASPECTS
-from .model import GRID, PATCH, build_model, build_processor, image_features
-from .packing import Encoder, Packed
+from .model import PATCH, build_model, build_processor, image_features, last_hidden
+from .packing import Encoder
 from .rich_language import CASUAL, PIECES, RICH
 from .rich_scenes import draw_rich_scene
 from .scenes import SQUARE
-from .architectures import Architecture
 from .tokenizer import build_tokenizer
 
-LAYERS = 12
+LAYERS = 8
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -31,7 +31,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return words
 
 
-def build(words: PreTrainedTokenizerFast, *, width: int = 128, text_layers: int = LAYERS) -> LlavaForConditionalGeneration:
+def build(
+    words: PreTrainedTokenizerFast, *, width: int = 128, text_layers: int = LAYERS
+) -> LlavaForConditionalGeneration:
     return build_model(words, width=width, text_layers=text_layers)
 
 
@@ -71,13 +73,6 @@ def image_embeds(model: LlavaForConditionalGeneration, images: torch.Tensor) -> 
     return embeds
 
 
-def hidden(model: LlavaForConditionalGeneration, embeds: torch.Tensor, packed: Packed) -> torch.Tensor:
-    last: torch.Tensor = model.model.language_model(
-        inputs_embeds=embeds, attention_mask=packed.visible, position_ids=packed.positions, use_cache=False
-    ).last_hidden_state
-    return last
-
-
 DEEP = Architecture(
     name="deep",
     cell=PATCH,
@@ -90,7 +85,7 @@ DEEP = Architecture(
     processor=build_processor,
     encoder=encoder,
     image_embeds=image_embeds,
-    hidden=hidden,
+    hidden=last_hidden,
     vision=("model.vision_tower.", "model.multi_modal_projector."),
     start=start,
 )

@@ -113,7 +113,9 @@ def _sentences(truth: str, text: str, objects: int, language: Language) -> list[
         found.append(("objects", words == right))
         for aspect, names in language.aspects.items():
             if any(word in names for word in right):
-                found.append((f"objects: {aspect}", [w for w in words if w in names] == [w for w in right if w in names]))
+                found.append(
+                    (f"objects: {aspect}", [w for w in words if w in names] == [w for w in right if w in names])
+                )
     return found
 
 

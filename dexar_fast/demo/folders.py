@@ -66,7 +66,7 @@ def run(
     description: str | None,
     arguments: list[str] | None = None,
 ) -> None:
-    """The command line: an option for each setting, and where, on what and with how many processes."""
+    """The command line: an option for each setting, and where and on what."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     for name, value in asdict(settings_class()).items():
         option = f"--{name.replace('_', '-')}"
@@ -76,8 +76,7 @@ def run(
             parser.add_argument(option, type=type(value), default=value)
     parser.add_argument("--out", type=Path, required=True, help="folder for the state file and the checkpoint")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw pictures; 0: this one")
     given = vars(parser.parse_args(arguments))
-    out, device, workers = given.pop("out"), given.pop("device"), given.pop("workers")
+    out, device = given.pop("out"), given.pop("device")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    train(settings_class(**given), out, device, workers=workers)
+    train(settings_class(**given), out, device)

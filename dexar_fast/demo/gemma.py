@@ -1,4 +1,4 @@
-"""A small Gemma 3: an image that attends to itself both ways, sliding windows, norms of queries and keys, tied tables."""
+"""A small Gemma 3: an image attends to itself both ways, layers slide, queries and keys are normed, tables are tied."""
 
 import torch
 from transformers import (

@@ -91,9 +91,7 @@ class Encoder:
             start = 1 + len(before)
             axes = np.stack([np.zeros(grid, dtype=np.int64), *np.indices(grid)]).reshape(3, -1) + start
             behind = axes.max() + 1 + np.arange(len(after))
-            self.places = np.concatenate(
-                [np.tile(np.arange(start), (3, 1)), axes, np.tile(behind, (3, 1))], axis=1
-            )
+            self.places = np.concatenate([np.tile(np.arange(start), (3, 1)), axes, np.tile(behind, (3, 1))], axis=1)
         self.first = int(self.places.max()) + 1
         """Position of a segment's first token."""
 

@@ -56,6 +56,14 @@ class Page:
             union |= self.glyphs[index].mask
         return union
 
+    def boxes(self, glyphs: Iterable[int]) -> Mask:
+        """The boxes of several characters together: bool (HEIGHT, WIDTH)."""
+        union = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+        for index in glyphs:
+            left, top, right, bottom = self.glyphs[index].box
+            union[top:bottom, left:right] = True
+        return union
+
     def words(self) -> list[tuple[str, tuple[int, ...]]]:
         """The items, each with the indices of its glyphs."""
         found, at = [], 0

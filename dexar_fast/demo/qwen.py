@@ -1,7 +1,5 @@
 """A small Qwen2.5-VL: images of several sizes, patches merged two by two, positions with three axes, biases."""
 
-from itertools import product
-
 import torch
 from transformers import (
     GenerationConfig,
@@ -15,14 +13,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from .architectures import Architecture
 from .language import PLAIN
 from .packing import Encoder, Packed
-from .scenes import Scene, draw_scene
+from .scenes import SIZES, draw_sized_scene
 from .tokenizer import build_tokenizer, chat_template
 
 PATCH, MERGE = 6, 2
 CELL = PATCH * MERGE
 """Width in pixels of what an image token shows."""
-SIDES = (84, 96, 108, 120)
-SIZES = tuple(product(SIDES, SIDES))
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 VIDEO = "<|video_pad|>"
 
@@ -83,8 +79,9 @@ def build_processor(words: PreTrainedTokenizerFast) -> PaddleOCRVLProcessor:
     That one does with images what Qwen2.5-VL's does, and unlike it needs no torchvision for videos. Larger images are
     scaled down to what the model was trained on, in their own shape.
     """
+    pixels = [width * height for width, height in SIZES]
     images = Qwen2VLImageProcessorPil(
-        patch_size=PATCH, merge_size=MERGE, min_pixels=min(SIDES) ** 2, max_pixels=max(SIDES) ** 2
+        patch_size=PATCH, merge_size=MERGE, min_pixels=min(pixels), max_pixels=max(pixels)
     )
     return PaddleOCRVLProcessor(images, words, chat_template=chat_template(START + IMAGE + END))
 
@@ -112,11 +109,6 @@ def image_embeds(model: Qwen2_5_VLForConditionalGeneration, images: torch.Tensor
     return merged.reshape(batch, -1, merged.shape[-1])
 
 
-def draw(seed: int) -> Scene:
-    """The scene of a seed in one of `SIZES`."""
-    return draw_scene(seed, size=SIZES[seed % len(SIZES)])
-
-
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:
     return Encoder(words, grid[0] * grid[1], image=IMAGE, before=(START,), after=(END,), grid=grid)
 
@@ -135,7 +127,7 @@ QWEN = Architecture(
     name="qwen",
     cell=CELL,
     sizes=SIZES,
-    draw=draw,
+    draw=draw_sized_scene,
     language=PLAIN,
     aspects=("colour", "shape", "size", "centre"),  # the tower's positions are relative: it cannot tell places
     tokenizer=tokenizer,

@@ -27,9 +27,7 @@ MOST_TOKENS = 40
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token for each character, the space included; an unknown one becomes <unk>."""
-    core = Tokenizer(
-        WordLevel({token: i for i, token in enumerate((*SPECIAL, " ", *CHARACTERS))}, unk_token="<unk>")
-    )
+    core = Tokenizer(WordLevel({token: i for i, token in enumerate((*SPECIAL, " ", *CHARACTERS))}, unk_token="<unk>"))
     core.normalizer = Sequence([Strip()])
     core.pre_tokenizer = Split(Regex("."), behavior="isolated")
     core.decoder = decoders.Fuse()

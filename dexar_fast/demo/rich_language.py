@@ -111,11 +111,15 @@ def ask(things: Sequence[Described], rng: np.random.Generator) -> tuple[Question
             only = things[owners[0]]
             found.append(Question("shape", f"what shape has the {colour} object ?", about(only.shape, owners)))
         if owners:
-            found.append(Question("count", f"how many {colour} objects are there ?", about(NUMBERS[len(owners) - 1], owners)))
+            found.append(
+                Question("count", f"how many {colour} objects are there ?", about(NUMBERS[len(owners) - 1], owners))
+            )
     for pattern in PATTERNS:
         owners = tuple(i for i, t in enumerate(things) if t.pattern == pattern)
         if owners:
-            found.append(Question("count", f"how many {pattern} objects are there ?", about(NUMBERS[len(owners) - 1], owners)))
+            found.append(
+                Question("count", f"how many {pattern} objects are there ?", about(NUMBERS[len(owners) - 1], owners))
+            )
     for index, thing in enumerate(things):
         found.append(Question("content", f"what is {thing.place} ?", about(f"a {name(thing)}", (index,))))
     alone = [owners[0] for owners in by_shape.values() if len(owners) == 1]

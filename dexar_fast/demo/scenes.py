@@ -7,12 +7,14 @@ Needs numpy and Pillow, not torch.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .language import COLOURS, PLACES, SHAPES, SIZES, Question, Text, ask, describe
+from .language import COLOURS, PLACES, SHAPES, Question, Text, ask, describe
 from .shapes import Mask, shape_mask
 
 SIDE = 96
@@ -23,12 +25,16 @@ CELL = SIDE // 3
 """Width and height of one of the nine places of such a scene; no object is larger."""
 LEAST_SIDE = 84
 """Least width and height of a scene: three large objects, side by side."""
+SIZES: tuple[tuple[int, int], ...] = tuple(product((84, 96, 108, 120), repeat=2))
+"""(width, height) of scenes of several sizes."""
 MAX_OBJECTS = 6
 
 HELD_OUT_SEEDS = range(1_000_000)
 """Seeds that training never draws."""
 TRAINING_SEEDS = range(1_000_000, 2**62)
 """Seeds that training draws from."""
+WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
+"""Held-out seeds watched during training; apart from those that final figures are measured on."""
 
 RGB: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 40),
@@ -57,6 +63,16 @@ class SceneObject:
     pattern: str = "plain"
 
 
+class Thing(NamedTuple):
+    """An object's properties without its pixels."""
+
+    colour: str
+    shape: str
+    size: str
+    place: str
+    pattern: str
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A picture, its objects in reading order, its description, and every unambiguous question about it."""
@@ -78,9 +94,7 @@ class Scene:
         return union
 
 
-def draw_scene(
-    seed: int, n_objects: int | None = None, *, scale: int = 1, size: tuple[int, int] = SQUARE
-) -> Scene:
+def draw_scene(seed: int, n_objects: int | None = None, *, scale: int = 1, size: tuple[int, int] = SQUARE) -> Scene:
     """Draw the scene of a seed.
 
     `n_objects` (1 to 6) is drawn from the seed when it is not given. `scale` draws the same scene with
@@ -106,11 +120,14 @@ def draw_scene(
     return Scene(seed, image, tuple(objects), describe(objects), ask(objects, np.random.default_rng([seed, 2])))
 
 
-def place_object(
-    place: int, rng: np.random.Generator, scale: int, canvas: tuple[int, int]
-) -> SceneObject:
+def draw_sized_scene(seed: int) -> Scene:
+    """The scene of a seed in one of `SIZES`, which the seed chooses."""
+    return draw_scene(seed, size=SIZES[seed % len(SIZES)])
+
+
+def place_object(place: int, rng: np.random.Generator, scale: int, canvas: tuple[int, int]) -> SceneObject:
     """An object with random properties somewhere inside its place, so that objects never overlap."""
-    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, SHAPES, SIZES))
+    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, SHAPES, tuple(RADII)))
     radius = float(rng.uniform(*RADII[size]))
     cell = (canvas[0] / 3, canvas[1] / 3)
     slack = np.asarray(cell) / 2 - radius - 0.5

@@ -53,9 +53,7 @@ OUTLINES: dict[str, Callable[[Floats, Floats], Mask]] = {
 }
 
 
-def shape_mask(
-    shape: str, centre: tuple[float, float], radius: float, size: tuple[int, int], scale: int
-) -> Mask:
+def shape_mask(shape: str, centre: tuple[float, float], radius: float, size: tuple[int, int], scale: int) -> Mask:
     """Pixels of one shape: bool (height * scale, width * scale), where `size` is (width, height).
 
     `centre` (x, y) and `radius` are in units of the unscaled picture. A pixel belongs to the shape when its

@@ -4,7 +4,9 @@ Encoder and decoder learn together. The encoder is also taught what each patch s
 before it: with that a decoder that writes its tenth character soon finds where to look, which it hardly does alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,11 @@ from transformers import PreTrainedTokenizerFast, VisionEncoderDecoderModel
 from .evaluate_reader import measure, summary
 from .folders import run, write_folder
 from .labels import IGNORE
-from .pages import CHARACTERS, HEIGHT, WIDTH, Page, draw_page
-from .pool import drawn
+from .pages import CHARACTERS, Page, draw_page
 from .reader import GRID, MOST_TOKENS, PATCH, build_model, build_processor, build_tokenizer
-from .scenes import HELD_OUT_SEEDS, TRAINING_SEEDS
+from .scenes import TRAINING_SEEDS, WATCHED_SEEDS
 from .training import Training, chosen, schedules
 
-WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
 LEAST_INK = 4
 """From this many pixels of ink on, a patch is said to show a character."""
 
@@ -35,6 +35,11 @@ class Settings:
     seed: int = 0
     pages: int = 30_000
     steps: int = 5000
+    """Steps in which the rate would come down along a cosine."""
+    stop: int = 1300
+    """Step at which it leaves the cosine..."""
+    settle: int = 600
+    """...and goes straight down, in so many steps."""
     batch: int = 32
     rate: float = 2.0e-3
     warm_up: int = 100
@@ -83,14 +88,12 @@ def patch_loss(scores: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) 
     weight = torch.where(labels[..., 0] > 0, 4.0, 1.0).flatten()
     for number, score in enumerate(scores):
         target = labels[..., number].flatten()
-        each = functional.cross_entropy(
-            score.flatten(0, 1).float(), target, ignore_index=IGNORE, reduction="none"
-        )
+        each = functional.cross_entropy(score.flatten(0, 1).float(), target, ignore_index=IGNORE, reduction="none")
         loss = loss + (each * weight).sum() / weight.sum()
     return loss
 
 
-def text_ids(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+def text_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """What the decoder is fed and what should follow, both int64 (B, T); -100 behind the end."""
     encoded = [[tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     length = max(map(len, encoded)) - 1
@@ -106,7 +109,7 @@ def pixels_of(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 127.5 - 1.0
 
 
-def train(settings: Settings, out: Path, device: torch.device, *, workers: int = 2, log_every: int = 50) -> Path:
+def train(settings: Settings, out: Path, device: torch.device, *, log_every: int = 50) -> Path:
     """Run the training and write the model's folder, `out`/checkpoint, which is returned."""
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
@@ -114,17 +117,15 @@ def train(settings: Settings, out: Path, device: torch.device, *, workers: int =
     head = PatchHead(model.config.encoder.hidden_size).to(device)
     training = Training(out, asdict(settings), {"model": model, "head": head}, device, settings.precision, log_every)
     first = TRAINING_SEEDS.start + settings.seed * 10_000_000
-    training.say(f"drawing {settings.pages} pages")
-    pages = list(drawn(_draw, range(first, first + settings.pages), workers))
-    images = torch.from_numpy(np.stack([image for image, _, _ in pages]))
-    labels = torch.from_numpy(np.stack([label for _, label, _ in pages]))
-    texts = [text for _, _, text in pages]
+    drawn = lru_cache(maxsize=None)(lambda row: _draw(first + int(row)))  # when a step wants it
 
     def loss_of(step: int) -> tuple[torch.Tensor, str]:
         rows = chosen(step, settings.pages, settings.batch, settings.seed)
-        encoded = model.encoder(pixel_values=pixels_of(images[rows].to(device))).last_hidden_state
-        seen = patch_loss(head(encoded[:, 1:]), labels[rows].to(device, torch.int64))
-        fed, wanted = (ids.to(device) for ids in text_ids([texts[row] for row in rows], tokenizer))
+        images, labels, texts = zip(*map(drawn, rows), strict=True)
+        pixels = pixels_of(torch.from_numpy(np.stack(images)).to(device))
+        encoded = model.encoder(pixel_values=pixels).last_hidden_state
+        seen = patch_loss(head(encoded[:, 1:]), torch.from_numpy(np.stack(labels)).to(device, torch.int64))
+        fed, wanted = (ids.to(device) for ids in text_ids(texts, tokenizer))
         logits = model.decoder(input_ids=fed, encoder_hidden_states=encoded, use_cache=False).logits
         read = functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100)
         return read + 0.3 * seen, f"reading {read.item():.4f}  patches {seen.item():.4f}"
@@ -139,7 +140,8 @@ def train(settings: Settings, out: Path, device: torch.device, *, workers: int =
     trained = [(n, p) for n, p in model.named_parameters() if "pooler" not in n] + [
         (f"head.{n}", p) for n, p in head.named_parameters()
     ]
-    factors = schedules((settings.steps,), settings.warm_up)
+    factors = schedules((settings.steps,), settings.warm_up)[: settings.stop]
+    factors += [factors[-1] * (1 - step / settings.settle) for step in range(settings.settle)]
     training.stage("reading", trained, factors, loss_of, rate=settings.rate, watch=watch)
     return write_folder(
         model.eval(), build_processor(), out / "checkpoint", "dexar_fast.demo.train_reader", settings, training

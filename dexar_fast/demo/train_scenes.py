@@ -9,31 +9,25 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from .architectures import Architecture
 from .deep import DEEP
 from .evaluate import measure, summary
 from .folders import run, write_folder
 from .gemma import GEMMA
-from .labels import ALL_ASPECTS, IGNORE, patch_labels
-from .packing import LEARNING, REVISION, Described, Encoder, Packed, choose_segments, pack
-from .pool import drawn
+from .labels import ALL_ASPECTS, patch_labels
+from .losses import answer_loss, vision_loss
+from .packing import LEARNING, REVISION, choose_segments, pack
 from .qwen import QWEN
-from .scenes import HELD_OUT_SEEDS, TRAINING_SEEDS, Scene
+from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
 from .training import Training, attend_in_float32, chosen, schedules
 
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, DEEP)}
-WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
-"""Scenes watched during training; apart from those that the final figures are measured on."""
-SHOWN_WEIGHT = 4.0
-"""How much a patch with an object counts: most show background."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +50,13 @@ class Settings:
     precision: str = "bfloat16"
 
 
-class Thing(NamedTuple):
-    """An object's properties without its pixels."""
-
-    colour: str
-    shape: str
-    size: str
-    place: str
-    pattern: str
-
-
 @dataclass(frozen=True)
 class Pool:
     """Training scenes of one size."""
 
     images: torch.Tensor  # uint8 (N, 3, height, width)
     labels: torch.Tensor  # int8 (N, patches, aspects)
-    things: list[tuple[Described, ...]]
+    things: list[tuple[Thing, ...]]
 
 
 def _draw(
@@ -84,18 +68,16 @@ def _draw(
     return np.asarray(scene.image).transpose(2, 0, 1), labels, things
 
 
-def draw_pools(architecture: Architecture, count: int, seed: int, workers: int) -> list[Pool]:
+def draw_pools(architecture: Architecture, count: int, seed: int) -> list[Pool]:
     """`count` training scenes, those of one size together. Different `seed`s share none."""
     first = TRAINING_SEEDS.start + seed * 10_000_000
     sizes = architecture.sizes
     draw = partial(_draw, draw=architecture.draw, cell=architecture.cell, aspects=architecture.aspects)
-    scenes = list(drawn(draw, range(first, first + count), workers))
+    scenes = list(map(draw, range(first, first + count)))
     pools = []
     for at in range(len(sizes)):
         images, labels, things = zip(*scenes[at :: len(sizes)], strict=True)
-        pools.append(
-            Pool(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(things))
-        )
+        pools.append(Pool(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(things)))
     return pools
 
 
@@ -114,34 +96,6 @@ class EmbedHead(nn.Module):
         return scores.split(self.classes, dim=-1)
 
 
-def vision_loss(scores: tuple[torch.Tensor, ...], labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
-    """Cross-entropy over patches and, per aspect, the share of object patches judged right."""
-    loss = torch.zeros((), device=labels.device)
-    right = []
-    shown = labels[..., 0] > 0
-    weight = torch.where(shown, SHOWN_WEIGHT, 1.0)
-    for number, score in enumerate(scores):
-        target = labels[..., number]
-        each = functional.cross_entropy(score.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="none")
-        loss = loss + (each * weight.flatten()).sum() / weight.sum()
-        right.append((score.argmax(-1) == target)[shown].float().mean().item())
-    return loss, right
-
-
-def answer_loss(
-    architecture: Architecture, model: nn.Module, seen: torch.Tensor, packed: Packed, encoder: Encoder
-) -> torch.Tensor:
-    """Weighted cross-entropy of the answers: image embeddings (B, tokens, width) and their packed text."""
-    embeds = model.get_input_embeddings()(packed.ids)
-    at = (packed.ids == encoder.image)[..., None]
-    embeds = embeds.masked_scatter(at, seen.to(embeds.dtype))
-    hidden = architecture.hidden(model, embeds, packed)
-    learned = packed.targets >= 0
-    each = functional.cross_entropy(model.lm_head(hidden[learned]).float(), packed.targets[learned], reduction="none")
-    weight = packed.weights[learned]
-    return (each * weight).sum() / weight.sum()
-
-
 @torch.no_grad()
 def set_loudness(architecture: Architecture, model: nn.Module, images: torch.Tensor) -> None:
     """Scale image embeddings to a root mean square of one."""
@@ -157,7 +111,6 @@ def train(
     out: Path,
     device: torch.device,
     *,
-    workers: int = 2,
     log_every: int = 50,
 ) -> Path:
     """Run both stages and write the model's folder, `out`/checkpoint, which is returned.
@@ -174,7 +127,7 @@ def train(
     head = EmbedHead(width, architecture.aspects).to(device)
     training = Training(out, asdict(settings), {"model": model, "head": head}, device, settings.precision, log_every)
     training.say(f"drawing {settings.scenes} scenes")
-    pools = draw_pools(architecture, settings.scenes, settings.seed, workers)
+    pools = draw_pools(architecture, settings.scenes, settings.seed)
     encoders = [architecture.encoder(tokenizer, architecture.grid(size)) for size in architecture.sizes]
     named = list(model.named_parameters())
     vision = [(name, weight) for name, weight in named if name.startswith(architecture.vision)]
@@ -211,13 +164,18 @@ def train(
         rng = np.random.default_rng([settings.seed, 4, step])
         mix = LEARNING if step < settings.steps else REVISION
         encoder = encoders[number]
-        segments = [choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language) for i in rows]
+        segments = [
+            choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language)
+            for i in rows
+        ]
         packed = pack(segments, encoder, len(encoder.prefix) + settings.text).to(device)
-        return answer_loss(architecture, model, seen[number][rows].float(), packed, encoder), ""
+        embeds = seen[number][rows].float()
+        return answer_loss(model, embeds, packed, encoder.image, architecture.hidden), ""
 
     def watch() -> str:
         model.eval()
-        figures = measure(model, architecture.processor(tokenizer), WATCHED_SEEDS[:24], device, architecture.draw, architecture.language)
+        processor = architecture.processor(tokenizer)
+        figures = measure(model, processor, WATCHED_SEEDS[:8], device, architecture.draw, architecture.language)
         model.train()
         return summary(figures)
 

@@ -139,7 +139,7 @@ class Training:
             factors: of the rate, one per step.
             loss_of: the loss of a step, which depends on nothing but its number and the modules, and a remark.
             rate, weight_decay: of the optimizers.
-            watch: how the model does; its words are logged with every fourth state.
+            watch: how the model does; its words are logged with every third state.
         """
         if name in self.done:
             return
@@ -171,7 +171,7 @@ class Training:
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save(name, step + 1, optimizers)
                 saved, states = time.monotonic(), states + 1
-                if watch is not None and states % 4 == 0:
+                if watch is not None and states % 3 == 0:
                     self.say(watch())
         self.done.append(name)
         self._save("", 0, [])

@@ -8,11 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from ..demo import CHECKPOINT
+from ..demo import MODELS, model_folder
 from ..errors import InputError, UnsupportedModelError
 from .registry import family_of
-
-DEMO = "demo"
 
 
 def load_model(
@@ -24,7 +22,10 @@ def load_model(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """See `Explainer.from_pretrained`. Code from a hub is never run."""
     place = _resolve_device(device)
-    source = CHECKPOINT if model == DEMO else model
+    try:
+        source = model_folder(model) if isinstance(model, str) and model in MODELS else model
+    except FileNotFoundError as error:
+        raise InputError(f"model: {error}") from error
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except ValueError as error:  # transformers does not know the type, or would have to run the checkpoint's own code
@@ -34,7 +35,7 @@ def load_model(
     except OSError as error:
         raise InputError(
             f"model: {model!r} is neither a folder with a config.json, nor a hub id that can be reached or is cached, "
-            f'nor "{DEMO}" ({error})'
+            f"nor one of {', '.join(MODELS)} ({error})"
         ) from error
     family_of(config)  # refuse before the weights are read
     values = _resolve_dtype(dtype, config.dtype, place)
