@@ -30,6 +30,8 @@ class Architecture:
         vision: beginnings of the names of the weights that make image embeddings.
         loudness: names of the weights that the image embeddings are proportional to; none where they stay as they are.
         start: gives the weights that are not to start at random.
+        code: what each class adds to the embedding of a patch that shows it, (classes, width), where image embeddings
+            are taught as such sums (`patch_code.patch_code`).
     """
 
     name: str
@@ -47,6 +49,7 @@ class Architecture:
     vision: tuple[str, ...]
     loudness: tuple[str, ...] = ()
     start: Callable[[Any, PreTrainedTokenizerFast], None] | None = None
+    code: Callable[[tuple[str, ...]], torch.Tensor] | None = None
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of image tokens of a picture of that (width, height)."""

@@ -1,4 +1,4 @@
-"""Measure the embedded model on held-out scenes: `python -m dexar_fast.demo.evaluate`.
+"""Measure the trained models on held-out scenes: `python -m dexar_fast.demo.evaluate`.
 
 Everything is measured by greedy generation from the prompt alone. Scoring the next word after the right words
 so far (teacher forcing) says little: a model that is right nine times in ten that way may get few whole
@@ -13,13 +13,15 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from . import CHECKPOINT
+from . import MODELS, model_folder
+from .evaluate_reader import Figures
+from .evaluate_reader import measure as measure_reader
 from .language import PLAIN, Language
 from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
+from .worlds import WORLDS
 
-Figures = dict[str, float]
 BATCH = 64
 
 
@@ -119,22 +121,22 @@ def _sentences(truth: str, text: str, objects: int, language: Language) -> list[
     return found
 
 
-def summary(figures: Figures) -> str:
-    """One line of all shares."""
-    return "  ".join(f"{name} {value:.1f}" for name, value in figures.items() if not name.endswith("cases"))
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dexar_fast.demo.evaluate", description=__doc__)
-    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="folder of the model; default: the embedded one")
-    parser.add_argument("--scenes", type=int, default=500, help="number of held-out scenes")
+    parser.add_argument("--name", choices=list(MODELS), default="demo", help="what is measured; default: demo")
+    parser.add_argument("--model", type=Path, help="folder of the model; default: the one of that name")
+    parser.add_argument("--scenes", type=int, default=500, help="number of held-out scenes or pages")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     given = parser.parse_args(arguments)
-    model = LlavaForConditionalGeneration.from_pretrained(given.model, local_files_only=True).to(given.device).eval()
-    processor = AutoProcessor.from_pretrained(given.model, local_files_only=True)
+    folder = given.model or model_folder(given.name)
+    model = AutoModelForMultimodalLM.from_pretrained(folder, local_files_only=True).to(given.device).eval()
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     seeds = HELD_OUT_SEEDS[: given.scenes]
-    figures = measure(model, processor, seeds, given.device)
+    if given.name in WORLDS:
+        figures = measure(model, processor, seeds, given.device, *WORLDS[given.name])
+    else:
+        figures = measure_reader(model, processor, seeds, given.device)
     for name, value in figures.items():
         if not name.endswith("cases"):
             print(f"{name:<20} {value:6.2f} %  of {figures[f'{name} cases']:.0f}")

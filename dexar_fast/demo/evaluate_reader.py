@@ -1,4 +1,4 @@
-"""Measure the reader on held-out pages: `python -m dexar_fast.demo.evaluate_reader`. By greedy generation."""
+"""Measure the reader on held-out pages, by greedy generation."""
 
 from collections.abc import Sequence
 

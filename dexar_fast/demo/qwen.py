@@ -1,6 +1,12 @@
-"""A small Qwen2.5-VL: images of several sizes, patches merged two by two, positions with three axes, biases."""
+"""A small Qwen2.5-VL: images of several sizes, patches merged two by two, positions with three axes, biases.
+
+Its decoder starts from the embedded model's, and its tower, new, learns to tell that decoder what it sees.
+"""
+
+from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import (
     GenerationConfig,
     PaddleOCRVLProcessor,
@@ -8,11 +14,14 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_position_ids, rotate_half
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from .architectures import Architecture
+from .labels import ASPECTS
 from .language import PLAIN
 from .packing import Encoder, Packed
+from .patch_code import patch_code, start_decoder
 from .scenes import SIZES, draw_sized_scene
 from .tokenizer import build_tokenizer, chat_template
 
@@ -31,12 +40,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def build_model(
     words: PreTrainedTokenizerFast,
     *,
-    width: int = 96,
+    width: int = 128,
     vision_width: int = 64,
     vision_layers: int = 3,
     text_layers: int = 4,
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Random float32 weights. Three heads share the decoder's width; the first tower layer attends in windows."""
+    """Random float32 weights. The first layer of the tower attends in windows."""
     ids = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     config = Qwen2_5_VLConfig(
         vision_config={
@@ -56,10 +65,10 @@ def build_model(
             "intermediate_size": 3 * width,
             "num_hidden_layers": text_layers,
             "num_attention_heads": width // 32,
-            "num_key_value_heads": 1,
+            "num_key_value_heads": width // 64,
             "max_position_embeddings": 1024,
-            # A low base: the axes share 16 frequencies, and rows and columns that are near must differ in theirs.
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 6, 6]},
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
             "bos_token_id": None,
             **ids,
         },
@@ -103,10 +112,36 @@ def patches_of(images: torch.Tensor) -> torch.Tensor:
 
 
 def image_embeds(model: Qwen2_5_VLForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
+    """What `model.model.visual` gives, for all images at once: itself it goes from window to window."""
+    visual, config = model.model.visual, model.config.vision_config
     batch, _, height, width = images.shape
-    grid = torch.tensor([[1, height // PATCH, width // PATCH]] * batch, device=images.device)
-    merged: torch.Tensor = model.model.visual(patches_of(images), grid_thw=grid).pooler_output
+    grid = torch.tensor([[1, height // PATCH, width // PATCH]], device=images.device)
+    places = get_vision_position_ids(grid, MERGE)  # (patches, 2): row and column, in the patches' order
+    hidden = functional.linear(patches_of(images), visual.patch_embed.proj.weight.flatten(1))
+    hidden = hidden.reshape(batch, len(places), -1)
+    window = places.reshape(-1, 2) * PATCH // config.window_size
+    near = (window[:, None] == window[None]).all(-1)  # (patches, patches)
+    cos, sin = visual.rotary_pos_emb(hidden[0], places)
+    for number, block in enumerate(visual.blocks):
+        mask = None if number in config.fullatt_block_indexes else near
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, mask)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    merged: torch.Tensor = visual.merger(hidden)
     return merged.reshape(batch, -1, merged.shape[-1])
+
+
+def _attend(
+    attention: Any, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """(B, patches, width) by a tower layer's attention, in float32."""
+    batch, patches, width = hidden.shape
+    split = attention.qkv(hidden).float().reshape(batch, patches, 3, attention.num_heads, -1)
+    query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, heads, patches, width of a head)
+    query, key = (x * cos + rotate_half(x) * sin for x in (query, key))
+    with torch.autocast(hidden.device.type, enabled=False):
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    projected: torch.Tensor = attention.proj(out.transpose(1, 2).reshape(batch, patches, width))
+    return projected
 
 
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:
@@ -129,7 +164,7 @@ QWEN = Architecture(
     sizes=SIZES,
     draw=draw_sized_scene,
     language=PLAIN,
-    aspects=("colour", "shape", "size", "centre"),  # the tower's positions are relative: it cannot tell places
+    aspects=tuple(ASPECTS),
     tokenizer=tokenizer,
     model=build_model,
     processor=build_processor,
@@ -137,5 +172,6 @@ QWEN = Architecture(
     image_embeds=image_embeds,
     hidden=hidden,
     vision=("model.visual.",),
-    loudness=("model.visual.merger.mlp.2.weight", "model.visual.merger.mlp.2.bias"),
+    start=start_decoder,
+    code=patch_code,
 )

@@ -6,13 +6,13 @@ Needs numpy and Pillow, not torch.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .language import COLOURS, PLACES, SHAPES, Question, Text, ask, describe
 from .shapes import Mask, shape_mask
@@ -27,6 +27,10 @@ LEAST_SIDE = 84
 """Least width and height of a scene: three large objects, side by side."""
 SIZES: tuple[tuple[int, int], ...] = tuple(product((84, 96, 108, 120), repeat=2))
 """(width, height) of scenes of several sizes."""
+FEW_SHAPES = ("square", "triangle", "cross", "ring")
+"""The shapes of those scenes: small ones can be told apart with patches of a few pixels."""
+FRAME = 1
+"""Width of their frame in pixels: thin enough to cover no object."""
 MAX_OBJECTS = 6
 
 HELD_OUT_SEEDS = range(1_000_000)
@@ -94,12 +98,19 @@ class Scene:
         return union
 
 
-def draw_scene(seed: int, n_objects: int | None = None, *, scale: int = 1, size: tuple[int, int] = SQUARE) -> Scene:
+def draw_scene(
+    seed: int,
+    n_objects: int | None = None,
+    *,
+    scale: int = 1,
+    size: tuple[int, int] = SQUARE,
+    shapes: tuple[str, ...] = SHAPES,
+) -> Scene:
     """Draw the scene of a seed.
 
     `n_objects` (1 to 6) is drawn from the seed when it is not given. `scale` draws the same scene with
     `scale` times as many pixels each way; masks and boxes are then in those pixels. `size` is (width, height) at
-    scale 1; objects keep their size and stand in the thirds of each.
+    scale 1; objects keep their size and stand in the thirds of each. `shapes` are those to choose from.
     """
     if n_objects is not None and not 1 <= n_objects <= MAX_OBJECTS:
         raise ValueError(f"n_objects must be from 1 to {MAX_OBJECTS}, not {n_objects}")
@@ -114,20 +125,30 @@ def draw_scene(seed: int, n_objects: int | None = None, *, scale: int = 1, size:
     canvas = draw_background(seed, scale=scale, size=size).astype(np.float64)  # (height, width, 3)
     objects: list[SceneObject] = []
     for place in places:
-        objects.append(place_object(int(place), rng, scale, size))
+        objects.append(place_object(int(place), rng, scale, size, shapes))
         paint(canvas, objects[-1], rng, scale)
     image = Image.fromarray(np.clip(canvas.round(), 0, 255).astype(np.uint8))
     return Scene(seed, image, tuple(objects), describe(objects), ask(objects, np.random.default_rng([seed, 2])))
 
 
 def draw_sized_scene(seed: int) -> Scene:
-    """The scene of a seed in one of `SIZES`, which the seed chooses."""
-    return draw_scene(seed, size=SIZES[seed % len(SIZES)])
+    """The scene of a seed in one of `SIZES`, which the seed chooses, in a thin frame.
+
+    A tower whose positions are relative sees by the frame where in the picture it is.
+    """
+    scene = draw_scene(seed, size=SIZES[seed % len(SIZES)], shapes=FEW_SHAPES)
+    return replace(scene, image=ImageOps.expand(ImageOps.crop(scene.image, FRAME), FRAME, "black"))
 
 
-def place_object(place: int, rng: np.random.Generator, scale: int, canvas: tuple[int, int]) -> SceneObject:
+def place_object(
+    place: int,
+    rng: np.random.Generator,
+    scale: int,
+    canvas: tuple[int, int],
+    shapes: tuple[str, ...] = SHAPES,
+) -> SceneObject:
     """An object with random properties somewhere inside its place, so that objects never overlap."""
-    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, SHAPES, tuple(RADII)))
+    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, shapes, tuple(RADII)))
     radius = float(rng.uniform(*RADII[size]))
     cell = (canvas[0] / 3, canvas[1] / 3)
     slack = np.asarray(cell) / 2 - radius - 0.5

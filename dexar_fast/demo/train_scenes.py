@@ -23,6 +23,7 @@ from .gemma import GEMMA
 from .labels import ALL_ASPECTS, patch_labels
 from .losses import answer_loss, vision_loss
 from .packing import LEARNING, REVISION, choose_segments, pack
+from .patch_code import code_loss
 from .qwen import QWEN
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
 from .training import Training, attend_in_float32, chosen, schedules
@@ -36,7 +37,7 @@ class Settings:
 
     seed: int = 0
     scenes: int = 10_000
-    vision_steps: int = 1200
+    vision_steps: int = 1500
     steps: int = 2000
     revision: int = 400
     """Steps of a last cycle with more of the questions that are learned last."""
@@ -138,11 +139,16 @@ def train(
         number, round_ = step % len(pools), step // len(pools)
         return number, chosen(round_, len(pools[number].things), batch, settings.seed)
 
+    code = None if architecture.code is None else architecture.code(architecture.aspects).to(device)
+
     def see(step: int) -> tuple[torch.Tensor, str]:
         number, rows = scenes_of(step, settings.vision_batch)
         pool = pools[number]
-        scores = head(architecture.image_embeds(model, pool.images[rows].to(device)))
-        loss, right = vision_loss(scores, pool.labels[rows].to(device, torch.int64))
+        embeds = architecture.image_embeds(model, pool.images[rows].to(device))
+        labels = pool.labels[rows].to(device, torch.int64)
+        loss, right = vision_loss(head(embeds), labels)
+        if code is not None:
+            loss = loss + code_loss(embeds, labels, architecture.aspects, code)
         shares = "  ".join(f"{a} {100 * share:.1f}" for a, share in zip(architecture.aspects, right, strict=True))
         return loss, f"right %: {shares}"
 

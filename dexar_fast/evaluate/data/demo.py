@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ...demo.language import PLAIN, Language, Text
 from ...demo.pages import draw_page
 from ...demo.rich_language import PIECES, RICH
-from ...demo.rich_scenes import draw_rich_scene
-from ...demo.scenes import HELD_OUT_SEEDS, Scene, draw_scene, draw_sized_scene
+from ...demo.scenes import HELD_OUT_SEEDS, Scene, draw_scene
+from ...demo.worlds import WORLDS
 from ...errors import InputError
 from .sample import DataSet, Sample, WordTruth
 
@@ -112,15 +113,20 @@ class DemoPages:
         return Sample(self.key(index), page.image, "", page.text, everything, words)
 
 
+def _scenes(name: str) -> DemoScenes:
+    draw, language = WORLDS[name]
+    prompts = language.prompts[:1] if language is PLAIN else language.prompts
+    return DemoScenes(name=name, draw=draw, language=language, prompts=prompts)
+
+
+def _questions(name: str) -> DemoQuestions:
+    draw, language = WORLDS[name]
+    return DemoQuestions(name=f"{name}-questions", draw=draw, language=language)
+
+
 DEMO: dict[str, Callable[[], DataSet]] = {
-    "demo": DemoScenes,
-    "demo-questions": DemoQuestions,
-    "demo-qwen": lambda: DemoScenes(name="demo-qwen", draw=draw_sized_scene),
-    "demo-qwen-questions": lambda: DemoQuestions(name="demo-qwen-questions", draw=draw_sized_scene),
-    "demo-gemma": lambda: DemoScenes(name="demo-gemma"),
-    "demo-gemma-questions": lambda: DemoQuestions(name="demo-gemma-questions"),
-    "demo-deep": lambda: DemoScenes(name="demo-deep", draw=draw_rich_scene, language=RICH, prompts=RICH.prompts),
-    "demo-deep-questions": lambda: DemoQuestions(name="demo-deep-questions", draw=draw_rich_scene, language=RICH),
-    "demo-reader": DemoPages,
+    **{name: partial(_scenes, name) for name in WORLDS},
+    **{f"{name}-questions": partial(_questions, name) for name in WORLDS},
+    DemoPages.name: DemoPages,
 }
 """Data sets by name: that of a model of `demo.MODELS` has the model's name, with -questions for its questions."""
