@@ -16,8 +16,8 @@ from PIL import Image
 from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from . import MODELS, model_folder
-from .evaluate_reader import Figures
 from .evaluate_reader import measure as measure_reader
+from .figures import Figures, shares
 from .language import PLAIN, Language
 from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
 from .worlds import WORLDS
@@ -90,7 +90,6 @@ def measure(
         exact = text == f"{question.answer} </s>"
         right["answers"].append(exact)
         right[f"answers: {question.kind}"].append(exact)
-    figures: Figures = {}
     order = [
         "objects",
         *(f"objects: {aspect}" for aspect in language.aspects),
@@ -98,11 +97,7 @@ def measure(
         "answers",
         *(f"answers: {kind}" for kind in language.kinds),
     ]
-    for name in order:
-        if right[name]:
-            figures[name] = round(100 * sum(right[name]) / len(right[name]), 2)
-            figures[f"{name} cases"] = len(right[name])
-    return figures
+    return shares(right, order)
 
 
 def _sentences(truth: str, text: str, objects: int, language: Language) -> list[tuple[str, bool]]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import TrOCRProcessor, VisionEncoderDecoderModel
 
+from .figures import Figures, shares
 from .pages import Page, draw_page
 
-Figures = dict[str, float]
 BATCH = 64
 
 
@@ -41,13 +41,4 @@ def measure(
         said = text.split(" ")
         for index, item in enumerate(page.text.split(" ")):
             right["numbers" if item.isdigit() else "words"].append(index < len(said) and said[index] == item)
-    figures: Figures = {}
-    for name, values in right.items():
-        figures[name] = round(100 * sum(values) / max(1, len(values)), 2)
-        figures[f"{name} cases"] = len(values)
-    return figures
-
-
-def summary(figures: Figures) -> str:
-    """One line of all shares."""
-    return "  ".join(f"{name} {value:.1f}" for name, value in figures.items() if not name.endswith("cases"))
+    return shares(right, list(right))

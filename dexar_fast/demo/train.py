@@ -23,7 +23,8 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from . import losses
-from .evaluate import measure, summary
+from .evaluate import measure
+from .figures import summary
 from .folders import command, save_model
 from .labels import ASPECTS, patch_labels
 from .losses import vision_loss

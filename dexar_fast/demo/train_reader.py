@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, VisionEncoderDecoderModel
 
-from .evaluate_reader import measure, summary
+from .evaluate_reader import measure
+from .figures import summary
 from .folders import run, write_folder
 from .labels import IGNORE
 from .pages import CHARACTERS, Page, draw_page

@@ -17,7 +17,8 @@ from torch import nn
 
 from .architectures import Architecture
 from .deep import DEEP
-from .evaluate import measure, summary
+from .evaluate import measure
+from .figures import summary
 from .folders import run, write_folder
 from .gemma import GEMMA
 from .labels import ALL_ASPECTS, patch_labels
@@ -37,7 +38,8 @@ class Settings:
 
     seed: int = 0
     scenes: int = 10_000
-    vision_steps: int = 1500
+    vision_steps: tuple[int, ...] = (1500,)
+    """Steps of each cycle of the tower's learning rate. Raising the rate again helps the small shapes."""
     steps: int = 2000
     revision: int = 400
     """Steps of a last cycle with more of the questions that are learned last."""
@@ -153,7 +155,7 @@ def train(
         return loss, f"right %: {shares}"
 
     head_weights = [(f"head.{name}", weight) for name, weight in head.named_parameters()]
-    factors = schedules((settings.vision_steps,), settings.warm_up)
+    factors = schedules(settings.vision_steps, settings.warm_up)
     training.stage("vision", [*vision, *head_weights], factors, see, rate=settings.vision_rate)
     if training.once("loudness"):
         set_loudness(architecture, model, pools[0].images[:64].to(device))
