@@ -266,4 +266,3 @@ def test_a_shipped_model_answers_and_passes_its_self_test(name: str) -> None:
     e = explainer.explain(sample.image, sample.prompt)
     said, right = e.answer.split(), (sample.answer or "").split()
     assert sum(a == b for a, b in zip(said, right, strict=False)) >= 0.7 * len(right)
-

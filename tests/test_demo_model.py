@@ -16,9 +16,10 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from dexar_fast.demo import CHECKPOINT
 from dexar_fast.demo.evaluate import conversation, generate, main, measure
+from dexar_fast.demo.folders import command, save_model
 from dexar_fast.demo.labels import ASPECTS
 from dexar_fast.demo.language import DESCRIBE
-from dexar_fast.demo.model import GRID, build_model, build_processor, image_features, save_model
+from dexar_fast.demo.model import GRID, build_model, build_processor, image_features
 from dexar_fast.demo.packing import LEARNING, REVISION, Encoder, Mix, choose_segments, pack
 from dexar_fast.demo.scenes import HELD_OUT_SEEDS, draw_scene
 from dexar_fast.demo.tokenizer import build_tokenizer
@@ -27,12 +28,11 @@ from dexar_fast.demo.train import (
     Settings,
     answer_loss,
     batches,
-    command,
     rescale_tower,
-    schedule,
     start_projector,
     train,
 )
+from dexar_fast.demo.training import schedule
 
 CPU = torch.device("cpu")
 TINY = Settings(scenes=8, vision_cycles=(2, 1), steps=(2,), revision=1, batch=4, warm_up=1, precision="float32")
@@ -227,7 +227,7 @@ def test_a_few_steps_of_training_write_a_folder_that_loads(tmp_path: Path) -> No
     again = train(TINY, tmp_path / "two", CPU, workers=0, log_every=1)
     assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     record = json.loads((folder / "training.json").read_text())
-    assert record["command"] == command(TINY)
+    assert record["command"] == command("dexar_fast.demo.train", TINY, Settings())
     assert record["settings"]["scenes"] == 8
     figures = tmp_path / "figures.json"
     main(["--model", str(folder), "--scenes", "1", "--json", str(figures)])
@@ -256,7 +256,7 @@ def test_training_does_not_go_on_from_other_settings(tmp_path: Path) -> None:
 def test_saved_weights_are_half_precision_and_load_as_float32(
     tiny: LlavaForConditionalGeneration, tmp_path: Path
 ) -> None:
-    save_model(tiny, tmp_path)
+    save_model(tiny, build_processor(build_tokenizer()), tmp_path)
     loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32
     for name, value in tiny.state_dict().items():

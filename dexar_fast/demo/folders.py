@@ -31,12 +31,12 @@ def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) 
 
 
 def write_folder(
-    model: PreTrainedModel, processor: ProcessorMixin, folder: Path, module: str, settings: Any, training: Training
+    model: PreTrainedModel, processor: ProcessorMixin, folder: Path, command: str, settings: Any, training: Training
 ) -> Path:
     """`save_model`, and in training.json how the weights came about."""
     save_model(model, processor, folder)
     record = {
-        "command": command(module, settings),
+        "command": command,
         "settings": asdict(settings),
         "seconds": round(training.seconds()),
         "device": training.device.type,
@@ -49,26 +49,26 @@ def write_folder(
     return folder
 
 
-def command(module: str, settings: Any) -> str:
-    """The command line that trains with these settings."""
+def command(module: str, settings: Any, defaults: Any) -> str:
+    """The command line that trains with these settings where the others are the defaults."""
     words = [f"python -m {module}"]
     for name, value in asdict(settings).items():
-        if value != getattr(type(settings)(), name):
+        if value != getattr(defaults, name):
             words.append(f"--{name.replace('_', '-')}")
             words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
     return " ".join(words)
 
 
 def run(
-    settings_class: Callable[..., Any],
+    defaults: Any,
     train: Callable[..., Path],
     module: str,
     description: str | None,
     arguments: list[str] | None = None,
 ) -> None:
-    """The command line: an option for each setting, and where and on what."""
+    """The command line: an option for each field of the default settings, and where and on what."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    for name, value in asdict(settings_class()).items():
+    for name, value in asdict(defaults).items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, tuple):
             parser.add_argument(option, type=type(value[0]), nargs="+", default=value)
@@ -79,4 +79,4 @@ def run(
     given = vars(parser.parse_args(arguments))
     out, device = given.pop("out"), given.pop("device")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    train(settings_class(**given), out, device)
+    train(type(defaults)(**given), out, device)

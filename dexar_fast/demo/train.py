@@ -322,7 +322,7 @@ def train(settings: Settings, out: Path, device: torch.device, *, workers: int =
     folder = out / "checkpoint"
     save_model(trainer.model, build_processor(trainer.tokenizer), folder)
     record = {
-        "command": command("dexar_fast.demo.train", settings),
+        "command": command("dexar_fast.demo.train", settings, Settings()),
         "settings": asdict(settings),
         "seconds": round(trainer.seconds()),
         "device": device.type,

@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerFast, VisionEncoderDecoderModel
 
 from .evaluate_reader import measure
 from .figures import summary
-from .folders import run, write_folder
+from .folders import command, run, write_folder
 from .labels import IGNORE
 from .pages import CHARACTERS, Page, draw_page
 from .reader import GRID, MOST_TOKENS, PATCH, build_model, build_processor, build_tokenizer
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS
 from .training import Training, chosen, schedules
 
+MODULE = "dexar_fast.demo.train_reader"
 LEAST_INK = 4
 """From this many pixels of ink on, a patch is said to show a character."""
 
@@ -144,10 +145,9 @@ def train(settings: Settings, out: Path, device: torch.device, *, log_every: int
     factors = schedules((settings.steps,), settings.warm_up)[: settings.stop]
     factors += [factors[-1] * (1 - step / settings.settle) for step in range(settings.settle)]
     training.stage("reading", trained, factors, loss_of, rate=settings.rate, watch=watch)
-    return write_folder(
-        model.eval(), build_processor(), out / "checkpoint", "dexar_fast.demo.train_reader", settings, training
-    )
+    said = command(MODULE, settings, Settings())
+    return write_folder(model.eval(), build_processor(), out / "checkpoint", said, settings, training)
 
 
 if __name__ == "__main__":
-    run(Settings, train, "dexar_fast.demo.train_reader", __doc__)
+    run(Settings(), train, MODULE, __doc__)

@@ -19,7 +19,7 @@ from .architectures import Architecture
 from .deep import DEEP
 from .evaluate import measure
 from .figures import summary
-from .folders import run, write_folder
+from .folders import command, run, write_folder
 from .gemma import GEMMA
 from .labels import ALL_ASPECTS, patch_labels
 from .losses import answer_loss, vision_loss
@@ -30,6 +30,8 @@ from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
 from .training import Training, attend_in_float32, chosen, schedules
 
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, DEEP)}
+
+MODULE = "dexar_fast.demo.train_scenes"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ class Settings:
     rate: float = 2.0e-3
     warm_up: int = 50
     precision: str = "bfloat16"
+
+
+SETTINGS: dict[str, Settings] = {
+    "qwen": Settings(scenes=6000, vision_steps=(800, 700), steps=500, revision=100, batch=24, rate=1.2e-3),
+    "gemma": Settings(),
+    "deep": Settings(
+        scenes=6000,
+        vision_steps=(300, 450),
+        steps=700,
+        revision=150,
+        batch=12,
+        text=110,
+        vision_rate=0.7e-3,
+        rate=1.2e-3,
+    ),
+}
+"""What each architecture's model is trained with."""
 
 
 @dataclass(frozen=True)
@@ -189,14 +208,8 @@ def train(
 
     factors = schedules((settings.steps, settings.revision), settings.warm_up)
     training.stage("language", language, factors, talk, rate=settings.rate, watch=watch)
-    return write_folder(
-        model.eval(),
-        architecture.processor(tokenizer),
-        out / "checkpoint",
-        f"dexar_fast.demo.train_scenes {architecture.name}",
-        settings,
-        training,
-    )
+    said = command(f"{MODULE} {architecture.name}", settings, SETTINGS[architecture.name])
+    return write_folder(model.eval(), architecture.processor(tokenizer), out / "checkpoint", said, settings, training)
 
 
 def main(arguments: list[str]) -> None:
@@ -204,7 +217,7 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in ARCHITECTURES:
         sys.exit(f"usage: python -m dexar_fast.demo.train_scenes {{{','.join(ARCHITECTURES)}}} --out FOLDER")
     name = arguments[0]
-    run(Settings, partial(train, ARCHITECTURES[name]), f"dexar_fast.demo.train_scenes {name}", __doc__, arguments[1:])
+    run(SETTINGS[name], partial(train, ARCHITECTURES[name]), f"{MODULE} {name}", __doc__, arguments[1:])
 
 
 if __name__ == "__main__":
