@@ -16,10 +16,11 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest test-newest lint format bench evaluation gpu clean
+.PHONY: help demo models test test-oldest test-newest lint format bench evaluation gpu clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
+	@echo "make models  train the other small models, in models/ (an hour or two each; what was interrupted goes on): ARGS=reader for one"
 	@echo "make test    run all tests; skipped ones are named with the reason"
 	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported; make test-newest: the newest"
 	@echo "make lint    check style and types"
@@ -31,6 +32,9 @@ help:
 
 demo: $(VENV)/.has-base
 	@$(BIN)/dexar-fast demo $(ARGS)
+
+models: $(VENV)/.has-base
+	@$(BIN)/python -m dexar_fast.demo.make $(ARGS)
 
 test: $(VENV)/.has-test
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)

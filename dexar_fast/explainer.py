@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Cache
 
-from .demo import CHECKPOINT, DEMO
+from .demo import MODELS, model_folder
 from .engine.encoded import Encoded
 from .engine.engine import Engine
 from .engine.prefill import take_up
+from .errors import InputError
 from .inputs.contrast import Contrast
 from .inputs.images import ImageInput, load_images
 from .inputs.layers import LayerSelection
@@ -70,7 +71,8 @@ class Explainer(Engine):
         """Load a model and its processor.
 
         Args:
-            model: a hub id, a folder, or "demo" for the embedded model (offline; a folder of that name is "./demo").
+            model: a hub id, a folder, or "demo" for the embedded model (offline; a folder of that name is "./demo"), or
+                another of `dexar_fast.demo.MODELS`.
             device: where to put it; None takes the first GPU, or else the CPU.
             dtype: "auto" takes the checkpoint's own, except that float16 becomes float32 on a CPU, which has no fast
                 float16 arithmetic; or a torch dtype or its name.
@@ -83,7 +85,12 @@ class Explainer(Engine):
             InputError: unknown dtype, or no such model.
             SelfCheckError, NotFiniteError: the self-test failed.
         """
-        folder = CHECKPOINT if model == DEMO else model
+        folder = model
+        if isinstance(model, str) and model in MODELS:
+            try:
+                folder = model_folder(model)
+            except FileNotFoundError as error:
+                raise InputError(f"model: {error}") from error
         loaded = load_model(folder, device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)

@@ -16,9 +16,10 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from dexar_fast.demo import CHECKPOINT
 from dexar_fast.demo.evaluate import conversation, generate, main, measure
+from dexar_fast.demo.folders import command, save_model
 from dexar_fast.demo.labels import ASPECTS
 from dexar_fast.demo.language import DESCRIBE
-from dexar_fast.demo.model import GRID, build_model, build_processor, save_model
+from dexar_fast.demo.model import GRID, build_model, build_processor, image_features
 from dexar_fast.demo.packing import LEARNING, REVISION, Encoder, Mix, choose_segments, pack
 from dexar_fast.demo.scenes import HELD_OUT_SEEDS, draw_scene
 from dexar_fast.demo.tokenizer import build_tokenizer
@@ -27,13 +28,11 @@ from dexar_fast.demo.train import (
     Settings,
     answer_loss,
     batches,
-    command,
-    patch_features,
     rescale_tower,
-    schedule,
     start_projector,
     train,
 )
+from dexar_fast.demo.training import schedule
 
 CPU = torch.device("cpu")
 TINY = Settings(scenes=8, vision_cycles=(2, 1), steps=(2,), revision=1, batch=4, warm_up=1, precision="float32")
@@ -150,7 +149,7 @@ def test_a_packed_sequence_scores_as_the_model_called_plainly(
         only_last = [*segments[:-1], last]
         packed = pack([only_last], encoder, len(encoder.prefix) + 110)
         packed.weights[:, : (packed.targets[0] >= 0).nonzero()[-len(last.answer), 0]] = 0.0
-        ours = answer_loss(tiny, patch_features(tiny, picture), packed)
+        ours = answer_loss(tiny, image_features(tiny, picture), packed)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
@@ -190,7 +189,7 @@ def test_rescaling_the_tower_scales_its_features_only(tiny: LlavaForConditionalG
     picture = torch.from_numpy(np.array(draw_scene(1).image).transpose(2, 0, 1))[None]
     rescale_tower(model, 0.5)
     torch.testing.assert_close(
-        patch_features(model, picture), 0.5 * patch_features(tiny, picture), rtol=1e-3, atol=1e-3
+        image_features(model, picture), 0.5 * image_features(tiny, picture), rtol=1e-3, atol=1e-3
     )
 
 
@@ -200,10 +199,10 @@ def test_the_projector_starts_from_what_the_patch_head_reads(tiny: LlavaForCondi
     nn.init.normal_(head.out.weight)
     pictures = torch.stack([torch.from_numpy(np.array(draw_scene(s).image).transpose(2, 0, 1)) for s in range(8)])
     start_projector(model, head, pictures)
-    features = patch_features(model, pictures).flatten(0, 1)
+    features = image_features(model, pictures).flatten(0, 1)
     colours = ASPECTS["colour"]
     rows = model.model.multi_modal_projector.linear_1(features)[:, :colours]
-    scores = head(patch_features(tiny, pictures))[0].flatten(0, 1)
+    scores = head(image_features(tiny, pictures))[0].flatten(0, 1)
     together = torch.corrcoef(torch.cat([(rows - rows[:, 1:2]).T, (scores - scores[:, 1:2]).T]))
     assert together[0, colours] > 0.95
     assert rows.mean().abs() < 1e-3
@@ -228,7 +227,7 @@ def test_a_few_steps_of_training_write_a_folder_that_loads(tmp_path: Path) -> No
     again = train(TINY, tmp_path / "two", CPU, workers=0, log_every=1)
     assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     record = json.loads((folder / "training.json").read_text())
-    assert record["command"] == command(TINY)
+    assert record["command"] == command("dexar_fast.demo.train", TINY, Settings())
     assert record["settings"]["scenes"] == 8
     figures = tmp_path / "figures.json"
     main(["--model", str(folder), "--scenes", "1", "--json", str(figures)])
@@ -257,7 +256,7 @@ def test_training_does_not_go_on_from_other_settings(tmp_path: Path) -> None:
 def test_saved_weights_are_half_precision_and_load_as_float32(
     tiny: LlavaForConditionalGeneration, tmp_path: Path
 ) -> None:
-    save_model(tiny, tmp_path)
+    save_model(tiny, build_processor(build_tokenizer()), tmp_path)
     loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32
     for name, value in tiny.state_dict().items():

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from dexar_fast.demo.labels import ASPECTS, IGNORE, LEAST_PIXELS, patch_labels
+from dexar_fast.demo.labels import ASPECTS, IGNORE, LEAST_PART, patch_labels
 from dexar_fast.demo.language import COLOURS, KINDS, NUMBERS, PLACES, SHAPES, Question, Text
 from dexar_fast.demo.scenes import (
     CELL,
@@ -225,10 +225,10 @@ def test_patch_labels_name_the_object_that_covers_the_patch() -> None:
     assert (labels[..., 4] == 1).sum() == len(scene.objects)  # one centre each
     for thing in scene.objects:
         covered = thing.mask.reshape(12, 8, 12, 8).sum(axis=(1, 3))
-        shown = labels[covered >= LEAST_PIXELS]
+        shown = labels[covered >= LEAST_PART]
         assert (shown[:, 0] == COLOURS.index(thing.colour) + 1).all()
         assert (shown[:, 1] == SHAPES.index(thing.shape) + 1).all()
-        assert (labels[(covered > 0) & (covered < LEAST_PIXELS), 0] != 0).all()
+        assert (labels[(covered > 0) & (covered < LEAST_PART), 0] != 0).all()
     nowhere = ~scene.mask(range(len(scene.objects))).reshape(12, 8, 12, 8).any(axis=(1, 3))
     assert (labels[nowhere][:, :4] == 0).all()
     assert set(np.unique(labels[..., 0])) <= {IGNORE, *range(len(COLOURS) + 1)}

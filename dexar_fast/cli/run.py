@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from ..demo import MODELS
 from ..inputs.tokens import printable
 from ..progress import ProgressCallback
 from .live import show_live
@@ -92,7 +93,7 @@ def load(model: str, device: str | None, dtype: str, progress: ProgressCallback,
     Without transformers' bars for local files; those for downloads and its warnings stay.
     """
     # A bar of ours would fight with the bars of a download.
-    if model == "demo" or Path(model).is_dir():
+    if model in MODELS or Path(model).is_dir():
         progress("loading", 0, None)
     from transformers.utils import logging
 

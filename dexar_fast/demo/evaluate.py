@@ -1,4 +1,4 @@
-"""Measure the embedded model on held-out scenes: `python -m dexar_fast.demo.evaluate`.
+"""Measure the trained models on held-out scenes: `python -m dexar_fast.demo.evaluate`.
 
 Everything is measured by greedy generation from the prompt alone. Scoring the next word after the right words
 so far (teacher forcing) says little: a model that is right nine times in ten that way may get few whole
@@ -8,26 +8,21 @@ objects right.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from . import CHECKPOINT
-from .language import DESCRIBE, KINDS
+from . import MODELS, model_folder
+from .evaluate_reader import measure as measure_reader
+from .figures import Figures, shares
+from .language import PLAIN, Language
 from .scenes import HELD_OUT_SEEDS, Scene, draw_scene
+from .worlds import WORLDS
 
-Figures = dict[str, float]
 BATCH = 64
-ASPECTS: dict[str, slice] = {
-    "place": slice(0, -4),
-    "size": slice(-3, -2),
-    "colour": slice(-2, -1),
-    "shape": slice(-1, None),
-}
-"""Where a clause without its full stop ("at the top left a small red square") names each aspect."""
 
 
 def conversation(question: str) -> list[dict[str, object]]:
@@ -37,26 +32,26 @@ def conversation(question: str) -> list[dict[str, object]]:
 
 @torch.no_grad()
 def generate(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     asked: Sequence[tuple[Image.Image, str]],
     device: torch.device,
 ) -> list[str]:
     """Greedy answers, each with " </s>" where the model ended it.
 
-    Prompts of one length run together, so that nothing is padded.
+    Prompts of one length about images of one size run together, so that nothing is padded.
     """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, (_, question) in enumerate(asked):
-        by_length[len(processor.tokenizer(question)["input_ids"])].append(index)
+    alike: dict[tuple[int, tuple[int, int]], list[int]] = defaultdict(list)
+    for index, (image, question) in enumerate(asked):
+        alike[len(processor.tokenizer(question)["input_ids"]), image.size].append(index)
     answers = [""] * len(asked)
-    for group in by_length.values():
+    for group in alike.values():
         for at in range(0, len(group), BATCH):
             chosen = group[at : at + BATCH]
             texts = [
                 processor.apply_chat_template(conversation(asked[i][1]), add_generation_prompt=True) for i in chosen
             ]
-            inputs = processor(images=[asked[i][0] for i in chosen], text=texts, return_tensors="pt").to(device)
+            inputs = processor(images=[[asked[i][0]] for i in chosen], text=texts, return_tensors="pt").to(device)
             ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[:, inputs["input_ids"].shape[1] :]
             pad = processor.tokenizer.pad_token_id
             for index, row in zip(chosen, ids.tolist(), strict=True):
@@ -65,25 +60,29 @@ def generate(
 
 
 def measure(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     seeds: Sequence[int],
     device: torch.device,
+    draw: Callable[[int], Scene] = draw_scene,
+    language: Language = PLAIN,
 ) -> Figures:
     """Shares in percent, and how many cases they are of (keys that end in "cases").
 
-    `objects` counts drawn objects whose clause (the one at the same place in the order) is right word for
+    `objects` counts drawn objects whose sentence (the one at the same place in the order) is right word for
     word. `descriptions` counts whole descriptions, and `answers` questions of all kinds, with every word
     right and the end in its place. Each scene is asked every unambiguous question about it.
     """
-    scenes = [draw_scene(seed) for seed in seeds]
+    scenes = [draw(seed) for seed in seeds]
     right: dict[str, list[bool]] = defaultdict(list)
+    prompts = [language.prompts[index % len(language.prompts)] for index in range(len(scenes))]
     described = generate(
-        model, processor, [(s.image, DESCRIBE[i % len(DESCRIBE)]) for i, s in enumerate(scenes)], device
+        model, processor, [(scene.image, prompt) for scene, prompt in zip(scenes, prompts, strict=True)], device
     )
-    for scene, text in zip(scenes, described, strict=True):
-        right["descriptions"].append(text == f"{scene.description} </s>")
-        for name, value in _clauses(scene, text):
+    for scene, prompt, text in zip(scenes, prompts, described, strict=True):
+        truth = str(language.describe(scene.objects, prompt))
+        right["descriptions"].append(text == f"{truth} </s>")
+        for name, value in _sentences(truth, text, len(scene.objects), language):
             right[name].append(value)
     asked = [(scene.image, question) for scene in scenes for question in scene.questions]
     answers = generate(model, processor, [(image, question.text) for image, question in asked], device)
@@ -91,49 +90,48 @@ def measure(
         exact = text == f"{question.answer} </s>"
         right["answers"].append(exact)
         right[f"answers: {question.kind}"].append(exact)
-    figures: Figures = {}
     order = [
         "objects",
-        *(f"objects: {a}" for a in ASPECTS),
+        *(f"objects: {aspect}" for aspect in language.aspects),
         "descriptions",
         "answers",
-        *(f"answers: {k}" for k in KINDS),
+        *(f"answers: {kind}" for kind in language.kinds),
     ]
-    for name in order:
-        if right[name]:
-            figures[name] = round(100 * sum(right[name]) / len(right[name]), 2)
-            figures[f"{name} cases"] = len(right[name])
-    return figures
+    return shares(right, order)
 
 
-def _clauses(scene: Scene, text: str) -> list[tuple[str, bool]]:
-    """For each object, whether its clause and each aspect of it is right."""
-    said = [clause.split() for clause in text.split(" . ")][: len(scene.objects)]
-    said += [[]] * (len(scene.objects) - len(said))
+def _sentences(truth: str, text: str, objects: int, language: Language) -> list[tuple[str, bool]]:
+    """For each object, whether its sentence is right, and the words in it for each aspect."""
+    of_objects = slice(language.opening, language.opening + objects)
+    wanted, said = ([sentence.split() for sentence in each.split(" . ")][of_objects] for each in (truth, text))
+    said += [[]] * (objects - len(said))
     found = []
-    for thing, words in zip(scene.objects, said, strict=True):
-        truth = f"{thing.place} a {thing.size} {thing.colour} {thing.shape}".split()
-        found.append(("objects", words == truth))
-        found += [(f"objects: {name}", words[part] == truth[part]) for name, part in ASPECTS.items()]
+    for right, words in zip(wanted, said, strict=True):
+        found.append(("objects", words == right))
+        for aspect, names in language.aspects.items():
+            if any(word in names for word in right):
+                found.append(
+                    (f"objects: {aspect}", [w for w in words if w in names] == [w for w in right if w in names])
+                )
     return found
-
-
-def summary(figures: Figures) -> str:
-    """One line of all shares."""
-    return "  ".join(f"{name} {value:.1f}" for name, value in figures.items() if not name.endswith("cases"))
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dexar_fast.demo.evaluate", description=__doc__)
-    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="folder of the model; default: the embedded one")
-    parser.add_argument("--scenes", type=int, default=500, help="number of held-out scenes")
+    parser.add_argument("--name", choices=list(MODELS), default="demo", help="what is measured; default: demo")
+    parser.add_argument("--model", type=Path, help="folder of the model; default: the one of that name")
+    parser.add_argument("--scenes", type=int, default=500, help="number of held-out scenes or pages")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     given = parser.parse_args(arguments)
-    model = LlavaForConditionalGeneration.from_pretrained(given.model, local_files_only=True).to(given.device).eval()
-    processor = AutoProcessor.from_pretrained(given.model, local_files_only=True)
+    folder = given.model or model_folder(given.name)
+    model = AutoModelForMultimodalLM.from_pretrained(folder, local_files_only=True).to(given.device).eval()
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     seeds = HELD_OUT_SEEDS[: given.scenes]
-    figures = measure(model, processor, seeds, given.device)
+    if given.name in WORLDS:
+        figures = measure(model, processor, seeds, given.device, *WORLDS[given.name])
+    else:
+        figures = measure_reader(model, processor, seeds, given.device)
     for name, value in figures.items():
         if not name.endswith("cases"):
             print(f"{name:<20} {value:6.2f} %  of {figures[f'{name} cases']:.0f}")

@@ -5,7 +5,7 @@ Everything is a sequence of words from one small vocabulary. `refers_to` names, 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -25,10 +25,11 @@ NUMBERS: tuple[str, ...] = ("one", "two", "three", "four", "five", "six")
 DESCRIBE: tuple[str, ...] = ("describe the image .", "what is in the image ?", "what do you see ?")
 """Prompts that ask for the whole description."""
 
-Kind = Literal["colour", "shape", "place", "count", "presence", "content"]
+Kind = Literal["colour", "shape", "place", "count", "presence", "content", "pattern", "relation"]
 KINDS: tuple[Kind, ...] = ("colour", "shape", "place", "count", "presence", "content")
+"""What the embedded model's questions ask for."""
 
-_FUNCTION_WORDS = frozenset({"at", "the", "in", "a"})
+_FUNCTION_WORDS = frozenset({"at", "the", "in", "a", "is"})
 
 
 class Described(Protocol):
@@ -42,6 +43,8 @@ class Described(Protocol):
     def size(self) -> str: ...
     @property
     def place(self) -> str: ...
+    @property
+    def pattern(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,14 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys(" ".join(phrases).split()))
 
 
-def _about(phrase: str, indices: tuple[int, ...]) -> Text:
+def about(phrase: str, indices: tuple[int, ...]) -> Text:
     """A phrase whose content words all refer to the same objects."""
     words = tuple(phrase.split())
     return Text(words, tuple(() if word in _FUNCTION_WORDS else indices for word in words))
 
 
-def _join(parts: Sequence[Text]) -> Text:
+def join(parts: Sequence[Text]) -> Text:
+    """Texts one behind the other."""
     words = tuple(word for part in parts for word in part.words)
     return Text(words, tuple(refers for part in parts for refers in part.refers_to))
 
@@ -97,16 +101,16 @@ def name(thing: Described) -> str:
 
 def describe(things: Sequence[Described]) -> Text:
     """A clause per object, place first, in reading order (the order of `things`), then how many there are."""
-    full_stop = _about(".", ())
+    full_stop = about(".", ())
     parts: list[Text] = []
     for index, thing in enumerate(things):
-        parts += [_about(thing.place, (index,)), _about(name(thing), (index,)), full_stop]
+        parts += [about(thing.place, (index,)), about(name(thing), (index,)), full_stop]
     everything = tuple(range(len(things)))
     one = len(things) == 1
-    parts.append(_about("there is" if one else "there are", ()))
-    parts.append(_about(NUMBERS[len(things) - 1], everything))
-    parts.append(_about("object in all ." if one else "objects in all .", ()))
-    return _join(parts)
+    parts.append(about("there is" if one else "there are", ()))
+    parts.append(about(NUMBERS[len(things) - 1], everything))
+    parts.append(about("object in all ." if one else "objects in all .", ()))
+    return join(parts)
 
 
 def ask(things: Sequence[Described], rng: np.random.Generator) -> tuple[Question, ...]:
@@ -123,23 +127,23 @@ def ask(things: Sequence[Described], rng: np.random.Generator) -> tuple[Question
     for shape in SHAPES:
         if len(by_shape[shape]) == 1:
             only = things[by_shape[shape][0]]
-            found.append(Question("colour", f"what colour is the {shape} ?", _about(only.colour, by_shape[shape])))
-            found.append(Question("place", f"where is the {shape} ?", _about(only.place, by_shape[shape])))
+            found.append(Question("colour", f"what colour is the {shape} ?", about(only.colour, by_shape[shape])))
+            found.append(Question("place", f"where is the {shape} ?", about(only.place, by_shape[shape])))
     for colour in COLOURS:
         if len(by_colour[colour]) == 1:
             only = things[by_colour[colour][0]]
             found.append(
-                Question("shape", f"what shape is the {colour} object ?", _about(only.shape, by_colour[colour]))
+                Question("shape", f"what shape is the {colour} object ?", about(only.shape, by_colour[colour]))
             )
-            found.append(Question("place", f"where is the {colour} object ?", _about(only.place, by_colour[colour])))
+            found.append(Question("place", f"where is the {colour} object ?", about(only.place, by_colour[colour])))
         if by_colour[colour]:
             number = NUMBERS[len(by_colour[colour]) - 1]
             text = f"how many {colour} objects are there ?"
-            found.append(Question("count", text, _about(number, by_colour[colour])))
+            found.append(Question("count", text, about(number, by_colour[colour])))
     everything = tuple(range(len(things)))
-    found.append(Question("count", "how many objects are there ?", _about(NUMBERS[len(things) - 1], everything)))
+    found.append(Question("count", "how many objects are there ?", about(NUMBERS[len(things) - 1], everything)))
     for index, thing in enumerate(things):
-        found.append(Question("content", f"what is {thing.place} ?", _about(name(thing), (index,))))
+        found.append(Question("content", f"what is {thing.place} ?", about(name(thing), (index,))))
     found += _presence(things, rng)
     return tuple(found)
 
@@ -158,7 +162,55 @@ def _presence(things: Sequence[Described], rng: np.random.Generator) -> list[Que
     questions = []
     for colour, shape in there:
         which = tuple(i for i, t in enumerate(things) if (t.colour, t.shape) == (colour, shape))
-        questions.append(Question("presence", f"is there a {colour} {shape} ?", _about("yes", which)))
+        questions.append(Question("presence", f"is there a {colour} {shape} ?", about("yes", which)))
     for colour, shape in noes:
-        questions.append(Question("presence", f"is there a {colour} {shape} ?", _about("no", ())))
+        questions.append(Question("presence", f"is there a {colour} {shape} ?", about("no", ())))
     return questions
+
+
+@dataclass(frozen=True)
+class Language:
+    """A way to talk about scenes.
+
+    Attributes:
+        words: every token once.
+        prompts: what asks for a description.
+        describe: the description of the objects of a scene, as such a prompt asks for it.
+        ask: questions about them.
+        kinds: of those questions.
+        aspects: the words that say each property of an object, or of several.
+        opening: number of sentences of a description before the one about the first object.
+    """
+
+    words: tuple[str, ...]
+    prompts: tuple[str, ...]
+    describe: Callable[[Sequence[Described], str], Text]
+    ask: Callable[[Sequence[Described], np.random.Generator], tuple[Question, ...]]
+    kinds: tuple[Kind, ...]
+    aspects: Mapping[str, tuple[str, ...]]
+    opening: int
+
+    def kind_of(self, word: str, refers_to: tuple[int, ...]) -> str:
+        """What a word says of the objects that it refers to: an aspect; "function" if it refers to none."""
+        if not refers_to:
+            return "function"
+        return next((kind for kind, words in self.aspects.items() if word in words), "object")
+
+
+PLAIN = Language(
+    words=vocabulary(),
+    prompts=DESCRIBE,
+    describe=lambda things, prompt: describe(things),
+    ask=ask,
+    kinds=KINDS,
+    aspects={
+        "place": tuple(dict.fromkeys(w for place in PLACES for w in place.split() if w not in _FUNCTION_WORDS)),
+        "size": SIZES,
+        "colour": COLOURS,
+        "shape": SHAPES,
+        "number": NUMBERS,
+        "yes or no": ("yes", "no"),
+    },
+    opening=0,
+)
+"""The embedded model's language."""

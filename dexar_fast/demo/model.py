@@ -1,8 +1,5 @@
 """The embedded model's architecture, and how it is written as a folder that plain transformers loads."""
 
-import json
-from pathlib import Path
-
 import torch
 from transformers import (
     CLIPVisionConfig,
@@ -15,8 +12,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from .packing import Packed
 from .scenes import SIDE
-from .tokenizer import CHAT_TEMPLATE, build_tokenizer
+from .tokenizer import CHAT_TEMPLATE
 
 PATCH = 8
 """Width of an image patch in pixels."""
@@ -85,18 +83,20 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Write weights as float16 safetensors, config, tokenizer and processor into `folder`.
+def image_features(model: LlavaForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
+    """What the projector sees: uint8 (B, 3, side, side) to (B, patches, width)."""
+    processor = CLIPImageProcessorPil()
+    mean, deviation = (torch.tensor(v, device=images.device)[:, None, None]
+                       for v in (processor.image_mean, processor.image_std))  # fmt: skip
+    pixels = (images.to(torch.float32) / 255.0 - mean) / deviation
+    hidden = model.model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    features: torch.Tensor = hidden[model.config.vision_feature_layer][:, 1:]
+    return features
 
-    The config still asks for float32, which is how `from_pretrained` loads it: half precision only saves
-    space.
-    """
-    tokenizer = build_tokenizer()
-    halves = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=halves)
-    build_processor(tokenizer).save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    for part in (config, config["text_config"], config["vision_config"]):
-        part["dtype"] = "float32"
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+def last_hidden(model: LlavaForConditionalGeneration, embeds: torch.Tensor, packed: Packed) -> torch.Tensor:
+    """Embeddings (B, L, width) of packed text to the decoder's last hidden states (B, L, width)."""
+    last: torch.Tensor = model.model.language_model(
+        inputs_embeds=embeds, attention_mask=packed.visible, position_ids=packed.positions, use_cache=False
+    ).last_hidden_state
+    return last

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from .language import DESCRIBE, Described, Kind, ask, describe
+from .language import PLAIN, Described, Kind, Language
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,19 @@ class Mix:
 
 
 LEARNING = Mix(
-    weight={"colour": 4.0, "shape": 2.0, "place": 2.0, "count": 4.0, "presence": 4.0, "content": 1.0},
-    share={"colour": 3.0, "shape": 1.5, "place": 3.0, "count": 1.5, "presence": 2.5, "content": 0.8},
+    weight={"colour": 4.0, "shape": 2.0, "place": 2.0, "count": 4.0, "presence": 4.0, "content": 1.0,
+            "pattern": 4.0, "relation": 4.0},
+    share={"colour": 3.0, "shape": 1.5, "place": 3.0, "count": 1.5, "presence": 2.5, "content": 0.8,
+           "pattern": 2.5, "relation": 2.5},
     described=1.0,
-)
+)  # fmt: skip
 REVISION = Mix(
-    weight={"colour": 4.0, "shape": 3.0, "place": 4.0, "count": 4.0, "presence": 4.0, "content": 1.0},
-    share={"colour": 2.5, "shape": 2.0, "place": 6.0, "count": 4.0, "presence": 2.0, "content": 0.5},
+    weight={"colour": 4.0, "shape": 3.0, "place": 4.0, "count": 4.0, "presence": 4.0, "content": 1.0,
+            "pattern": 4.0, "relation": 4.0},
+    share={"colour": 2.5, "shape": 2.0, "place": 6.0, "count": 4.0, "presence": 2.0, "content": 0.5,
+           "pattern": 2.0, "relation": 4.0},
     described=0.5,
-)
+)  # fmt: skip
 """For a model that describes well: more of the questions that are learned last."""
 
 
@@ -55,20 +59,56 @@ class Segment:
 
 
 class Encoder:
-    """Turns sentences of the grammar into segments, as the chat template would write them after the image."""
+    """Turns sentences of the grammar into segments, as the chat template would write them after the image.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_tokens: int) -> None:
-        self._ids: dict[str, int] = tokenizer.get_vocab()
-        self.pad = self._ids["<pad>"]
-        self.prefix: tuple[int, ...] = (self._ids["USER:"], *[self._ids["<image>"]] * image_tokens)
+    Args:
+        tokenizer: of the model.
+        image_tokens: how many the model sees.
+        before, after: the tokens between "USER:" and the image's, and behind them.
+        image: the image token.
+        grid: rows and columns of the image tokens where positions have three axes (time, row, column), as in Qwen2-VL.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        image_tokens: int,
+        *,
+        image: str = "<image>",
+        before: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._ids: dict[str, tuple[int, ...]] = {}  # of the words so far
+        self.pad = int(tokenizer.pad_token_id)
+        self.image = int(tokenizer.convert_tokens_to_ids(image))
+        tokens = ("USER:", *before, *[image] * image_tokens, *after)
+        self.prefix: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(tokens))
+        self.places: NDArray[np.int64] = np.arange(len(tokens))[None]
+        """Positions of the prefix: (axes, len(prefix))."""
+        if grid is not None:
+            start = 1 + len(before)
+            axes = np.stack([np.zeros(grid, dtype=np.int64), *np.indices(grid)]).reshape(3, -1) + start
+            behind = axes.max() + 1 + np.arange(len(after))
+            self.places = np.concatenate([np.tile(np.arange(start), (3, 1)), axes, np.tile(behind, (3, 1))], axis=1)
+        self.first = int(self.places.max()) + 1
+        """Position of a segment's first token."""
 
     def segment(self, prompt: str, answer: Sequence[str], weight: float) -> Segment:
         """ "{prompt} ASSISTANT:" and "{answer}</s>"."""
         return Segment(
-            tuple(self._ids[word] for word in (*prompt.split(), "ASSISTANT:")),
-            tuple(self._ids[word] for word in (*answer, "</s>")),
+            self.ids_of((*prompt.split(), "ASSISTANT:")),
+            self.ids_of((*answer, "</s>")),
             weight,
         )
+
+    def ids_of(self, words: Sequence[str]) -> tuple[int, ...]:
+        """The tokens of words, of which each may be several."""
+        for word in words:
+            if word not in self._ids:
+                self._ids[word] = tuple(self.tokenizer(word, add_special_tokens=False)["input_ids"])
+        return tuple(token for word in words for token in self._ids[word])
 
 
 @dataclass(frozen=True)
@@ -76,7 +116,7 @@ class Packed:
     """A batch of B packed sequences of L tokens."""
 
     ids: torch.Tensor  # int64 (B, L)
-    positions: torch.Tensor  # int64 (B, L)
+    positions: torch.Tensor  # int64 (B, L), or (3, B, L) where positions have three axes
     visible: torch.Tensor  # bool (B, 1, L, L): may row see column
     targets: torch.Tensor  # int64 (B, L): the id that should follow; -100 where nothing is learned
     weights: torch.Tensor  # float32 (B, L)
@@ -86,7 +126,12 @@ class Packed:
 
 
 def choose_segments(
-    things: Sequence[Described], encoder: Encoder, budget: int, rng: np.random.Generator, mix: Mix = LEARNING
+    things: Sequence[Described],
+    encoder: Encoder,
+    budget: int,
+    rng: np.random.Generator,
+    mix: Mix = LEARNING,
+    language: Language = PLAIN,
 ) -> list[Segment]:
     """A description and as many questions as fit into `budget` tokens, with a mix of kinds.
 
@@ -96,12 +141,12 @@ def choose_segments(
     def prompt_of(text: str) -> str:
         return text[:-2] if rng.random() < 0.2 else text
 
-    prompt = DESCRIBE[int(rng.integers(len(DESCRIBE)))]
-    segments = [encoder.segment(prompt_of(prompt), describe(things).words, 1.0)]
+    prompt = language.prompts[int(rng.integers(len(language.prompts)))]
+    segments = [encoder.segment(prompt_of(prompt), language.describe(things, prompt).words, 1.0)]
     if mix.described < 1.0 and rng.random() >= mix.described:
         segments = []
     left = budget - sum(map(len, segments))
-    questions = list(ask(things, rng))
+    questions = list(language.ask(things, rng))
     shares = np.array([mix.share[q.kind] for q in questions])
     crowd = {kind: sum(q.kind == kind for q in questions) for kind in mix.share}
     shares /= np.array([crowd[q.kind] ** 0.5 for q in questions])
@@ -120,11 +165,11 @@ def pack(batch: Sequence[Sequence[Segment]], encoder: Encoder, length: int) -> P
     shape = (len(batch), length)
     start = len(encoder.prefix)
     ids = np.full(shape, encoder.pad, dtype=np.int64)
-    positions = np.zeros(shape, dtype=np.int64)
+    positions = np.zeros((len(encoder.places), *shape), dtype=np.int64)
     owner = np.full(shape, -1, dtype=np.int64)  # segment number; 0 the prefix, -1 padding
     targets = np.full(shape, -100, dtype=np.int64)
     weights = np.zeros(shape, dtype=np.float32)
-    ids[:, :start], positions[:, :start], owner[:, :start] = encoder.prefix, np.arange(start), 0
+    ids[:, :start], positions[..., :start], owner[:, :start] = encoder.prefix, encoder.places[:, None], 0
     for row, segments in enumerate(batch):
         at = start
         for number, segment in enumerate(segments, start=1):
@@ -132,14 +177,14 @@ def pack(batch: Sequence[Sequence[Segment]], encoder: Encoder, length: int) -> P
             if end > length:
                 raise ValueError(f"segments of image {row} need more than {length} tokens")
             ids[row, at:end] = segment.prompt + segment.answer
-            positions[row, at:end] = np.arange(start, start + len(segment))
+            positions[:, row, at:end] = encoder.first + np.arange(len(segment))
             owner[row, at:end] = number
             learned = slice(at + len(segment.prompt) - 1, end - 1)  # the rows that predict the answer
             targets[row, learned], weights[row, learned] = segment.answer, segment.weight
             at = end
     return Packed(
         torch.from_numpy(ids),
-        torch.from_numpy(positions),
+        torch.from_numpy(positions if len(positions) > 1 else positions[0]),
         torch.from_numpy(_visible(owner))[:, None],
         torch.from_numpy(targets),
         torch.from_numpy(weights),

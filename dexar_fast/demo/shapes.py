@@ -53,14 +53,14 @@ OUTLINES: dict[str, Callable[[Floats, Floats], Mask]] = {
 }
 
 
-def shape_mask(shape: str, centre: tuple[float, float], radius: float, side: int, scale: int) -> Mask:
-    """Pixels of one shape: bool (side * scale, side * scale).
+def shape_mask(shape: str, centre: tuple[float, float], radius: float, size: tuple[int, int], scale: int) -> Mask:
+    """Pixels of one shape: bool (height * scale, width * scale), where `size` is (width, height).
 
     `centre` (x, y) and `radius` are in units of the unscaled picture. A pixel belongs to the shape when its
     centre lies inside the outline, so edges are hard and the mask is exact.
     """
-    at = (np.arange(side * scale) + 0.5) / scale
-    x = (at[None, :] - centre[0]) / radius
-    y = (at[:, None] - centre[1]) / radius
+    across, down = ((np.arange(n * scale) + 0.5) / scale for n in size)
+    x = (across[None, :] - centre[0]) / radius
+    y = (down[:, None] - centre[1]) / radius
     x, y = np.broadcast_arrays(x, y)
     return OUTLINES[shape](x, y)

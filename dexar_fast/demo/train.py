@@ -7,35 +7,35 @@ the decoder learns the grammar and never starts to look.
 
 import argparse
 import json
-import math
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from .evaluate import measure, summary
-from .labels import ASPECTS, IGNORE, patch_labels
-from .model import GRID, PATCH, build_model, build_processor, save_model
+from . import losses
+from .evaluate import measure
+from .figures import summary
+from .folders import command, save_model
+from .labels import ASPECTS, patch_labels
+from .losses import vision_loss
+from .model import GRID, PATCH, build_model, build_processor, image_features, last_hidden
 from .packing import LEARNING, REVISION, Encoder, Packed, choose_segments, pack
-from .scenes import HELD_OUT_SEEDS, SIDE, TRAINING_SEEDS, draw_scene
+from .scenes import SIDE, TRAINING_SEEDS, WATCHED_SEEDS, Thing, draw_scene
 from .tokenizer import build_tokenizer
+from .training import schedules
 
 TEXT_BUDGET = 160
 """Tokens of description and questions per image and step."""
-WATCHED_SEEDS = range(HELD_OUT_SEEDS.stop - 1000, HELD_OUT_SEEDS.stop)
-"""Scenes watched during training; apart from those that the final figures are measured on."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,6 @@ class Settings:
     precision: str = "bfloat16"
 
 
-class Thing(NamedTuple):
-    """An object's properties without its pixels."""
-
-    colour: str
-    shape: str
-    size: str
-    place: str
-
-
 @dataclass(frozen=True)
 class Pool:
     """The training scenes. Drawn once, since each is used for several steps."""
@@ -78,7 +69,7 @@ class Pool:
 
 def _draw(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int8], tuple[Thing, ...]]:
     scene = draw_scene(seed)
-    things = tuple(Thing(o.colour, o.shape, o.size, o.place) for o in scene.objects)
+    things = tuple(Thing(o.colour, o.shape, o.size, o.place, o.pattern) for o in scene.objects)
     labels = patch_labels(scene.objects, PATCH).astype(np.int8)  # keeps IGNORE, which is -100
     return np.asarray(scene.image).transpose(2, 0, 1), labels, things
 
@@ -102,19 +93,6 @@ def draw_pool(count: int, seed: int, workers: int) -> Pool:
     return Pool(torch.from_numpy(images), torch.from_numpy(labels), things)
 
 
-def schedule(step: int, steps: int, warm_up: int) -> float:
-    """Factor of the learning rate: linear warm-up, then a cosine down to a hundredth."""
-    warm_up = min(warm_up, max(1, steps // 4))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def schedules(cycles: Sequence[int], warm_up: int) -> list[float]:
-    """The factor of every step, cycle after cycle."""
-    return [schedule(step, steps, warm_up) for steps in cycles for step in range(steps)]
-
-
 def batches(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Indices of the scenes of each step, without end: every scene once, in a new order each time."""
     rng = np.random.default_rng([seed, 3])
@@ -122,17 +100,6 @@ def batches(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
         order = rng.permutation(count)
         for at in range(0, count - batch + 1, batch):
             yield order[at : at + batch]
-
-
-def patch_features(model: LlavaForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
-    """What the projector sees: uint8 (B, 3, side, side) to (B, patches, width)."""
-    processor = build_processor(build_tokenizer()).image_processor
-    mean, deviation = (torch.tensor(v, device=images.device)[:, None, None]
-                       for v in (processor.image_mean, processor.image_std))  # fmt: skip
-    pixels = (images.to(torch.float32) / 255.0 - mean) / deviation
-    hidden = model.model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-    features: torch.Tensor = hidden[model.config.vision_feature_layer][:, 1:]
-    return features
 
 
 @torch.no_grad()
@@ -174,9 +141,9 @@ def start_projector(model: LlavaForConditionalGeneration, head: PatchHead, image
     variance one, the first rows of the projector's first layer become the head's class scores (the right class
     about 2, the others below 0, to be cut off by the activation), and only the rest starts at random.
     """
-    features = patch_features(model, images).flatten(0, 1)
+    features = image_features(model, images).flatten(0, 1)
     rescale_tower(model, 1.0 / features.std(dim=0).square().mean().sqrt().item())
-    features = patch_features(model, images).flatten(0, 1)  # (B * patches, width)
+    features = image_features(model, images).flatten(0, 1)  # (B * patches, width)
 
     spread = features.std(dim=1, unbiased=False).mean()  # the head's norm, taken as linear: spreads differ little
     reading = head.out.weight * head.norm.weight / spread
@@ -194,37 +161,10 @@ def start_projector(model: LlavaForConditionalGeneration, head: PatchHead, image
     first.bias.copy_(-first.weight @ features.mean(dim=0))
 
 
-def vision_loss(scores: tuple[torch.Tensor, ...], labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
-    """Cross-entropy over patches and, per aspect, the share of object patches judged right.
-
-    Patches with an object count four times, since most patches show background.
-    """
-    loss = torch.zeros((), device=labels.device)
-    right = []
-    shown = labels[..., 0] > 0
-    weight = torch.where(shown, 4.0, 1.0)
-    for number, score in enumerate(scores):
-        target = labels[..., number]
-        each = functional.cross_entropy(score.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="none")
-        loss = loss + (each * weight.flatten()).sum() / weight.sum()
-        right.append((score.argmax(-1) == target)[shown].float().mean().item())
-    return loss, right
-
-
 def answer_loss(model: LlavaForConditionalGeneration, features: torch.Tensor, packed: Packed) -> torch.Tensor:
-    """Weighted cross-entropy of the answers: features (B, patches, width) and their packed text."""
-    inner = model.model
-    embeds = inner.get_input_embeddings()(packed.ids)
-    embeds = torch.cat(
-        [embeds[:, :1], inner.multi_modal_projector(features), embeds[:, 1 + features.shape[1] :]], dim=1
-    )
-    hidden = inner.language_model(
-        inputs_embeds=embeds, attention_mask=packed.visible, position_ids=packed.positions, use_cache=False
-    ).last_hidden_state
-    learned = packed.targets >= 0
-    each = functional.cross_entropy(model.lm_head(hidden[learned]).float(), packed.targets[learned], reduction="none")
-    weight = packed.weights[learned]
-    return (each * weight).sum() / weight.sum()
+    """`losses.answer_loss` of the tower's features (B, patches, width) and their packed text."""
+    seen = model.model.multi_modal_projector(features)
+    return losses.answer_loss(model, seen, packed, model.config.image_token_id, last_hidden)
 
 
 def optimizer_of(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -301,7 +241,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = settings.vision_rate * factor
             with self.mixed():
-                scores = self.head(patch_features(self.model, self.pool.images[chosen].to(self.device)))
+                scores = self.head(image_features(self.model, self.pool.images[chosen].to(self.device)))
             loss, right = vision_loss(scores, self.pool.labels[chosen].to(self.device, torch.int64))
             optimizer.zero_grad()
             loss.backward()
@@ -316,7 +256,7 @@ class Trainer:
     @torch.no_grad()
     def all_features(self) -> torch.Tensor:
         """The frozen tower's features of every training scene: float16 (N, patches, width)."""
-        parts = [patch_features(self.model, part.to(self.device)).to("cpu", torch.float16)
+        parts = [image_features(self.model, part.to(self.device)).to("cpu", torch.float16)
                  for part in self.pool.images.split(64)]  # fmt: skip
         return torch.cat(parts)
 
@@ -380,9 +320,9 @@ def train(settings: Settings, out: Path, device: torch.device, *, workers: int =
     trainer.train_vision()
     trainer.train_language()
     folder = out / "checkpoint"
-    save_model(trainer.model, folder)
+    save_model(trainer.model, build_processor(trainer.tokenizer), folder)
     record = {
-        "command": command(settings),
+        "command": command("dexar_fast.demo.train", settings, Settings()),
         "settings": asdict(settings),
         "seconds": round(trainer.seconds()),
         "device": device.type,
@@ -393,16 +333,6 @@ def train(settings: Settings, out: Path, device: torch.device, *, workers: int =
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     trainer.say(f"wrote {folder}")
     return folder
-
-
-def command(settings: Settings) -> str:
-    """The command line that trains with these settings."""
-    words = ["python -m dexar_fast.demo.train"]
-    for name, value in asdict(settings).items():
-        if value != getattr(Settings(), name):
-            words.append(f"--{name.replace('_', '-')}")
-            words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
-    return " ".join(words)
 
 
 def main(arguments: list[str] | None = None) -> None:
