@@ -78,27 +78,38 @@ def compile_offline(launch: Launch, capability: int) -> Compiled:
     )
 
 
-def _specialize(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], Any]]:
+def _specialize(launch: Launch) -> tuple[dict[str, Any], dict[str, Any], dict[tuple[int, ...], Any]]:
     """Types, compile-time constants and known divisibility of the arguments, as a launch on a GPU derives them."""
-    signature: dict[str, str] = {}
+    signature: dict[str, Any] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}
     for index, parameter in enumerate(launch.kernel.params):
-        value = launch.arguments[parameter.name]
-        special = not parameter.do_not_specialize
-        divisible = isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
-        if parameter.is_constexpr or value is None or (special and isinstance(value, int) and value == 1):
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-            continue
-        if isinstance(value, Tensor):
-            signature[parameter.name] = POINTERS[value.dtype]
-        elif isinstance(value, float):
-            signature[parameter.name] = "fp32"
+        value, name = launch.arguments[parameter.name], parameter.name
+        if parameter.is_constexpr:
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, tuple):
+            kinds = [_type_of(each, special=not parameter.do_not_specialize) for each in value]
+            signature[name] = tuple(kind for kind, _ in kinds)
+            constants |= {(index, i): value[i] for i, (kind, _) in enumerate(kinds) if kind == "constexpr"}
+            attributes |= {(index, i): [["tt.divisibility", 16]] for i, (_, divisible) in enumerate(kinds) if divisible}
         else:
-            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-        if special and divisible:
-            attributes[(index,)] = [["tt.divisibility", 16]]
+            signature[name], divisible = _type_of(value, special=not parameter.do_not_specialize)
+            if signature[name] == "constexpr":
+                constants[name] = value
+            elif divisible:
+                attributes[(index,)] = [["tt.divisibility", 16]]
     return signature, constants, attributes
+
+
+def _type_of(value: Any, *, special: bool) -> tuple[str, bool]:
+    """Type of one argument, and whether it is known to be a multiple of 16."""
+    if value is None or (special and isinstance(value, int) and value == 1):
+        return "constexpr", False
+    if isinstance(value, Tensor):
+        return POINTERS[value.dtype], special
+    if isinstance(value, float):
+        return "fp32", False
+    return "i32" if -(2**31) <= value < 2**31 else "i64", special and value % 16 == 0
 
 
 def _cuobjdump(flag: str, cubin: bytes) -> str:

@@ -44,8 +44,9 @@ def operands(
     kinds[:, first : first + case.N] = 1
     stop = torch.cat([torch.arange(case.K - count, case.K, device=device) for count in rows]) + 1
     visible = torch.stack((torch.zeros_like(stop), stop), dim=-1)
+    has_g = case.signal != "attention"
     has_p = case.signal != "gradient"
-    row_dot = torch.empty(case.T, case.H, device=device).zero_() if case.signal == "score_gradient" else None
+    row_dot = torch.empty(case.T, case.H, device=device).zero_() if case.signal in ("score_gradient", "every") else None
     per_row, per_key = (case.T, case.H, case.D), (B, case.H_kv, case.K, case.D)
     return Operands(
         kinds,
@@ -53,8 +54,8 @@ def operands(
         visible,
         rows,
         first if B == 1 and not gathered else -1,
-        random(*per_row),
-        random(*per_key),
+        random(*per_row) if has_g else None,
+        random(*per_key) if has_g else None,
         random(*per_row) if has_p else None,
         random(*per_key) if has_p else None,
         row_dot,

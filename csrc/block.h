@@ -5,53 +5,79 @@
 
 namespace dexar {
 
-constexpr int32_t ABI_VERSION = 2;
+constexpr int32_t ABI_VERSION = 3;
+constexpr int WIDTH = 8;  // lanes that are computed at once; panels are padded to a multiple of it
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
 
 // What is read off a key: see dexar_fast/ops/signals.py.
 enum Signal : int32_t { GRADIENT = 0, SCORE_GRADIENT = 1, CONTRIBUTION = 2, ATTENTION = 3 };
+constexpr int N_SIGNALS = 4;
 
-// H heads and a block of T rows over K keys that follow each other. Products are key-major, (K, T) with T contiguous: a
-// key is of one kind for all rows, maxima over keys need no shuffles, and any set of image keys is as fast as a span.
-// Shapes are those of one head: products, D and columns of the heads follow each other, what has a stride of head_stride
-// is (T, heads) in memory, maps are the sums over all heads. Null pointers mean "not wanted" or, of inputs, "not needed".
-struct Block {
-    int64_t n_heads;          // H
-    int64_t n_rows;           // T
-    int64_t n_keys;           // K
-    int64_t first_key;        // position of the block's first key
-    const float* gradient;    // (K, T): G = V dO^T
-    float* logits;            // (K, T): Q K^T, scaled and capped; overwritten with P
-    const uint8_t* kinds;     // (K): Kind of each key
-    const int64_t* visible;   // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]
-    const float* d_dot_out;   // (T): D = <dO, o>
-    float* lse;               // (T), stride head_stride: log-sum-exp of the visible logits, written if lse_is_known == 0
-    float* image;             // (T), stride head_stride: S_img, and so on; null: weights are given
+enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
+
+// Head scores of one signal, each (T, H); null: not wanted.
+struct Scores {
+    float* image;
     float* text;
     float* image_min;
-    const float* weights;     // (T), stride head_stride; null: relu(S_img - S_text)
-    float* maps;              // (N, T): += w * relu(signal) for the N image keys of the block
-    float* unfiltered;        // (N, T): += relu(signal)
-    float* columns;           // (N, T): P of the image keys
-    int64_t head_stride;
-    int64_t n_image_keys;     // N
-    int32_t lse_is_known;
-    int32_t score_signal;     // Signal
-    int32_t map_signal;
+};
 
-    // The same for one of the heads.
-    Block of_head(int64_t head) const {
-        Block one = *this;
-        const int64_t product = head * n_keys * n_rows;
-        if (gradient) one.gradient += product;
-        if (logits) one.logits += product;
-        if (d_dot_out) one.d_dot_out += head * n_rows;
-        if (lse) one.lse += head;
-        if (image) one.image += head, one.text += head, one.image_min += head;
-        if (weights) one.weights += head;
-        if (columns) one.columns += head * n_image_keys * n_rows;
-        return one;
+// What one pair of signals adds up: see MapSums of dexar_fast/ops/signals.py. Null: not wanted.
+struct Sums {
+    const float* weights;  // (T, H); null: relu(S_img - S_text) of score_signal
+    float* maps;           // += w * relu(map_signal), see Block
+    float* unfiltered;     // += relu(map_signal), as maps
+    float* token_sums;     // (H, N): += relu(map_signal), summed over the rows
+    int32_t score_signal;
+    int32_t map_signal;
+};
+
+// A product of rows and keys that is made here, for few rows. Of BLAS else.
+struct Factors {
+    const float* rows;  // (T, H, depth)
+    const void* keys;   // (H_kv, K, depth) of `dtype`, from the block's first key on; the last stride is 1
+    int64_t head_stride, key_stride;
+    int32_t dtype;
+    float scale;
+};
+
+// Rows t and heads i over K keys that follow each other. Products lie in panels of K x lanes, key-major: a key is of one
+// kind for all lanes, maxima over keys need no shuffles, and any set of image keys is as fast as a span. Of many rows a
+// panel is a head and its lanes are rows; of few rows a panel is a row and its lanes are heads. Lanes are padded to a
+// multiple of WIDTH. What is (T, H) lies so in memory in both cases.
+struct Block {
+    int64_t n_rows, n_heads;     // T, H, those of this call alone
+    int64_t n_keys;              // K
+    int64_t first_key;           // position of the first of them
+    int64_t n_image_keys;        // N
+    int64_t head_stride;         // between rows of what is (T, H): heads of the whole layer
+    int64_t members;             // panels side by side: number p lies at (p / members) K members lanes + (p % members) lanes
+    int64_t n_chunks;            // of the heads, where lanes are rows: each chunk has maps of its own
+    int64_t depth, n_key_heads;  // of Factors
+    const float* gradient;       // panels of G = V dO^T; null: not needed
+    float* logits;               // panels of scale * K Q^T; overwritten with P
+    const uint8_t* kinds;        // (K): Kind of each key
+    const int64_t* visible;      // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]
+    const float* d_dot_out;      // (T, H): D = <dO, o>
+    float* lse;                  // (T, H): log-sum-exp of the visible logits, written if lse_is_known == 0
+    float* columns;              // P of the image keys: panels of N x lanes where lanes are rows, else (T, H, N)
+    Scores scores[N_SIGNALS];
+    const Sums* sums;            // maps: (n_chunks, N, lanes) where lanes are rows, else (groups of WIDTH heads, T, N)
+    int64_t n_sums;
+    const Factors* value;        // null: the gradient is there
+    const Factors* key;          // null: the logits are there
+    float softcap;               // 0: none
+    int32_t lse_is_known;
+    int32_t heads_are_lanes;
+
+    int64_t n_panels() const { return heads_are_lanes ? n_rows : n_heads; }
+    int64_t n_lanes() const { return heads_are_lanes ? n_heads : n_rows; }
+    int64_t padded() const { return (n_lanes() + WIDTH - 1) / WIDTH * WIDTH; }
+    int64_t key_stride() const { return members * padded(); }
+    int64_t panel(int64_t p) const { return p / members * n_keys * key_stride() + p % members * padded(); }
+    int64_t of_row_and_head(int64_t panel, int64_t lane) const {
+        return heads_are_lanes ? panel * head_stride + lane : lane * head_stride + panel;
     }
 };
 

@@ -1,5 +1,6 @@
 // The entry points, and the choice of an instruction set at run time.
 #include "passes.h"
+#include "products.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define DEXAR_X86 1
@@ -8,34 +9,33 @@
 namespace dexar {
 namespace {
 
-typedef void (*RowsFunction)(const Block&, int64_t row);
-
-template <int W>
-void rows_baseline(const Block& block, int64_t row) {
-    Rows<W>(block, row).run();
-}
-
-#ifdef DEXAR_X86
-template <int W>
-__attribute__((target("avx2,fma"))) void rows_avx2(const Block& block, int64_t row) {
-    Rows<W>(block, row).run();
-}
-
-template <int W>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) void rows_avx512(const Block& block, int64_t row) {
-    Rows<W>(block, row).run();
-}
-#endif
-
-// Rows are taken WIDE at a time as long as there are so many, the rest one by one. 256 bits also under AVX-512, whose masks
-// and registers still help: GCC 12 turns comparisons of 512-bit vectors into scalar code, six times slower.
-constexpr int WIDE = 8;
-
+// 256 bits also under AVX-512, whose masks and registers still help: GCC 12 turns comparisons of 512-bit vectors into
+// scalar code, six times slower.
 struct InstructionSet {
     const char* name;
     bool is_available;
-    RowsFunction wide, narrow;
+    void (*multiply)(const Block&, const Factors&, float* out, int64_t key_head, int64_t first, int64_t last);
+    void (*run)(const Block&, int64_t panel, int64_t lane, int64_t chunk);
+    void (*token_sums)(const Block&, int64_t panel, int64_t lane);
 };
+
+#define DEXAR_COMPILE(NAME, TARGET)                                                                              \
+    TARGET void multiply_##NAME(                                                                                 \
+        const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) { \
+        multiply(block, factors, out, key_head, first, last);                                                    \
+    }                                                                                                            \
+    TARGET void run_##NAME(const Block& block, int64_t panel, int64_t lane, int64_t chunk) {                     \
+        Group(block, panel, lane).run(chunk);                                                                    \
+    }                                                                                                            \
+    TARGET void token_sums_##NAME(const Block& block, int64_t panel, int64_t lane) {                             \
+        Group(block, panel, lane).run_token_sums();                                                              \
+    }
+
+DEXAR_COMPILE(baseline, )
+#ifdef DEXAR_X86
+DEXAR_COMPILE(avx2, __attribute__((target("avx2,fma"))))
+DEXAR_COMPILE(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))))
+#endif
 
 const InstructionSet* instruction_sets(int* count) {
     static const InstructionSet sets[] = {
@@ -43,14 +43,16 @@ const InstructionSet* instruction_sets(int* count) {
         {"avx512",
          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"),
-         rows_avx512<WIDE>, rows_avx512<1>},
-        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), rows_avx2<WIDE>, rows_avx2<1>},
+         multiply_avx512, run_avx512, token_sums_avx512},
+        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), multiply_avx2, run_avx2, token_sums_avx2},
 #endif
-        {"baseline", true, rows_baseline<WIDE>, rows_baseline<1>},
+        {"baseline", true, multiply_baseline, run_baseline, token_sums_baseline},
     };
     *count = sizeof sets / sizeof *sets;
     return sets;
 }
+
+constexpr int64_t KEYS_AT_ONCE = 256;  // of a product that is made here
 
 }  // namespace
 }  // namespace dexar
@@ -68,21 +70,49 @@ const char* dexar_instruction_set(int32_t index) {
     return nullptr;
 }
 
-// Run a block with the index-th of these instruction sets.
-void dexar_run_block(const dexar::Block* block, int32_t index, int32_t n_threads) {
+// Run a block with the index-th of these instruction sets. Which thread takes what changes no result.
+void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads) {
+    using dexar::WIDTH;
+    const dexar::Block& block = *given;
     int count;
     const dexar::InstructionSet* set = dexar::instruction_sets(&count);
     while (!set->is_available || index-- > 0) ++set;
-    const int64_t n_wide = block->n_rows / dexar::WIDE, n_narrow = block->n_rows % dexar::WIDE;
-#pragma omp parallel for schedule(static) num_threads(n_threads)
-    for (int64_t i = 0; i < n_wide + n_narrow; ++i) {
-        // All heads of a row in one thread: they add to the same maps.
-        for (int64_t head = 0; head < block->n_heads; ++head) {
-            const dexar::Block one = block->of_head(head);
-            if (i < n_wide)
-                set->wide(one, i * dexar::WIDE);
-            else
-                set->narrow(one, n_wide * dexar::WIDE + (i - n_wide));
+    const int64_t n_groups = block.padded() / WIDTH;
+    // Where lanes are rows, the heads of a chunk add to one map, one after the other.
+    const int64_t n_chunks = block.heads_are_lanes ? block.n_panels() : block.n_chunks;
+    bool has_token_sums = false;
+    for (int64_t s = 0; s < block.n_sums; ++s) has_token_sums |= block.sums[s].token_sums != nullptr;
+#pragma omp parallel num_threads(n_threads)
+    {
+        const struct {
+            const dexar::Factors* factors;
+            float* out;
+        } products[] = {{block.value, const_cast<float*>(block.gradient)}, {block.key, block.logits}};
+        for (const auto& product : products) {
+            if (!product.factors) continue;
+            const int64_t parts = (block.n_keys + dexar::KEYS_AT_ONCE - 1) / dexar::KEYS_AT_ONCE;
+#pragma omp for schedule(dynamic)
+            for (int64_t task = 0; task < block.n_key_heads * parts; ++task) {
+                const int64_t first = task % parts * dexar::KEYS_AT_ONCE, next = first + dexar::KEYS_AT_ONCE;
+                const int64_t last = next < block.n_keys ? next : block.n_keys;
+                set->multiply(block, *product.factors, product.out, task / parts, first, last);
+            }
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < n_chunks * n_groups; ++task) {
+            const int64_t chunk = task / n_groups, lane = task % n_groups * WIDTH;
+            const int64_t first = chunk * block.n_panels() / n_chunks, last = (chunk + 1) * block.n_panels() / n_chunks;
+            for (int64_t panel = first; panel < last; ++panel) set->run(block, panel, lane, chunk);
+        }
+        if (has_token_sums) {
+            // A thread has all rows of a head: panels where lanes are heads, lanes else.
+            const int64_t heads = block.heads_are_lanes ? n_groups : block.n_panels();
+            const int64_t rows = block.heads_are_lanes ? block.n_panels() : n_groups;
+#pragma omp for schedule(dynamic)
+            for (int64_t head = 0; head < heads; ++head)
+                for (int64_t row = 0; row < rows; ++row)
+                    block.heads_are_lanes ? set->token_sums(block, row, head * WIDTH)
+                                          : set->token_sums(block, head, row * WIDTH);
         }
     }
 }

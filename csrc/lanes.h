@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #define DEXAR_INLINE inline __attribute__((always_inline))
 
@@ -31,6 +32,15 @@ struct Lanes {
     static DEXAR_INLINE Float min(Float kept, Float x) { return select((x < kept) | (x != x), x, kept); }
     static DEXAR_INLINE Float relu(Float x) { return select(x < Float{}, Float{}, x); }
 
+    // Halves are added, so that the order does not depend on the instruction set.
+    static DEXAR_INLINE float sum(Float x) {
+        float parts[W];
+        std::memcpy(parts, &x, sizeof x);
+        for (int width = W / 2; width; width /= 2)
+            for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
+        return parts[0];
+    }
+
     // e^x within 2 units in the last place; zero below the smallest normal number, infinite from e^88 on.
     // x = n ln 2 + r with |r| <= ln 2 / 2, e^r by its Taylor polynomial of degree 7 (remainder 6e-9), 2^n by its exponent bits.
     static DEXAR_INLINE Float exp(Float x) {
@@ -55,6 +65,17 @@ struct Lanes {
         Float power;
         std::memcpy(&power, &bits, sizeof power);
         return select(x < lowest, Float{}, select(x > highest, fill(INF), e * power));
+    }
+
+    // Within 4 units in the last place: of small x its Taylor polynomial of degree 9, of others 1 - 2 / (e^2x + 1).
+    static DEXAR_INLINE Float tanh(Float x) {
+        const Float square = x * x;
+        Float small = fill(62.0f / 2835.0f);
+        small = small * square - 17.0f / 315.0f;
+        small = small * square + 2.0f / 15.0f;
+        small = small * square - 1.0f / 3.0f;
+        small = small * square * x + x;
+        return select((x < 0.25f) & (x > -0.25f), small, 1.0f - 2.0f / (exp(x + x) + 1.0f));
     }
 };
 

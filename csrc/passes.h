@@ -1,10 +1,11 @@
-// What happens to one block of products, W rows at a time, while it is in cache:
+// What happens to one panel of products, WIDTH lanes at a time, while it is in cache:
 //
 //   softmax      lse = log sum_j exp(l_j),  P_j = exp(l_j - lse)                    over the visible keys
 //   scores       S_img = max relu(x_j) over image keys, S_text over text keys, and the smallest relu(x_j) on image keys
 //   maps         E_n += relu(S_img - S_text) * relu(x_n)                            over image keys
+//   token sums   m_n += relu(x_n), summed over rows                                 over image keys
 //
-// with x the signal: G, P (G - D), P G or P. Each row is on its own, so threads share nothing.
+// with x the signal: G, P (G - D), P G or P.
 #pragma once
 
 #include "block.h"
@@ -12,25 +13,34 @@
 
 namespace dexar {
 
-// W rows of a block, from `row` on.
-template <int W>
-struct Rows {
-    using L = Lanes<W>;
-    using Float = typename L::Float;
-    using Int = typename L::Int;
+// Some lanes of a panel.
+struct Group {
+    using L = Lanes<WIDTH>;
+    using Float = L::Float;
+    using Int = L::Int;
 
     const Block& block;
-    const int64_t row;
-    Int start{}, stop{};               // visible keys of each row, counted from the block's first
-    int64_t first, last;               // keys that any row sees: first <= j < last
-    int64_t all_first, all_last;       // keys that every row sees
+    const int64_t panel, lane;
+    int64_t valid;                     // lanes that are no padding
+    const float* gradient;
+    float* logits;
+    int64_t key_stride;
+    Int start{}, stop{};               // visible keys of each lane, counted from the block's first
+    int64_t first, last;               // keys that any lane sees: first <= j < last
+    int64_t all_first, all_last;       // keys that every lane sees
     Float d_dot_out{};
 
-    DEXAR_INLINE Rows(const Block& block, int64_t row) : block(block), row(row) {
+    DEXAR_INLINE Group(const Block& block, int64_t panel, int64_t lane) : block(block), panel(panel), lane(lane) {
+        valid = block.n_lanes() - lane < WIDTH ? block.n_lanes() - lane : WIDTH;
+        const int64_t at = block.panel(panel) + lane;
+        gradient = block.gradient ? block.gradient + at : nullptr;
+        logits = block.logits ? block.logits + at : nullptr;
+        key_stride = block.key_stride();
         first = all_last = block.n_keys;
         last = all_first = 0;
-        for (int i = 0; i < W; ++i) {
-            const int64_t from = clip(block.visible[2 * (row + i)]), to = clip(block.visible[2 * (row + i) + 1]);
+        for (int64_t i = 0; i < valid; ++i) {
+            const int64_t row = block.heads_are_lanes ? panel : lane + i;
+            const int64_t from = clip(block.visible[2 * row]), to = clip(block.visible[2 * row + 1]);
             start[i] = static_cast<int32_t>(from);
             stop[i] = static_cast<int32_t>(to);
             first = from < first ? from : first;
@@ -38,7 +48,11 @@ struct Rows {
             all_first = from > all_first ? from : all_first;
             all_last = to < all_last ? to : all_last;
         }
-        if (block.d_dot_out) d_dot_out = L::load(block.d_dot_out + row);
+        if (valid < WIDTH) {  // padding sees nothing, whatever its products are
+            all_first = block.n_keys;
+            all_last = 0;
+        }
+        if (block.d_dot_out) d_dot_out = load_strided(block.d_dot_out);
     }
 
     DEXAR_INLINE int64_t clip(int64_t position) const {
@@ -48,57 +62,68 @@ struct Rows {
 
     DEXAR_INLINE bool all_see(int64_t key) const { return key >= all_first && key < all_last; }
 
-    // -1 where the row sees the key, 0 elsewhere.
+    // -1 where the lane sees the key, 0 elsewhere.
     DEXAR_INLINE Int sees(int64_t key) const {
         const Int j = static_cast<int32_t>(key) - Int{};
         return (j >= start) & (j < stop);
     }
 
-    DEXAR_INLINE int64_t at(int64_t key) const { return key * block.n_rows + row; }
-
     template <Signal signal>
     DEXAR_INLINE Float of_key(int64_t key) const {
-        if constexpr (signal == GRADIENT) return L::load(block.gradient + at(key));
-        if constexpr (signal == SCORE_GRADIENT)
-            return L::load(block.logits + at(key)) * (L::load(block.gradient + at(key)) - d_dot_out);
-        if constexpr (signal == CONTRIBUTION)
-            return L::load(block.logits + at(key)) * L::load(block.gradient + at(key));
-        return L::load(block.logits + at(key));
+        const int64_t at = key * key_stride;
+        if constexpr (signal == GRADIENT) return L::load(gradient + at);
+        if constexpr (signal == SCORE_GRADIENT) return L::load(logits + at) * (L::load(gradient + at) - d_dot_out);
+        if constexpr (signal == CONTRIBUTION) return L::load(logits + at) * L::load(gradient + at);
+        return L::load(logits + at);
+    }
+
+    // relu of the signal, zero on hidden keys.
+    template <Signal signal>
+    DEXAR_INLINE Float relu_of_key(int64_t key) const {
+        const Float x = L::relu(of_key<signal>(key));
+        return all_see(key) ? x : L::select(sees(key), x, Float{});
     }
 
     DEXAR_INLINE Float load_strided(const float* from) const {
         Float x{};
-        for (int i = 0; i < W; ++i) x[i] = from[(row + i) * block.head_stride];
+        for (int64_t i = 0; i < valid; ++i) x[i] = from[block.of_row_and_head(panel, lane + i)];
         return x;
     }
 
     DEXAR_INLINE void store_strided(float* to, Float x) const {
-        for (int i = 0; i < W; ++i) to[(row + i) * block.head_stride] = x[i];
+        for (int64_t i = 0; i < valid; ++i) to[block.of_row_and_head(panel, lane + i)] = x[i];
     }
 
     // Turn logits into probabilities, zero on hidden keys.
     DEXAR_INLINE void softmax() const {
+        if (block.softcap != 0) {
+            const Float cap = L::fill(block.softcap);
+            for (int64_t j = first; j < last; ++j) {
+                float* at = logits + j * key_stride;
+                L::store(at, cap * L::tanh(L::load(at) / cap));
+            }
+        }
         Float lse{};
         if (block.lse_is_known) {
             lse = load_strided(block.lse);
         } else {
             Float highest = L::fill(-INF), sum{};
             for (int64_t j = first; j < last; ++j) {
-                const Float l = L::load(block.logits + at(j));
+                const Float l = L::load(logits + j * key_stride);
                 highest = L::max(highest, all_see(j) ? l : L::select(sees(j), l, L::fill(-INF)));
             }
             // Of a row that sees nothing every difference below is hidden.
             const Float shift = L::select(highest == L::fill(-INF), Float{}, highest);
             for (int64_t j = first; j < last; ++j) {
-                const Float e = L::exp(L::load(block.logits + at(j)) - shift);
+                const Float e = L::exp(L::load(logits + j * key_stride) - shift);
                 sum += all_see(j) ? e : L::select(sees(j), e, Float{});
             }
-            for (int i = 0; i < W; ++i) lse[i] = shift[i] + std::log(sum[i]);
+            for (int i = 0; i < WIDTH; ++i) lse[i] = highest[i] == INF ? INF : shift[i] + std::log(sum[i]);
             store_strided(block.lse, lse);
         }
         for (int64_t j = first; j < last; ++j) {
-            const Float p = L::exp(L::load(block.logits + at(j)) - lse);
-            L::store(block.logits + at(j), all_see(j) ? p : L::select(sees(j), p, Float{}));
+            const Float p = L::exp(L::load(logits + j * key_stride) - lse);
+            L::store(logits + j * key_stride, all_see(j) ? p : L::select(sees(j), p, Float{}));
         }
     }
 
@@ -131,32 +156,68 @@ struct Rows {
                 }
             }
         }
-        store_strided(block.image, image);
-        store_strided(block.text, text);
-        store_strided(block.image_min, L::select(sees_image, L::relu(low), Float{}));
+        const Scores& to = block.scores[signal];
+        store_strided(to.image, image);
+        store_strided(to.text, text);
+        store_strided(to.image_min, L::select(sees_image, L::relu(low), Float{}));
         return L::relu(image - text);
     }
 
+    // Lanes that are rows have a cell each, lanes that are heads one together.
+    DEXAR_INLINE void add_to_map(float* map, int64_t n, Float x) const {
+        if (block.heads_are_lanes) {
+            map[n] += L::sum(x);
+        } else {
+            float* to = map + n * block.padded();
+            L::store(to, L::load(to) + x);
+        }
+    }
+
     template <Signal signal>
-    DEXAR_INLINE void accumulate(Float weights) const {
+    DEXAR_INLINE void accumulate(Float weights, float* maps, float* unfiltered) const {
         int64_t n = 0;
         for (int64_t j = 0; j < last; ++j) {
             if (block.kinds[j] != IMAGE) continue;
-            const int64_t to = (n++) * block.n_rows + row;
+            const int64_t to = n++;
             if (j < first) continue;
-            Float x = L::relu(of_key<signal>(j));
-            if (!all_see(j)) x = L::select(sees(j), x, Float{});
-            L::store(block.maps + to, L::load(block.maps + to) + weights * x);
-            if (block.unfiltered) L::store(block.unfiltered + to, L::load(block.unfiltered + to) + x);
+            const Float x = relu_of_key<signal>(j);
+            const Float weighted = weights * x;  // NaN times zero is NaN
+            if (maps) add_to_map(maps, to, all_see(j) ? weighted : L::select(sees(j), weighted, Float{}));
+            if (unfiltered) add_to_map(unfiltered, to, x);
+        }
+    }
+
+    // Of lanes that are rows, the sum over them; of lanes that are heads, a cell of each.
+    template <Signal signal>
+    DEXAR_INLINE void add_token_sums(float* token_sums) const {
+        const int64_t N = block.n_image_keys;
+        int64_t n = 0;
+        for (int64_t j = 0; j < last; ++j) {
+            if (block.kinds[j] != IMAGE) continue;
+            const int64_t to = n++;
+            if (j < first) continue;
+            const Float x = relu_of_key<signal>(j);
+            if (block.heads_are_lanes) {
+                for (int64_t i = 0; i < valid; ++i) token_sums[(lane + i) * N + to] += x[i];
+            } else {
+                token_sums[panel * N + to] += L::sum(x);
+            }
         }
     }
 
     DEXAR_INLINE void write_columns() const {
+        const int64_t N = block.n_image_keys;
         int64_t n = 0;
         for (int64_t j = 0; j < last; ++j) {
             if (block.kinds[j] != IMAGE) continue;
-            const int64_t to = (n++) * block.n_rows + row;
-            if (j >= first) L::store(block.columns + to, L::load(block.logits + at(j)));
+            const int64_t to = n++;
+            if (j < first) continue;
+            const Float p = L::load(logits + j * key_stride);
+            if (block.heads_are_lanes) {
+                for (int64_t i = 0; i < valid; ++i) block.columns[(panel * block.head_stride + lane + i) * N + to] = p[i];
+            } else {
+                L::store(block.columns + (panel * N + to) * block.padded() + lane, p);
+            }
         }
     }
 
@@ -169,23 +230,47 @@ struct Rows {
         }
     }
 
-    DEXAR_INLINE void accumulate_of(int32_t signal, Float weights) const {
+    DEXAR_INLINE void accumulate_of(int32_t signal, Float weights, float* maps, float* unfiltered) const {
         switch (signal) {
-            case GRADIENT: return accumulate<GRADIENT>(weights);
-            case SCORE_GRADIENT: return accumulate<SCORE_GRADIENT>(weights);
-            case CONTRIBUTION: return accumulate<CONTRIBUTION>(weights);
-            default: return accumulate<ATTENTION>(weights);
+            case GRADIENT: return accumulate<GRADIENT>(weights, maps, unfiltered);
+            case SCORE_GRADIENT: return accumulate<SCORE_GRADIENT>(weights, maps, unfiltered);
+            case CONTRIBUTION: return accumulate<CONTRIBUTION>(weights, maps, unfiltered);
+            default: return accumulate<ATTENTION>(weights, maps, unfiltered);
         }
     }
 
-    DEXAR_INLINE void run() const {
-        if (block.logits) softmax();
+    DEXAR_INLINE void add_token_sums_of(int32_t signal, float* token_sums) const {
+        switch (signal) {
+            case GRADIENT: return add_token_sums<GRADIENT>(token_sums);
+            case SCORE_GRADIENT: return add_token_sums<SCORE_GRADIENT>(token_sums);
+            case CONTRIBUTION: return add_token_sums<CONTRIBUTION>(token_sums);
+            default: return add_token_sums<ATTENTION>(token_sums);
+        }
+    }
+
+    // Everything but the token sums. Maps are those of the chunk, or where lanes are heads of this group.
+    DEXAR_INLINE void run(int64_t chunk) const {
+        if (logits) softmax();
         if (block.columns) write_columns();
-        Float weights{};
-        if (block.image) weights = scores_of(block.score_signal);
-        if (!block.maps) return;
-        if (block.weights) weights = load_strided(block.weights);
-        accumulate_of(block.map_signal, weights);
+        Float of_scores[N_SIGNALS] = {};
+        for (int32_t signal = 0; signal < N_SIGNALS; ++signal)
+            if (block.scores[signal].image) of_scores[signal] = scores_of(signal);
+        const int64_t N = block.n_image_keys;
+        const int64_t own = block.heads_are_lanes ? (lane / WIDTH * block.n_rows + panel) * N
+                                                  : chunk * N * block.padded() + lane;
+        for (int64_t s = 0; s < block.n_sums; ++s) {
+            const Sums& sums = block.sums[s];
+            const Float weights = sums.weights ? load_strided(sums.weights) : of_scores[sums.score_signal];
+            float* maps = sums.maps ? sums.maps + own : nullptr;
+            float* unfiltered = sums.unfiltered ? sums.unfiltered + own : nullptr;
+            if (maps || unfiltered) accumulate_of(sums.map_signal, weights, maps, unfiltered);
+        }
+    }
+
+    // Behind `run`, one group after the other: groups share the sums of a head.
+    DEXAR_INLINE void run_token_sums() const {
+        for (int64_t s = 0; s < block.n_sums; ++s)
+            if (block.sums[s].token_sums) add_token_sums_of(block.sums[s].map_signal, block.sums[s].token_sums);
     }
 };
 

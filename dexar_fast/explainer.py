@@ -21,6 +21,7 @@ from .errors import InputError
 from .inputs.contrast import Contrast
 from .inputs.images import ImageInput, load_images
 from .inputs.layers import LayerSelection
+from .inputs.methods import MethodSelection
 from .inputs.options import AskedOptions, TextSet
 from .inputs.targets import TargetSelection
 from .models.loading import load_model
@@ -130,7 +131,7 @@ class Explainer(Engine):
         answer: str | None = None,
         *,
         layers: LayerSelection = None,
-        method: str = "dexar",
+        method: MethodSelection = None,
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         targets: TargetSelection = "tokens",
@@ -150,10 +151,14 @@ class Explainer(Engine):
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
-            method: what is read off a key: "dexar" as published, the gradient of its attention probability;
-                "dexar-scores", "dexar-contribution", "dexar-attention" weight it with the probability itself. Or a
-                method to compare with, one of `dexar_fast.inputs.methods.COMPARISONS`; these score no heads, so
-                every token weighs 1 and the scores of the result are zero.
+            method: how maps are made, or several ways: the first is shown first (`Explanation.token_maps`), the others
+                are in `Explanation.maps`; those of `dexar_fast.inputs.methods.METHODS` come from one pass.
+                "dexar-focus" shows what the model looked at for a word and what that did; "dexar" is the method as
+                published, what would have moved the word; "dexar-scores", "dexar-contribution", "dexar-attention"
+                weight its gradient with the attention probability. Or a method to compare with, one of
+                `dexar_fast.inputs.methods.COMPARISONS`; these score no heads, so every token weighs 1 and the scores of
+                the result are zero. None takes "dexar-focus" and "dexar", or "dexar" alone where targets, unfiltered
+                maps or the "reference" normalization are asked for, which "dexar-focus" does not have.
             normalization: "paper" (Eq. 4-6), or "reference", that of the released code.
             text_set: which keys count as text: "all_non_image" as published, "content_only" without template and
                 special tokens (of a prompt that holds the image token itself, all but special tokens is content),
@@ -212,7 +217,7 @@ class Explainer(Engine):
         token: int = 0,
         k: int = 5,
         layers: LayerSelection = None,
-        method: str = "dexar",
+        method: MethodSelection = "dexar",
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         unfiltered: bool = False,
@@ -259,7 +264,7 @@ class Explainer(Engine):
         image: ImageInput | Sequence[ImageInput] | None = None,
         prompt: str | None = None,
         layers: LayerSelection = None,
-        method: str = "dexar",
+        method: MethodSelection = None,
         normalization: str = "paper",
         text_set: TextSet = "all_non_image",
         targets: TargetSelection = "tokens",
@@ -381,7 +386,7 @@ class Explainer(Engine):
         *,
         block: int = 16,
         layers: LayerSelection = None,
-        method: str = "dexar",
+        method: MethodSelection = None,
         text_set: TextSet = "all_non_image",
         grounding: bool = False,
         thumbnail: str = "blend",
@@ -427,7 +432,7 @@ class Explainer(Engine):
         image: ImageInput | Sequence[ImageInput] | None = None,
         block: int = 16,
         layers: LayerSelection = None,
-        method: str = "dexar",
+        method: MethodSelection = None,
         text_set: TextSet = "all_non_image",
         grounding: bool = False,
         thumbnail: str = "blend",

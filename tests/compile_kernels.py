@@ -15,10 +15,11 @@ import torch
 from benchmarks.offline import compile_offline
 from benchmarks.ops.cases import Case
 from benchmarks.shapes import MACHINES, operands
+from dexar_fast.inputs.methods import METHODS, Method
 from dexar_fast.kernels.columns import attention_columns
 from dexar_fast.kernels.head_scores import head_scores
 from dexar_fast.kernels.launch import Launch, Operands
-from dexar_fast.kernels.maps import accumulate_maps
+from dexar_fast.kernels.maps import Out, accumulate_maps
 from dexar_fast.kernels.row_dots import row_dots
 
 # One dtype and width each for what differs least between them, so that the whole compiles in seconds.
@@ -29,21 +30,30 @@ CASES: list[tuple[str, int, str, dict[str, Any]]] = [
     ("gradient", 256, "bfloat16", {}),
     ("contribution", 512, "float16", {}),
     ("gradient", 80, "float32", {"rows": (300, 212)}),
+    ("every", 128, "bfloat16", {}),
 ]
 
 
 def launches(signal: str, x: Operands) -> Iterator[tuple[str, Launch]]:
     """Every launch of a layer, by name."""
-    yield from zip(("head scores", "combined scores"), head_scores(x, signal)[0])
-    for name in ("maps", "unfiltered maps"):
-        maps = torch.empty(x.T, x.N, device="meta")
-        lse = weights = torch.empty(x.T, x.H, device="meta")
-        unfiltered = maps if name == "unfiltered maps" else None
-        yield name, accumulate_maps(x, signal, weights, lse, maps, unfiltered)[0][0]
+    maps, lse = torch.empty(x.T, x.N, device="meta"), torch.empty(x.T, x.H, device="meta")
+    methods = METHODS.values() if signal == "every" else [Method(signal, signal)]
+    of_scores = tuple(dict.fromkeys(method.score_signal for method in methods))
+    yield from zip(("head scores", "combined scores"), head_scores(x, of_scores)[0])
+    outs = [Out(method.map_signal, of_scores.index(method.score_signal), maps) for method in methods]
+    unfiltered = [Out(method.map_signal, -1, maps) for method in methods]
+    token_sums = [(method.map_signal, torch.empty(x.B, x.H, x.N, device="meta")) for method in methods]
+    weights = torch.empty(len(of_scores), x.T, x.H, device="meta")
+    for name, wanted, sums in (
+        ("maps", outs, []),
+        ("unfiltered maps", outs + unfiltered, []),
+        ("sums", outs, token_sums),
+    ):
+        yield name, accumulate_maps(x, wanted, weights, lse, sums)[0][0]
     if signal == "attention":
         yield "columns", attention_columns(x, lse)[0]
-        yield "lse", head_scores(x, "none")[0][0]
-    if signal == "score_gradient":
+        yield "lse", head_scores(x, ())[0][0]
+    if signal in ("score_gradient", "every"):
         assert x.d_out is not None
         yield "row dots", row_dots(x.d_out, x.d_out)[0]
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dexar_fast.inputs.methods import METHODS, Method
 from dexar_fast.ops import (
     SIGNALS,
     Attention,
     KeySets,
+    MapSums,
     accumulate_maps,
+    accumulator,
     attention_columns,
     attention_lse,
     causal_rows,
     head_scores,
     score_and_accumulate,
+    score_and_accumulate_all,
 )
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -135,6 +139,34 @@ def by_loops(case: Case, signal: str, weights: Tensor) -> dict[str, Tensor]:
     return {**scores, "maps": maps}
 
 
+PAIRS = [*METHODS.values(), Method("attention", "gradient"), Method("gradient", "contribution")]
+"""Signals of scores and of maps: those of every method, and others that share one of theirs."""
+
+
+def run_all(case: Case, pairs: list[Method], backend: str = "auto") -> dict[str, Tensor]:
+    """What one call says of several pairs of signals, by name; every second pair has maps alone."""
+    (T, H), (B, N) = case.d_out.shape[:2], case.keys.packed.image.shape
+    arguments: dict[str, Any] = {"attention": case.attention, "backend": backend}
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=accumulator(case.d_out), device=case.d_out.device)
+
+    sums = [
+        MapSums(pair.score_signal, pair.map_signal, zeros(T, N), *([] if i % 2 else [zeros(T, N), zeros(B, H, N)]))
+        for i, pair in enumerate(pairs)
+    ]
+    scores = score_and_accumulate_all(case.d_out, case.value, case.keys, sums, **arguments)
+    named: dict[str, Tensor] = {}
+    for each, of_heads in zip(sums, scores, strict=True):
+        tensors = {**each._asdict(), **of_heads._asdict()}
+        named |= {f"{each[:2]} {name}": tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    token_sums = zeros(B, H, N)
+    accumulate_maps(
+        case.d_out, case.value, case.weights, case.keys, zeros(T, N), token_sums=token_sums, backend=backend
+    )
+    return {**named, "token_sums of maps alone": token_sums}
+
+
 def of_key(signal: str, P: float, G: float, D: float) -> float:
     """The signal of one key."""
     return {"gradient": G, "score_gradient": P * (G - D), "contribution": P * G, "attention": P}[signal]
@@ -177,6 +209,23 @@ def run(case: Case, signal: str, backend: str = "auto") -> dict[str, Tensor]:
     return results
 
 
+def plain_torch_of_all(
+    case: Case, pairs: list[Method], dtype: torch.dtype, *, sizes: bool = False
+) -> dict[str, Tensor]:
+    """What `run_all` says, of one sample; as `plain_torch`."""
+    named: dict[str, Tensor] = {}
+    for i, pair in enumerate(pairs):
+        of_scores = plain_torch(case, pair.score_signal, dtype, sizes=sizes)
+        image, text = of_scores["image"], of_scores["text"]
+        weights = image + text if sizes else (image - text).clamp(min=0)
+        of_maps = plain_torch(replace(case, weights=weights), pair.map_signal, dtype, sizes=sizes)
+        found = {name: of_scores[name] for name in ("image", "text", "image_min", "lse")} | {"maps": of_maps["maps"]}
+        if i % 2 == 0:
+            found |= {name: of_maps[name] for name in ("unfiltered", "token_sums")}
+        named |= {f"{(pair.score_signal, pair.map_signal)} {name}": tensor for name, tensor in found.items()}
+    return {**named, "token_sums of maps alone": plain_torch(case, "gradient", dtype, sizes=sizes)["token_sums"]}
+
+
 def plain_torch(case: Case, signal: str, dtype: torch.dtype, *, sizes: bool = False) -> dict[str, Tensor]:
     """What `run` says, of one sample, with every (T, H, K) tensor written out.
 
@@ -209,9 +258,11 @@ def plain_torch(case: Case, signal: str, dtype: torch.dtype, *, sizes: bool = Fa
         low = x.amin(-1) if x.shape[-1] else x.new_zeros(x.shape[:2])
         return low.where(low.isfinite(), 0)  # infinite where no image key is seen
 
+    def on_image(x: Tensor) -> Tensor:
+        return x.clamp(min=0).where(visible, 0)[..., keys.image]
+
     def maps(x: Tensor, weights: Tensor) -> Tensor:
-        x = x.clamp(min=0).where(visible, 0)[..., keys.image]
-        return (weights.to(dtype)[..., None] * x).sum(1)
+        return (weights.to(dtype)[..., None] * on_image(x)).sum(1)
 
     x = of[signal].clamp(min=0)
     image, text = (highest(x.where(visible, 0)[..., columns]) for columns in (keys.image, keys.text))
@@ -224,6 +275,7 @@ def plain_torch(case: Case, signal: str, dtype: torch.dtype, *, sizes: bool = Fa
         "image_min": image_min,
         "maps": maps(of[signal], case.weights),
         "unfiltered": maps(of[signal], ones),
+        "token_sums": on_image(of[signal]).sum(0)[None],
         "layer image": image,
         "layer text": text,
         "layer image_min": image_min,

@@ -47,6 +47,7 @@ def products(case: Case, x: Inputs) -> list[tuple[Tensor, Tensor, Tensor]]:
         ("score_and_accumulate", "score_gradient"): [(*value, visible), (*attention, visible)],
         ("score_and_accumulate", "contribution"): [(*value, visible), (*attention, visible)],
         ("score_and_accumulate", "attention"): [(*value, visible), (*attention, visible)],
+        ("score_and_accumulate", "every"): [(*value, visible), (*attention, visible)],
         ("attention_lse", ""): [(*attention, visible)],
         ("attention_columns", ""): [(*attention, on_image)],
     }

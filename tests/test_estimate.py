@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from benchmarks import models
 from dexar_fast import Explainer, InputError
 from dexar_fast.cli import app
-from dexar_fast.ops import KeySets, causal_rows
+from dexar_fast.ops import KeySets, MapSums, causal_rows
 from dexar_fast.ops.reference import score_and_accumulate
 from dexar_fast.runs.estimate import rates as rates_module
 from dexar_fast.runs.estimate.estimate import lengths
@@ -60,7 +60,7 @@ def test_operations_of_the_ops(explainer: Explainer) -> None:
     d_out, value = torch.randn(T, 4, 16), torch.randn(1, 2, K, 16)
     keys = KeySets(torch.arange(N), torch.arange(K) >= N, causal_rows(torch.arange(K - T, K))).packed
     with FlopCounterMode(display=False) as counter:
-        score_and_accumulate(d_out, value, keys, "gradient", "gradient", None, torch.zeros(T, N), None)
+        score_and_accumulate(d_out, value, keys, None, [MapSums("gradient", "gradient", torch.zeros(T, N))])
     assert shape.ops(T) == len(shape.layers) * counter.get_total_flops()
 
 

@@ -23,7 +23,7 @@ from dexar_fast.ops import (
 )
 from dexar_fast.ops.backends import FAST_DTYPES
 
-from .op_cases import SHAPES, Case, make_case, plain_torch, run
+from .op_cases import PAIRS, SHAPES, Case, make_case, plain_torch, plain_torch_of_all, run, run_all
 from .test_devices import DEVICE
 
 BACKENDS = available_backends()
@@ -76,7 +76,17 @@ def check_error(case: Case, backend: str, signal: str, dtype: torch.dtype) -> No
     on_cpu = case.to(dtype)
     exact, plain = plain_torch(on_cpu, signal, torch.float64), plain_torch(on_cpu, signal, wide)
     sizes = plain_torch(on_cpu, signal, torch.float64, sizes=True)
-    for name, actual in run(case, signal, backend).items():
+    check_results(run(case, signal, backend), exact, plain, sizes, wide)
+
+
+def check_results(
+    results: dict[str, Tensor],
+    exact: dict[str, Tensor],
+    plain: dict[str, Tensor],
+    sizes: dict[str, Tensor],
+    wide: torch.dtype,
+) -> None:
+    for name, actual in results.items():
         actual, wanted = actual.cpu().flatten(1), exact[name].flatten(1)
         if not wanted.shape[1]:
             continue
@@ -110,6 +120,29 @@ def test_shapes(shape: str, signal: str, backend: str) -> None:
 @pytest.mark.parametrize("dtype", FAST_DTYPES, ids=str)
 def test_dtypes(dtype: torch.dtype, signal: str, backend: str) -> None:
     check_error(make_case(T=9, H=6, D=80, K=63, image=range(5, 50)), backend, signal, dtype)
+
+
+SEVERAL = (
+    "plain",
+    "one row",
+    "7 heads a group",
+    "scattered image keys",
+    "window 9",
+    "63 rows",
+    "no image key",
+    "soft cap",
+)
+
+
+@each_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SEVERAL)
+def test_several_pairs_of_signals_in_one_call(shape: str, dtype: torch.dtype, backend: str) -> None:
+    case = place(make_case(**WIDE_SHAPES[shape]), backend, dtype)
+    on_cpu = case.to(dtype)
+    exact, plain = (plain_torch_of_all(on_cpu, PAIRS, of) for of in (torch.float64, torch.float32))
+    sizes = plain_torch_of_all(on_cpu, PAIRS, torch.float64, sizes=True)
+    check_results(run_all(case, PAIRS, backend), exact, plain, sizes, torch.float32)
 
 
 @each_backend

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.ops import SIGNALS, Attention, KeySets, available_backends, library, score_and_accumulate
+from dexar_fast.ops import SIGNALS, Attention, KeySets, MapSums, available_backends, library, score_and_accumulate
 
 from .op_cases import Case, make_case
 
@@ -22,11 +22,12 @@ def packed(case: Case, signal: str):
 def test_opcheck(name: str, backend: str, signal: str) -> None:
     case = make_case().to(torch.float32)
     products = case.d_out, case.value[None]
-    maps, unfiltered = torch.zeros(2, 7, 9)
+    maps, unfiltered, other = torch.zeros(7, 9), torch.zeros(7, 9), torch.zeros(7, 9)
+    sums = [MapSums(signal, signal, maps), MapSums(signal, signal, other, unfiltered, torch.zeros(1, 4, 9))]
     arguments = {
         "head_scores": (*products, signal, backend),
-        "accumulate_maps": (*products, case.weights.float(), maps, unfiltered, signal, backend),
-        "score_and_accumulate": (*products, maps, None, signal, signal, backend),
+        "accumulate_maps": (*products, case.weights.float(), maps, unfiltered, None, signal, backend),
+        "score_and_accumulate": (*products, *library.pack_sums(sums), backend),
     }[name]
     torch.library.opcheck(getattr(library, name), (*arguments, *packed(case, signal)))
 

@@ -14,6 +14,7 @@ from dexar_fast.ops import Attention, KeySets, attention_lse, causal_rows
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 # A layer's scores and maps need not read the same: both signals of the method that reads this one off for its maps.
 SIGNALS_OF_LAYER = {method.map_signal: (method.score_signal, method.map_signal) for method in METHODS.values()}
+EVERY = "every"  # all methods in one call of `score_and_accumulate_all`
 TEXT_BEFORE, TEXT_BEHIND = 8, 24  # prompt tokens around the image
 
 
@@ -23,7 +24,7 @@ class Case:
 
     Attributes:
         op: name of an op of `dexar_fast.ops`.
-        signal: what is read off a key; "" for `attention_lse` and `attention_columns`, which read nothing off.
+        signal: what is read off a key, or `EVERY`; "" for the ops on attention alone, which read nothing off.
         model: whose shape it is.
         T, H, H_kv, D, N, K: the shape; the last T of the K keys are the rows' own.
         dtype: a key of `DTYPES`.
@@ -54,6 +55,8 @@ class Case:
     @property
     def signals(self) -> tuple[str, ...]:
         """All signals that the op reads: one for scores and one for maps in `score_and_accumulate`."""
+        if self.signal == EVERY:
+            return tuple(dict.fromkeys(signal for pair in SIGNALS_OF_LAYER.values() for signal in pair))
         return SIGNALS_OF_LAYER[self.signal] if self.op == "score_and_accumulate" else (self.signal,)
 
     @property
@@ -74,7 +77,7 @@ class Inputs(NamedTuple):
         d_out, query, out: ``(T, H, D)``; value, key: ``(H_kv, K, D)``; all in the case's dtype.
         keys: which key is what.
         hidden: ``(T, K)`` bool, the keys that a row does not see; text: ``(K,)`` bool. For plain torch.
-        weights, lse: ``(T, H)`` float32; maps: ``(T, N)`` float32, which is added to.
+        weights, lse: ``(T, H)`` float32; maps: ``(T, N)`` float32, which is added to, of `EVERY` ``(T, methods, N)``.
     """
 
     d_out: Tensor
@@ -137,7 +140,7 @@ def make_inputs(case: Case, device: str) -> Inputs:
         text=text,
         weights=random(T, H).float().abs(),
         lse=attention_lse(query, key, keys, scale=D**-0.5, backend="reference"),
-        maps=torch.zeros(T, case.N, device=device),
+        maps=torch.zeros(*((T, len(METHODS)) if case.signal == EVERY else (T,)), case.N, device=device),
     )
 
 
@@ -159,8 +162,8 @@ def _layer(signal: str = "gradient", **shape: Any) -> Case:
 
 
 def _every_signal(**shape: Any) -> list[Case]:
-    """All signals of the whole layer but "gradient", and the ops on attention alone."""
-    signals = [_layer(signal, **shape) for signal in SIGNALS_OF_LAYER if signal != "gradient"]
+    """All signals of the whole layer but "gradient", all methods at once, and the ops on attention alone."""
+    signals = [_layer(signal, **shape) for signal in (*SIGNALS_OF_LAYER, EVERY) if signal != "gradient"]
     return [*signals, *(_case(op, **shape) for op in OF_ATTENTION)]
 
 

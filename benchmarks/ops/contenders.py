@@ -15,7 +15,7 @@ from torch import Tensor
 from dexar_fast import InputError, ops
 
 from . import unfused
-from .cases import DTYPES, Case, Inputs
+from .cases import DTYPES, EVERY, SIGNALS_OF_LAYER, Case, Inputs
 from .counts import reads_value
 
 Run = Callable[[Inputs], dict[str, Tensor]]
@@ -66,6 +66,17 @@ def by_backend(case: Case, backend: str, x: Inputs) -> dict[str, Tensor]:
         )
         return {"maps": x.maps}
     attention = x.attention(with_lse=False)
+    if case.signal == EVERY:
+        sums = [ops.MapSums(*pair, x.maps[:, i]) for i, pair in enumerate(SIGNALS_OF_LAYER.values())]
+        of_all = ops.score_and_accumulate_all(x.d_out, x.value, x.keys, sums, attention=attention, backend=backend)
+        return {
+            **{
+                name if name == "lse" else f"{name} of {each.score_signal}": tensor
+                for each, scores in zip(sums, of_all, strict=True)
+                for name, tensor in _named(scores).items()
+            },
+            "maps": x.maps,
+        }
     if case.op == "head_scores":
         scores = ops.head_scores(x.d_out, x.value, x.keys, signal=case.signal, attention=attention, backend=backend)
         return _named(scores)
@@ -91,6 +102,8 @@ def by_plain_torch(case: Case, x: Inputs) -> dict[str, Tensor]:
         case "accumulate_maps":
             return unfused.accumulate_maps(x, case.image, case.signal)
         case "score_and_accumulate":
+            if case.signal == EVERY:
+                return unfused.score_and_accumulate_all(x, case.image, list(SIGNALS_OF_LAYER.values()))
             return unfused.score_and_accumulate(x, case.image, *case.signals)
         case "attention_lse":
             return unfused.attention_lse(x)

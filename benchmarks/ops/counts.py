@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cases import DTYPES, Case
+from .cases import DTYPES, EVERY, SIGNALS_OF_LAYER, Case
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def count(case: Case) -> Counts:
             in_and_out = index + maps + sums + (sums if case.needs_attention else 0)
             return Counts(products * product * image_pairs, _tensors(case, rows, keys["image"]) + in_and_out)
         case "head_scores" | "score_and_accumulate":
-            maps = 2 * T * N * 4 if case.op == "score_and_accumulate" else 0
-            scores = (4 if case.needs_attention else 3) * sums
+            pairs = list(SIGNALS_OF_LAYER.values()) if case.signal == EVERY else [case.signals]
+            maps = len(pairs) * 2 * T * N * 4 if case.op == "score_and_accumulate" else 0
+            scores = (3 * len({pair[0] for pair in pairs}) + case.needs_attention) * sums
             products = _products(case.signals)
             return Counts(products * product * all_pairs, _tensors(case, rows, keys["all"]) + index + maps + scores)
     raise ValueError(f"op: no counts for {case.op!r}")

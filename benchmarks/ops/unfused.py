@@ -45,6 +45,18 @@ def score_and_accumulate(x: Inputs, image: slice, score_signal: str, map_signal:
     return outputs if lse is None else {**outputs, "lse": lse}
 
 
+def score_and_accumulate_all(x: Inputs, image: slice, pairs: list[tuple[str, str]]) -> Outputs:
+    outputs = attention_lse(x)
+    signals = dict.fromkeys(signal for pair in pairs for signal in pair)
+    found = {signal: _relu_signal(x, slice(None), signal, outputs["lse"]) for signal in signals}
+    for i, (of_scores, of_maps) in enumerate(pairs):
+        scores = _scores(found[of_scores], x, image)
+        weights = (scores["image"] - scores["text"]).clamp(min=0)
+        x.maps[:, i] += _maps(found[of_maps][..., image], weights, x.hidden[:, image])
+        outputs |= {f"{name} of {of_scores}": tensor for name, tensor in scores.items()}
+    return {**outputs, "maps": x.maps}
+
+
 def attention_lse(x: Inputs) -> Outputs:
     logits = product(x.query, x.key).to(x.maps.dtype) * x.scale
     return {"lse": logits.masked_fill(x.hidden, -math.inf).logsumexp(-1).T}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from ..inputs.methods import Method
 from ..layout.image_layout import ImageLayout
-from ..ops import Attention, KeySets, accumulator, score_and_accumulate
+from ..ops import Attention, HeadScores, KeySets, accumulator, score_and_accumulate
 from ..stages import stage
 from .answer_pass import LayerGradient
 
@@ -40,15 +41,30 @@ class Accumulator:
     Args:
         rows: the T answer rows, counted in the whole answer; or the T targets that take their place, from 0.
         n_image_keys: N.
+        layers: those that will be added, in this order.
         method, unfiltered, backend: as for `Explainer.explain`.
+
+    Attributes:
+        beside: accumulators of other methods, which are given the same layers.
     """
 
-    def __init__(self, rows: slice, n_image_keys: int, *, method: Method, unfiltered: bool, backend: str) -> None:
+    def __init__(
+        self,
+        rows: slice,
+        n_image_keys: int,
+        *,
+        layers: Sequence[int],
+        method: Method,
+        unfiltered: bool,
+        backend: str,
+    ) -> None:
         self.rows = rows
         self.n_image_keys = n_image_keys
+        self.layers = tuple(layers)
         self.method = method
         self.wants_unfiltered = unfiltered
         self.backend = backend
+        self.beside: Mapping[str, Accumulator] = {}
         self._maps: Tensor | None = None
         self.unfiltered: Tensor | None = None
         self._scores: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # of each layer S_img, S_text, minimum: (T, H)
@@ -58,15 +74,28 @@ class Accumulator:
         for sums in (self._maps, self.unfiltered):
             if sums is not None:
                 sums[self._own(rows)] = 0
+        for other in self.beside.values():
+            other.begin(rows)
 
     @stage("ops")
     def add(self, gradient: LayerGradient, keys: KeySets) -> None:
-        """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5)."""
+        """Score one layer's heads (Eq. 4) and add its share to the maps (Eq. 5), by every method."""
+        for each in (self, *self.beside.values()):
+            if each._maps is None:
+                n_rows, dtype = each.rows.stop - each.rows.start, accumulator(gradient.d_out)
+                each._maps = gradient.d_out.new_zeros((n_rows, each.n_image_keys), dtype=dtype)
+            each._add(gradient, keys)
+
+    def follow(self, earlier: Accumulator) -> None:
+        """The rows continue an answer whose rows before them are these."""
+        for name, other in self.beside.items():
+            other.follow(earlier.beside[name])
+
+    def _add(self, gradient: LayerGradient, keys: KeySets) -> None:
         d_out, call, rows = gradient.d_out, gradient.attention, self._own(gradient.rows)
-        n_rows = self.rows.stop - self.rows.start
-        if self._maps is None:
-            self._maps = d_out.new_zeros((n_rows, self.n_image_keys), dtype=accumulator(d_out))
-            self.unfiltered = torch.zeros_like(self._maps) if self.wants_unfiltered else None
+        assert self._maps is not None
+        if self.wants_unfiltered and self.unfiltered is None:
+            self.unfiltered = torch.zeros_like(self._maps)
         scores = score_and_accumulate(
             d_out,
             call.value,
@@ -75,13 +104,17 @@ class Accumulator:
             unfiltered=None if self.unfiltered is None else self.unfiltered[rows],
             score_signal=self.method.score_signal,
             map_signal=self.method.map_signal,
-            attention=Attention(call.query, call.key, call.out[0].detach(), call.scale, call.softcap),
+            attention=attention_of(gradient),
             backend=self.backend,
         )
-        if call.layer not in self._scores:
-            image, text, low = (scores.image.new_zeros(n_rows, d_out.shape[1]) for _ in range(3))
-            self._scores[call.layer] = image, text, low
-        for whole, of_rows in zip(self._scores[call.layer], (scores.image, scores.text, scores.image_min)):
+        self._keep_scores(call.layer, rows, scores)
+
+    def _keep_scores(self, layer: int, rows: slice, scores: HeadScores) -> None:
+        if layer not in self._scores:
+            shape = self.rows.stop - self.rows.start, scores.image.shape[1]
+            image, text, low = (scores.image.new_zeros(shape) for _ in range(3))
+            self._scores[layer] = image, text, low
+        for whole, of_rows in zip(self._scores[layer], (scores.image, scores.text, scores.image_min)):
             whole[rows] = of_rows
 
     @property
@@ -91,6 +124,10 @@ class Accumulator:
         Raises:
             RuntimeError: no layer was added.
         """
+        return self._sums
+
+    @property
+    def _sums(self) -> Tensor:
         if self._maps is None:
             raise RuntimeError("no layer was added")
         return self._maps
@@ -116,20 +153,47 @@ class Accumulator:
     def _stacked(self, score: int) -> Tensor:
         return torch.stack([scores[score] for scores in self._scores.values()], dim=1)
 
+    def _like(self, rows: slice, n_image_keys: int) -> Self:
+        """An empty one of other rows."""
+        return type(self)(
+            rows,
+            n_image_keys,
+            layers=self.layers,
+            method=self.method,
+            unfiltered=self.wants_unfiltered,
+            backend=self.backend,
+        )
+
+    def _join(self, parts: Sequence[Self]) -> None:
+        """Take what was added to the parts, whose rows follow each other."""
+        self._maps = torch.cat([part._sums for part in parts])
+        if self.wants_unfiltered:
+            self.unfiltered = torch.cat([part.unfiltered for part in parts if part.unfiltered is not None])
+        for layer in parts[0]._scores:
+            image, text, low = (torch.cat(of_parts) for of_parts in zip(*(part._scores[layer] for part in parts)))
+            self._scores[layer] = image, text, low
+
+    def _take(self, whole: Self, sample: int, rows: slice) -> None:
+        """Take what was added to some rows of a whole, those of the sample of this index."""
+        self._maps = whole._sums[rows, : self.n_image_keys]
+        self.unfiltered = None if whole.unfiltered is None else whole.unfiltered[rows, : self.n_image_keys]
+        self._scores = {
+            layer: (image[rows], text[rows], low[rows]) for layer, (image, text, low) in whole._scores.items()
+        }
+
+
+def attention_of(gradient: LayerGradient) -> Attention:
+    """The layer's attention as the ops take it."""
+    call = gradient.attention
+    return Attention(call.query, call.key, call.out[0].detach(), call.scale, call.softcap)
+
 
 def joined(parts: Sequence[Accumulator]) -> Accumulator:
     """One accumulator of rows that follow each other, of the same layers."""
     first = parts[0]
-    rows = slice(first.rows.start, parts[-1].rows.stop)
-    whole = Accumulator(
-        rows, first.n_image_keys, method=first.method, unfiltered=first.wants_unfiltered, backend=first.backend
-    )
-    whole._maps = torch.cat([part.maps for part in parts])
-    if first.wants_unfiltered:
-        whole.unfiltered = torch.cat([part.unfiltered for part in parts if part.unfiltered is not None])
-    for layer in first._scores:
-        image, text, low = (torch.cat(of_parts) for of_parts in zip(*(part._scores[layer] for part in parts)))
-        whole._scores[layer] = image, text, low
+    whole = first._like(slice(first.rows.start, parts[-1].rows.stop), first.n_image_keys)
+    whole._join(parts)
+    whole.beside = {name: joined([part.beside[name] for part in parts]) for name in first.beside}
     return whole
 
 
@@ -141,17 +205,13 @@ def parted(whole: Accumulator, counts: Sequence[int], n_image_keys: Sequence[int
         counts, n_image_keys: of each sample, its rows and its image keys.
     """
     parts, first = [], 0
-    for count, n_keys in zip(counts, n_image_keys, strict=True):
-        rows, first = slice(first, first + count), first + count
-        part = Accumulator(
-            slice(0, count), n_keys, method=whole.method, unfiltered=whole.wants_unfiltered, backend=whole.backend
-        )
-        part._maps = whole.maps[rows, :n_keys]
-        part.unfiltered = None if whole.unfiltered is None else whole.unfiltered[rows, :n_keys]
-        part._scores = {
-            layer: (image[rows], text[rows], low[rows]) for layer, (image, text, low) in whole._scores.items()
-        }
+    of_others = {name: parted(other, counts, n_image_keys) for name, other in whole.beside.items()}
+    for sample, (count, n_keys) in enumerate(zip(counts, n_image_keys, strict=True)):
+        part = whole._like(slice(0, count), n_keys)
+        part._take(whole, sample, slice(first, first + count))
+        part.beside = {name: of_other[sample] for name, of_other in of_others.items()}
         parts.append(part)
+        first += count
     return parts
 
 
@@ -181,6 +241,8 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
         layout: the cells that each image token belongs to; ``minmax`` runs over the cells of all images together.
         normalization: "paper" (Eq. 4-6) or "reference" (the released code).
     """
+    if not acc.method.filters_heads:
+        return aggregate_densities(layout.to_cells(acc.maps))
     image, text = acc.image_scores, acc.text_scores
     maps, unfiltered = acc.maps, acc.unfiltered
     if normalization == "reference":
@@ -205,6 +267,12 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
         if unfiltered is not None
         else None,
     )
+
+
+def aggregate_densities(maps: Tensor) -> Aggregate:
+    """Combine maps ``(T, C)`` that say where the evidence of each token lies, as shares of it: every token weighs 1."""
+    ranges = torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1)
+    return Aggregate(minmax(maps), minmax(maps.sum(dim=0)), ranges, maps.new_ones(len(maps)), None, None)
 
 
 def aggregate_plain(maps: Tensor, normalization: str) -> Aggregate:

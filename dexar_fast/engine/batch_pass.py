@@ -25,7 +25,6 @@ from torch.nn.functional import pad
 from transformers import Cache
 
 from ..errors import NotFiniteError, UnsupportedModelError
-from ..inputs.methods import METHODS
 from ..inputs.options import Options
 from ..models.decoder import Decoder
 from ..models.family import Family
@@ -34,6 +33,7 @@ from ..progress import ProgressCallback, Steps
 from .aggregate import Accumulator, parted
 from .answer_pass import normed_states, row_states, visit_layers
 from .answer_rows import AnswerRows
+from .focus import make_accumulator
 from .logit_lens import LogitLens
 from .pipeline import require_finite, visitor
 from .prefill import Prefill, sharing
@@ -211,9 +211,7 @@ def accumulate_batch(
     checking = bool(unchecked)
     every_row = slice(0, sum(rows.counts))
     n_image_keys = [len(request.image_keys) for request in batch.requests]
-    sums = Accumulator(
-        every_row, max(n_image_keys), method=METHODS[options.method], unfiltered=options.unfiltered, backend=backend
-    )
+    sums = make_accumulator(options, every_row, max(n_image_keys), backend)
     report("explaining", 0, len(layers))
     steps = Steps(report, done=0, total=len(layers))
     visit = visitor(decoder, batch.keys, lens, sums, unchecked, steps, batch.answer_ids.device)

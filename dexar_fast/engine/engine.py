@@ -275,10 +275,17 @@ class Engine:
             targets: that these rows stand for, None for the tokens themselves.
             foils: of the answer's tokens, if there are any.
         """
-        maps = aggregate(sums, request.layout, options.normalization)
-        scores = sums.image_scores, sums.text_scores
         rows = sums.rows if targets is None else slice(None)
-        return self.explanation(request, maps, scores, rows, options, encoded, targets, foils)
+
+        def of(acc: Accumulator) -> Explanation:
+            maps = aggregate(acc, request.layout, options.normalization)
+            scores = acc.image_scores, acc.text_scores
+            return self.explanation(request, maps, scores, rows, options, encoded, targets, foils)
+
+        explanation = of(sums)
+        for name, other in sums.beside.items():
+            explanation = explanation.with_beside(name, of(other))
+        return explanation
 
     def explanation(
         self,

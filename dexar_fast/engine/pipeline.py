@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import NotFiniteError
-from ..inputs.methods import METHODS
 from ..inputs.options import Options
 from ..models.decoder import Decoder
 from ..ops import KeySets
 from ..progress import ProgressCallback, Steps
 from .aggregate import Accumulator
 from .answer_pass import LayerGradient, run_rows
+from .focus import make_accumulator
 from .logit_lens import LogitLens
 from .prefill import Prefill, prefill
 from .request import Request
@@ -42,7 +42,7 @@ def accumulate_layers(
 
     Args:
         decoder, request, lens: as for `run_rows`.
-        options: of the run, with a method of `METHODS`. `row_chunk` says how many rows run at once; without a cache all
+        options: of the run, with methods of `METHODS`. `row_chunk` says how many rows run at once; without a cache all
             do, and where they do not fit, half as many.
         backend: of the ops.
         checked: layers that passed the self-check; others are checked now, and added if all went well.
@@ -56,13 +56,8 @@ def accumulate_layers(
     """
     rows = slice(0, targets.stop if targets else len(request.answer_ids)) if rows is None else rows
     spans, layers = targets.spans if targets else (), options.layers
-    accumulator = Accumulator(
-        slice(0, len(spans)) if targets else rows,
-        len(request.image_keys),
-        method=METHODS[options.method],
-        unfiltered=options.unfiltered,
-        backend=backend,
-    )
+    of_rows = slice(0, len(spans)) if targets else rows
+    accumulator = make_accumulator(options, of_rows, len(request.image_keys), backend)
     n_rows = rows.stop - rows.start
     unchecked = set(layers) - checked
     at_once = min(n_rows, rows_at_once(decoder, options.row_chunk)) if decoder.family.rows == "cached" else n_rows
@@ -187,6 +182,8 @@ def require_finite(
     elif not bool(accumulator.maps.isfinite().all()):
         where = f"the sum over layers, {named(int((~accumulator.maps.isfinite()).any(dim=1).nonzero()[0]))}"
     else:
+        for other in accumulator.beside.values():
+            require_finite(other, layers, answer_ids, targets)
         return
     raise NotFiniteError(
         f"gradients are NaN or infinite, first at {where}. The model overflows there or has broken weights; "

@@ -17,7 +17,7 @@ from ..errors import InputError, check_count
 from ..layout.image_layout import THUMBNAILS
 from .contrast import Contrast, check_contrast
 from .layers import LayerSelection, select_layers
-from .methods import COMPARISONS, METHODS
+from .methods import DEFAULT, METHODS, MethodSelection, check_methods
 from .targets import TargetSelection, check_targets
 
 NORMALIZATIONS = ("paper", "reference")
@@ -30,7 +30,7 @@ class AskedOptions(TypedDict, total=False):
     """Keyword arguments of `Explainer.explain`, which describes them; what is left out has its default there."""
 
     layers: LayerSelection
-    method: str
+    method: MethodSelection
     normalization: str
     text_set: TextSet
     targets: TargetSelection
@@ -44,10 +44,14 @@ class AskedOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes are those of `Explainer.explain`; `layers` are indices from 0, `text_set` a name or a bool tensor."""
+    """Attributes are those of `Explainer.explain`; `layers` are indices from 0, `text_set` a name or a bool tensor.
+
+    Of several methods `method` is the first, `beside` are the others.
+    """
 
     layers: tuple[int, ...]
     method: str = "dexar"
+    beside: tuple[str, ...] = ()
     normalization: str = "paper"
     text_set: str | Tensor = "all_non_image"
     targets: TargetSelection = "tokens"
@@ -57,6 +61,16 @@ class Options:
     thumbnail: str = "blend"
     max_new_tokens: int = 256
     row_chunk: int | str = "auto"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All of them, the one that is shown first in front."""
+        return self.method, *self.beside
+
+    @property
+    def our_own(self) -> bool:
+        """Whether the answer pass computes all of the methods."""
+        return all(method in METHODS for method in self.methods)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -74,6 +88,7 @@ class Options:
         return {
             "layers": list(self.layers),
             "method": self.method,
+            "beside": list(self.beside),
             "normalization": self.normalization,
             "targets": targets,
             "contrast": contrast,
@@ -93,13 +108,11 @@ def check_options(
             the image, an unknown name, a number that is none, or targets or a contrast that the method cannot explain.
     """
     checked: dict[str, Any] = {**asked, "layers": select_layers(asked.get("layers"), n_layers, with_attention)}
+    checked["method"], *beside = check_methods(asked.get("method"), _default_methods(asked))
+    checked["beside"] = tuple(beside)
     if not isinstance(asked.get("text_set", ""), str):
         checked["text_set"] = torch.as_tensor(asked["text_set"])
     options = Options(**checked)
-    if options.method not in (*METHODS, *COMPARISONS):
-        raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {options.method!r}")
-    if options.method in COMPARISONS and options.unfiltered:
-        raise InputError(f"unfiltered: method {options.method!r} filters no heads; leave it out, or use a dexar method")
     if options.normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {options.normalization!r}")
     if isinstance(options.text_set, str) and options.text_set not in TEXT_SETS:
@@ -108,9 +121,27 @@ def check_options(
         raise InputError(f"thumbnail: expected one of {', '.join(THUMBNAILS)}; got {options.thumbnail!r}")
     check_count("max_new_tokens", options.max_new_tokens, "tokens")
     check_row_chunk(options.row_chunk)
-    check_targets(options.targets, options.method)
-    check_contrast(options.contrast, options.method)
+    for method in options.methods:
+        filters_heads = method in METHODS and METHODS[method].filters_heads
+        if options.unfiltered and not filters_heads:
+            raise InputError(f'unfiltered: method {method!r} filters no heads; leave it out, or use method="dexar"')
+        if options.normalization == "reference" and method in METHODS and not filters_heads:
+            raise InputError(f'normalization: method {method!r} has only "paper"; "reference" takes method="dexar"')
+        check_targets(options.targets, method)
+        check_contrast(options.contrast, method)
     return options
+
+
+def _default_methods(asked: AskedOptions) -> tuple[str, ...]:
+    """`DEFAULT`; or the published method alone, where something is asked for that only this one has."""
+    targets = asked.get("targets", "tokens")
+    only_published = (
+        asked.get("unfiltered", False)
+        or asked.get("normalization", "paper") == "reference"
+        or not isinstance(targets, str)
+        or targets != "tokens"
+    )
+    return ("dexar",) if only_published else DEFAULT
 
 
 def check_row_chunk(row_chunk: int | str) -> None:

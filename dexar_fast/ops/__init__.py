@@ -3,17 +3,25 @@
 Import them from here; the files know `kernels`.
 """
 
-from .api import accumulate_maps, attention_columns, attention_lse, head_scores, score_and_accumulate
+from .api import (
+    accumulate_maps,
+    attention_columns,
+    attention_lse,
+    head_scores,
+    score_and_accumulate,
+    score_and_accumulate_all,
+)
 from .backends import available_backends, check_backend, missing_backends, resolve_backend
 from .keys import KeySets, causal_rows
 from .reference import accumulator
-from .signals import SIGNALS, Attention, HeadScores
+from .signals import SIGNALS, Attention, HeadScores, MapSums
 
 __all__ = [
     "SIGNALS",
     "Attention",
     "HeadScores",
     "KeySets",
+    "MapSums",
     "accumulate_maps",
     "accumulator",
     "attention_columns",
@@ -25,4 +33,5 @@ __all__ = [
     "missing_backends",
     "resolve_backend",
     "score_and_accumulate",
+    "score_and_accumulate_all",
 ]

@@ -8,6 +8,8 @@ derivative: results do not require grad.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from . import library
 from .backends import check_backend
 from .keys import KeySets, PackedKeys
 from .reference import accumulator
-from .signals import SIGNALS, Attention, HeadScores
+from .signals import SIGNALS, Attention, HeadScores, MapSums
 
 
 @torch.no_grad()
@@ -49,8 +51,8 @@ def head_scores(
         InputError: shapes, dtypes, the signal or the backend do not fit.
     """
     value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
-    image, text, image_min, lse = library.head_scores(d_out, value, signal, backend, *library.pack(packed, attention))
-    return HeadScores(image, text, image_min, None if attention is None else lse)
+    scores, lse = library.head_scores(d_out, value, signal, backend, *library.pack(packed, attention))
+    return HeadScores(*scores.unbind(), None if attention is None else lse)
 
 
 @torch.no_grad()
@@ -62,6 +64,7 @@ def accumulate_maps(
     maps: Tensor,
     *,
     unfiltered: Tensor | None = None,
+    token_sums: Tensor | None = None,
     signal: str = "gradient",
     attention: Attention | None = None,
     backend: str = "auto",
@@ -73,14 +76,15 @@ def accumulate_maps(
         weights: ``(T, H)`` head weights ``w``.
         maps: ``(T, N)``, float32 (float64 for float64 inputs). Keys that a row does not see get nothing.
         unfiltered: ``(T, N)`` or None; the same sum with every weight 1 is added to it, at no further product.
+        token_sums: as of `MapSums`, or None.
 
     Raises:
         InputError: shapes, dtypes, the signal or the backend do not fit.
     """
     value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
     _expect_shape("weights", weights, tuple(d_out.shape[:2]))
-    _check_maps(d_out, packed, maps, unfiltered)
-    library.accumulate_maps(d_out, value, weights, maps, unfiltered, signal, backend, *library.pack(packed, attention))
+    sums = _check_sums(d_out, packed, MapSums(signal, signal, maps, unfiltered, token_sums))
+    library.accumulate_maps(d_out, value, weights, *sums[2:], signal, backend, *library.pack(packed, attention))
 
 
 @torch.no_grad()
@@ -108,12 +112,46 @@ def score_and_accumulate(
     Raises:
         InputError: shapes, dtypes, a signal or the backend do not fit.
     """
-    value, packed, attention = _check(d_out, value, keys, (score_signal, map_signal), attention, backend)
-    _check_maps(d_out, packed, maps, unfiltered)
-    image, text, image_min, lse = library.score_and_accumulate(
-        d_out, value, maps, unfiltered, score_signal, map_signal, backend, *library.pack(packed, attention)
+    sums = MapSums(score_signal, map_signal, maps, unfiltered)
+    return score_and_accumulate_all(d_out, value, keys, [sums], attention=attention, backend=backend)[0]
+
+
+@torch.no_grad()
+def score_and_accumulate_all(
+    d_out: Tensor,
+    value: Tensor,
+    keys: KeySets,
+    sums: Sequence[MapSums],
+    *,
+    attention: Attention | None = None,
+    backend: str = "auto",
+) -> list[HeadScores]:
+    """`score_and_accumulate` for several pairs of signals: their maps come from the same products.
+
+    Args:
+        d_out, value, keys, attention, backend: as for `head_scores`.
+        sums: at least one; what each pair of signals adds to. No tensor may be there twice.
+
+    Returns:
+        Of each of `sums` the scores that its weights follow from. Pairs of the same score signal share their tensors.
+
+    Raises:
+        InputError: shapes, dtypes, a signal or the backend do not fit.
+    """
+    if not sums:
+        raise InputError("sums: expected at least one pair of signals; got none")
+    signals = tuple(signal for each in sums for signal in each[:2])
+    value, packed, attention = _check(d_out, value, keys, signals, attention, backend)
+    sums = [_check_sums(d_out, packed, each) for each in sums]
+    scores, lse = library.score_and_accumulate(
+        d_out, value, *library.pack_sums(sums), backend, *library.pack(packed, attention)
     )
-    return HeadScores(image, text, image_min, None if attention is None else lse)
+    order = dict.fromkeys(each.score_signal for each in sums)
+    lse = None if attention is None else lse
+    by_signal = {
+        signal: HeadScores(*of_signal.unbind(), lse) for signal, of_signal in zip(order, scores.unbind(), strict=True)
+    }
+    return [by_signal[each.score_signal] for each in sums]
 
 
 @torch.no_grad()
@@ -243,13 +281,20 @@ def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], k
     return key
 
 
-def _check_maps(d_out: Tensor, keys: PackedKeys, maps: Tensor, unfiltered: Tensor | None) -> None:
-    for name, out in (("maps", maps), ("unfiltered", unfiltered)):
-        if out is None:
-            continue
-        _expect_shape(name, out, (d_out.shape[0], keys.image.shape[1]))
-        if out.dtype != accumulator(d_out):
-            raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {out.dtype}")
+def _check_sums(d_out: Tensor, keys: PackedKeys, sums: MapSums) -> MapSums:
+    """The same with token sums ``(B, H, N)``."""
+    (T, H, _), (B, N) = d_out.shape, keys.image.shape
+    token_sums = sums.token_sums
+    if token_sums is not None:
+        _expect_shape("token_sums", token_sums, (H, N) if B == 1 and token_sums.ndim == 2 else (B, H, N))
+        sums = sums._replace(token_sums=token_sums if token_sums.ndim == 3 else token_sums[None])
+    for name in ("maps", "unfiltered"):
+        if getattr(sums, name) is not None:
+            _expect_shape(name, getattr(sums, name), (T, N))
+    for name, tensor in zip(MapSums._fields[2:], sums[2:], strict=True):
+        if tensor is not None and tensor.dtype != accumulator(d_out):
+            raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {tensor.dtype}")
+    return sums
 
 
 def _check_softcap(softcap: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .keys import PackedKeys
-from .signals import Attention, HeadScores
+from .signals import Attention, MapSums
 
 
 class Backend(Protocol):
@@ -19,7 +20,9 @@ class Backend(Protocol):
 
     def head_scores(
         self, d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
-    ) -> HeadScores: ...
+    ) -> tuple[Tensor, Tensor | None]:
+        """S_img, S_text and the smallest image value ``(3, T, H)``, and with attention the log-sum-exp ``(T, H)``."""
+        ...
 
     def accumulate_maps(
         self,
@@ -31,19 +34,14 @@ class Backend(Protocol):
         attention: Attention | None,
         maps: Tensor,
         unfiltered: Tensor | None,
+        token_sums: Tensor | None,
     ) -> None: ...
 
     def score_and_accumulate(
-        self,
-        d_out: Tensor,
-        value: Tensor,
-        keys: PackedKeys,
-        score_signal: str,
-        map_signal: str,
-        attention: Attention | None,
-        maps: Tensor,
-        unfiltered: Tensor | None,
-    ) -> HeadScores: ...
+        self, d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention | None, sums: Sequence[MapSums]
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `head_scores`, of each score signal of `sums` in the order of their first: ``(signals, 3, T, H)``."""
+        ...
 
     def attention_lse(self, attention: Attention, keys: PackedKeys) -> Tensor: ...
 

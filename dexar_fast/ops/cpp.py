@@ -1,33 +1,39 @@
 """The ops on CPUs: torch's own BLAS makes the products, one block at a time, and C++ (``csrc/``) does all the rest.
 
-For each head and block of rows the product ``V dO^T`` (and ``K Q^T``) goes into a buffer that stays in cache, and one
-pass over it takes maxima, head weight and weighted sum; of few rows several heads go together. Besides inputs and
-results there are only buffers of a constant size and the block's maps ``(N, rows)``.
+The products ``V dO^T`` (and ``K Q^T``) of some heads go into a buffer that stays in cache, and passes over it take
+maxima, head weights and weighted sums. Products of few rows are made in C++ too. Besides inputs and results there are
+only buffers of a constant size and the block's maps.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from .cpp_library import Block, run_block
-from .keys import IMAGE, PackedKeys
-from .signals import SIGNALS, Attention, HeadScores
+from .cpp_library import DTYPES, WIDTH, Block, Factors, Scores, Sums, pointer, run_block
+from .cpp_parts import Part, parts_of
+from .keys import PackedKeys
+from .signals import SIGNALS, Attention, MapSums
 
 MOST_ROWS = 256  # more make the product no faster
 BLOCK_ELEMENTS = 1 << 21  # 8 MiB: of long prompts fewer rows are taken at once, and no product is made twice
-HEADS_ELEMENTS = 1 << 17  # 512 KiB: heads whose products are no larger share one call
+HEADS_ELEMENTS = 1 << 19  # 2 MiB: heads whose products are no larger share one call
+FEW_ROWS = 8  # whose products are made in C++: it reads each key once, as it is stored
+FEW_PAIRS = 16  # of row and query head of a group; BLAS is faster at more
+TASKS = 16  # of a call, so that a few rows keep many cores busy; no thread count changes the order of a sum
 
 
-def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
+def head_scores(
+    d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
+) -> tuple[Tensor, Tensor | None]:
     """Eq. 4: see `dexar_fast.ops.head_scores`."""
-    scores = _new_scores(d_out, attention)
-    _run(keys, d_out, value, attention, (signal, signal), scores=scores)
-    return scores
+    lse, scores = _new_lse(attention), torch.empty(3, *d_out.shape[:2])
+    _run(_Layer(keys, d_out, value, attention, lse, scores={signal: scores}))
+    return scores, lse
 
 
 def accumulate_maps(
@@ -39,33 +45,29 @@ def accumulate_maps(
     attention: Attention | None,
     maps: Tensor,
     unfiltered: Tensor | None,
+    token_sums: Tensor | None,
 ) -> None:
     """Eq. 5, one layer's share, added in place: see `dexar_fast.ops.accumulate_maps`."""
+    sums = [MapSums(signal, signal, maps, unfiltered, token_sums)]
     weights = weights.to(torch.float32).contiguous()
-    _run(keys, d_out, value, attention, (signal, signal), weights=weights, sums=(maps, unfiltered))
+    _run(_Layer(keys, d_out, value, attention, *_lse(attention), weights=weights, sums=sums))
 
 
 def score_and_accumulate(
-    d_out: Tensor,
-    value: Tensor,
-    keys: PackedKeys,
-    score_signal: str,
-    map_signal: str,
-    attention: Attention | None,
-    maps: Tensor,
-    unfiltered: Tensor | None,
-) -> HeadScores:
-    """Eq. 4 and 5 in one pass: see `dexar_fast.ops.score_and_accumulate`."""
-    scores = _new_scores(d_out, attention)
-    signals = (score_signal, map_signal)
-    _run(keys, d_out, value, attention, signals, scores=scores, sums=(maps, unfiltered))
-    return scores
+    d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention | None, sums: Sequence[MapSums]
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. 4 and 5 in one pass: see `dexar_fast.ops.score_and_accumulate_all`."""
+    signals = dict.fromkeys(each.score_signal for each in sums)
+    lse, scores = _new_lse(attention), torch.empty(len(signals), 3, *d_out.shape[:2])
+    _run(_Layer(keys, d_out, value, attention, lse, scores=dict(zip(signals, scores, strict=True)), sums=sums))
+    return scores, lse
 
 
 def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
     """Log-sum-exp of the logits of all visible keys ``(T, H)``: see `dexar_fast.ops.attention_lse`."""
-    lse = attention.query.new_empty(attention.query.shape[:2], dtype=torch.float32)
-    _run(keys, None, None, attention, ("attention", "attention"), lse=lse)
+    lse = _new_lse(attention)
+    assert lse is not None
+    _run(_Layer(keys, None, None, attention, lse))
     return lse
 
 
@@ -73,192 +75,237 @@ def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
     """Softmax probabilities of the image keys: see `dexar_fast.ops.attention_columns`."""
     shape = (*attention.query.shape[:2], keys.image.shape[1])
     columns = attention.query.new_zeros(shape, dtype=torch.float32)
-    _run(keys, None, None, attention, ("attention", "attention"), columns=columns)
+    _run(_Layer(keys, None, None, attention, *_lse(attention), columns=columns))
     return columns
 
 
-def _new_scores(d_out: Tensor, attention: Attention | None) -> HeadScores:
-    return HeadScores(*(d_out.new_empty(d_out.shape[:2], dtype=torch.float32) for _ in range(4 if attention else 3)))
+def _new_lse(attention: Attention | None) -> Tensor | None:
+    return None if attention is None else torch.empty(attention.query.shape[:2])
 
 
-def _run(
-    keys: PackedKeys,
-    d_out: Tensor | None,
-    value: Tensor | None,
-    attention: Attention | None,
-    signals: tuple[str, str],
-    *,
-    scores: HeadScores | None = None,
-    weights: Tensor | None = None,
-    lse: Tensor | None = None,
-    sums: tuple[Tensor | None, Tensor | None] = (None, None),
-    columns: Tensor | None = None,
-) -> None:
-    """Every op: what is None is not needed, or not wanted.
-
-    Args:
-        keys, d_out, value, attention: as for the ops.
-        signals: of the scores and of the maps.
-        scores: is written, its log-sum-exp too.
-        weights: ``(T, H)`` float32, contiguous; None takes those that follow from the scores.
-        lse: is written.
-        sums: `maps` and `unfiltered`, each added to.
-        columns: ``(T, H, N)``, written where a row sees a key.
-    """
-    if signals == ("attention", "attention"):
-        d_out = value = None
-    per_head = {"weights": weights, "lse": lse}  # each (T, H)
-    if scores is not None:
-        per_head |= {"image": scores.image, "text": scores.text, "image_min": scores.image_min, "lse": scores.lse}
-    lse_is_known = False
-    if attention is not None and per_head["lse"] is None:
-        lse_is_known = attention.lse is not None
-        new = attention.query.new_empty(attention.query.shape[:2], dtype=torch.float32)
-        per_head["lse"] = new if attention.lse is None else attention.lse.to(torch.float32).contiguous()
-    H = _per_row_and_key(d_out, value, attention)[0].shape[1]
-    for part in _parts(keys):
-        maps, unfiltered = (None if x is None else torch.zeros(part.n_image, part.n_rows) for x in sums)
-        block = Block(
-            n_rows=part.n_rows,
-            n_keys=part.n_keys,
-            first_key=part.keys.start,
-            kinds=part.kinds.data_ptr(),
-            visible=part.visible.data_ptr(),
-            maps=_pointer(maps),
-            unfiltered=_pointer(unfiltered),
-            head_stride=H,
-            n_image_keys=part.n_image,
-            lse_is_known=lse_is_known,
-            score_signal=SIGNALS.index(signals[0]),
-            map_signal=SIGNALS.index(signals[1]),
-        )
-        for heads, products in _products(part, d_out, value, attention):
-            of_heads = None if columns is None else torch.zeros(len(heads), part.n_image, part.n_rows)
-            block.n_heads, block.columns = len(heads), _pointer(of_heads)
-            block.gradient, block.logits, block.d_dot_out = (_pointer(product) for product in products)
-            for name, tensor in per_head.items():
-                if tensor is not None:
-                    setattr(block, name, tensor.data_ptr() + 4 * (part.rows.start * H + heads.start))
-            run_block(block, torch.get_num_threads())
-            if columns is not None and of_heads is not None:
-                columns[part.rows, heads.start : heads.stop, part.image] = of_heads.permute(2, 0, 1)
-        for total, of_part in zip(sums, (maps, unfiltered), strict=True):
-            if total is not None and of_part is not None:
-                total[part.rows, part.image] += of_part.T
+def _lse(attention: Attention | None) -> tuple[Tensor | None, bool]:
+    """That of the caller, or a new one; and whether it is known."""
+    if attention is None or attention.lse is None:
+        return _new_lse(attention), False
+    return attention.lse.to(torch.float32).contiguous(), True
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Rows of one sample that run at once.
+class _Layer:
+    """Every op: what is None or empty is not needed, or not wanted.
 
     Attributes:
-        sample: its index.
-        rows: which, in the whole call.
-        keys: from the first to the last that any of the rows sees; `kinds` ``(n_keys,)`` says what they are.
-        image: the image keys among them, as columns of a map.
-        visible: ``(n_rows, 2)``.
+        keys, d_out, value, attention: as for the ops.
+        lse: ``(T, H)`` float32; is written unless `lse_is_known`.
+        weights: ``(T, H)`` float32, contiguous; None takes those that follow from the scores.
+        scores: of each signal ``(3, T, H)``, are written.
+        sums: are added to.
+        columns: ``(T, H, N)``, written where a row sees a key.
     """
 
-    sample: int
-    rows: slice
-    keys: slice
-    image: slice
-    kinds: Tensor
-    visible: Tensor
+    keys: PackedKeys
+    d_out: Tensor | None
+    value: Tensor | None
+    attention: Attention | None
+    lse: Tensor | None
+    lse_is_known: bool = False
+    weights: Tensor | None = None
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    sums: Sequence[MapSums] = ()
+    columns: Tensor | None = None
 
     @property
-    def n_rows(self) -> int:
-        return len(self.visible)
+    def signals(self) -> set[str]:
+        """All that are read off."""
+        return {*self.scores, *(each.map_signal for each in self.sums)}
 
     @property
-    def n_keys(self) -> int:
-        return len(self.kinds)
+    def per_row(self) -> Tensor:
+        """``(T, H, _)``; attention or gradient is always there."""
+        tensor = self.d_out if self.attention is None else self.attention.query
+        assert tensor is not None
+        return tensor
 
     @property
-    def n_image(self) -> int:
-        return int(self.image.stop - self.image.start)
+    def per_key(self) -> Tensor:
+        """``(B, H_kv, K, _)``."""
+        tensor = self.value if self.attention is None else self.attention.key
+        assert tensor is not None
+        return tensor
+
+    @property
+    def H(self) -> int:
+        return self.per_row.shape[1]
+
+    @property
+    def group(self) -> int:
+        """Query heads of a key/value head."""
+        return self.H // self.per_key.shape[1]
 
 
-def _parts(keys: PackedKeys) -> Iterator[_Part]:
-    step = max(1, min(MOST_ROWS, BLOCK_ELEMENTS // max(1, keys.kinds.shape[1])))
-    for b, (of_sample, sample) in enumerate(keys.samples()):
-        kinds = sample.kinds.contiguous()
-        for start in range(of_sample.start, of_sample.stop, step):
-            rows = slice(start, min(start + step, of_sample.stop))
-            visible = keys.visible[rows].clamp(0, len(kinds)).contiguous()
-            bounds = visible[:, 0].amin(), torch.maximum(visible[:, 0].amin(), visible[:, 1].amax())
-            seen = slice(*(int(bound) for bound in bounds))
-            first = int((kinds[: seen.start] == IMAGE).sum())
-            image = slice(first, first + int((kinds[seen] == IMAGE).sum()))
-            yield _Part(b, rows, seen, image, kinds[seen], visible)
+def _run(layer: _Layer) -> None:
+    if layer.signals <= {"attention"}:
+        layer = replace(layer, d_out=None, value=None)
+    n_keys, most = layer.keys.kinds.shape[1], max(layer.keys.rows, default=0)
+    is_few = most <= FEW_ROWS and most * layer.group <= FEW_PAIRS
+    columns = n_keys * (_padded(layer.H) if is_few else 1)
+    for part in parts_of(layer.keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // max(1, columns)))):
+        if is_few:
+            _run_few(layer, part)
+        else:
+            _run_many(layer, part)
 
 
-def _products(
-    part: _Part, d_out: Tensor | None, value: Tensor | None, attention: Attention | None
-) -> Iterator[tuple[range, tuple[Tensor | None, Tensor | None, Tensor | None]]]:
-    """``V dO^T``, ``scale * K Q^T`` and ``<dO, o>`` of some heads after the other, each in the last one's place."""
-    per_row, per_key = _per_row_and_key(d_out, value, attention)
-    shape = part.n_keys, part.n_rows
-    at_once = HEADS_ELEMENTS // max(1, math.prod(shape))
-    groups = list(_heads_at_once(per_row.shape[1], per_key.shape[1], at_once))
-    most = max(len(heads) for heads, _ in groups)
+def _run_few(layer: _Layer, part: Part) -> None:
+    """All heads at once, which are the lanes; products are made in C++."""
+    lanes = _padded(layer.H)
+    share = _Share(layer, part, (lanes // WIDTH, part.n_rows, part.n_image))
+    block = share.block(range(layer.H))
+    block.heads_are_lanes, block.members = True, 1
+    columns = None if layer.columns is None else torch.zeros(part.n_rows, layer.H, part.n_image)
+    block.columns = pointer(columns)
+    kept = []  # what the block points to
+    for given, product, rows, keys, scale in _factors(layer):
+        rows, keys = rows[part.rows].to(torch.float32).contiguous(), keys[part.sample, :, part.keys]
+        keys = keys if keys.stride(2) == 1 else keys.contiguous()
+        block.n_key_heads, _, block.depth = keys.shape
+        factors = Factors(pointer(rows), pointer(keys), *keys.stride()[:2], DTYPES[keys.dtype], scale)
+        out = torch.empty(max(1, part.n_rows * part.n_keys * lanes))
+        kept += [rows, keys, out]
+        setattr(block, given, ctypes.pointer(factors))
+        setattr(block, product, pointer(out))
+    run_block(block, torch.get_num_threads())
+    if columns is not None and layer.columns is not None:
+        layer.columns[part.rows, :, part.image] = columns
+    share.add(lambda maps: maps)
 
-    def buffer() -> Tensor:
-        # Never empty, since a null pointer means that there is no such product.
-        return torch.empty(max(1, most * math.prod(shape)))
 
-    def of_keys(tensor: Tensor, key_heads: range) -> Tensor:  # [1 or heads, n_keys, D]
-        return tensor[part.sample, key_heads.start : key_heads.stop, part.keys].to(torch.float32)
+def _run_many(layer: _Layer, part: Part) -> None:
+    """Some heads after the others; their rows are the lanes."""
+    lanes = _padded(part.n_rows)
+    chunks = max(1, TASKS // max(1, lanes // WIDTH))
+    share = _Share(layer, part, (chunks, part.n_image, lanes))
+    for heads, key_heads, products in _products(layer, part, lanes):
+        columns = None if layer.columns is None else torch.zeros(len(heads), part.n_image, lanes)
+        block = share.block(heads)
+        block.members, block.n_chunks = len(heads) // len(key_heads), min(chunks, len(heads))
+        block.gradient, block.logits, block.columns = (pointer(each) for each in (*products, columns))
+        run_block(block, torch.get_num_threads())
+        if columns is not None and layer.columns is not None:
+            of_heads = columns[..., : part.n_rows].permute(2, 0, 1)
+            layer.columns[part.rows, heads.start : heads.stop, part.image] = of_heads
+    share.add(lambda maps: maps[:, : part.n_rows].T)
 
-    def of_rows(tensor: Tensor, heads: range) -> Tensor:  # [heads, n_rows, D]
-        return tensor[part.rows, heads.start : heads.stop].to(torch.float32).transpose(0, 1)
 
-    gradients, logits = (None if given is None else buffer() for given in (d_out, attention))
+class _Share:
+    """What a part of the rows adds to the whole.
+
+    Args:
+        shape: of the maps as the kernels lay them out, chunks first: these are added up in a fixed order.
+    """
+
+    def __init__(self, layer: _Layer, part: Part, shape: tuple[int, ...]) -> None:
+        self.layer, self.part = layer, part
+        self.maps = [torch.zeros(shape) for _ in layer.sums]
+        self.unfiltered = [None if each.unfiltered is None else torch.zeros(shape) for each in layer.sums]
+        self.token_sums = [
+            None if each.token_sums is None else torch.zeros(layer.H, part.n_image) for each in layer.sums
+        ]
+        self.d_dot_out = None
+        if "score_gradient" in layer.signals and layer.d_out is not None and layer.attention is not None:
+            d_out, out = (x[part.rows].to(torch.float32) for x in (layer.d_out, layer.attention.out))
+            self.d_dot_out = torch.linalg.vecdot(d_out, out)
+
+    def block(self, heads: range) -> Block:
+        """What is the same for few rows and for many."""
+        layer, part = self.layer, self.part
+        first = part.rows.start * layer.H + heads.start  # of what is (T, H)
+        sums = [
+            Sums(
+                pointer(layer.weights, first),
+                pointer(maps),
+                pointer(unfiltered),
+                pointer(token_sums, heads.start * part.n_image),
+                SIGNALS.index(each.score_signal),
+                SIGNALS.index(each.map_signal),
+            )
+            for each, maps, unfiltered, token_sums in zip(
+                layer.sums, self.maps, self.unfiltered, self.token_sums, strict=True
+            )
+        ]
+        block = Block(
+            n_rows=part.n_rows,
+            n_heads=len(heads),
+            n_keys=part.n_keys,
+            first_key=part.keys.start,
+            n_image_keys=part.n_image,
+            head_stride=layer.H,
+            kinds=pointer(part.kinds),
+            visible=pointer(part.visible),
+            d_dot_out=pointer(self.d_dot_out, heads.start),
+            lse=pointer(layer.lse, first),
+            sums=(Sums * len(sums))(*sums),
+            n_sums=len(sums),
+            softcap=0.0 if layer.attention is None else layer.attention.softcap or 0.0,
+            lse_is_known=layer.lse_is_known,
+        )
+        for signal, scores in layer.scores.items():
+            block.scores[SIGNALS.index(signal)] = Scores(*(pointer(each, first) for each in scores))
+        return block
+
+    def add(self, as_rows: Callable[[Tensor], Tensor]) -> None:
+        """Add to the whole; `as_rows` makes ``(n_rows, n_image)`` of the kernels' maps."""
+        part = self.part
+        for each, maps, unfiltered, token_sums in zip(
+            self.layer.sums, self.maps, self.unfiltered, self.token_sums, strict=True
+        ):
+            each.maps[part.rows, part.image] += as_rows(maps.sum(dim=0))
+            if each.unfiltered is not None and unfiltered is not None:
+                each.unfiltered[part.rows, part.image] += as_rows(unfiltered.sum(dim=0))
+            if each.token_sums is not None and token_sums is not None:
+                each.token_sums[part.sample, :, part.image] += token_sums
+
+
+def _factors(layer: _Layer) -> Iterator[tuple[str, str, Tensor, Tensor, float]]:
+    """Of each product its fields of `Block`, rows, keys and scale."""
+    if layer.d_out is not None and layer.value is not None:
+        yield "value", "gradient", layer.d_out, layer.value, 1.0
+    if layer.attention is not None:
+        yield "key", "logits", layer.attention.query, layer.attention.key, layer.attention.scale
+
+
+def _products(layer: _Layer, part: Part, lanes: int) -> Iterator[tuple[range, range, list[Tensor | None]]]:
+    """Panels of ``V dO^T`` and ``scale * K Q^T`` of some heads after the other, each in the last one's place."""
+    panel = part.n_keys * lanes
+    calls = list(_heads_at_once(layer.H, layer.per_key.shape[1], HEADS_ELEMENTS // max(1, panel)))
+    most = max(len(heads) for heads, _ in calls)
+    # Never empty, since a null pointer means that there is no such product.
+    buffers = {product: torch.empty(max(1, most * panel)) for _, product, *_ in _factors(layer)}
+    wide: dict[str, Tensor] = {}  # keys in float32
     last = None
-    for heads, key_heads in groups:
-        d_dot_out = None
-        size = len(heads), *shape
-        if key_heads != last:
-            v = None if value is None else of_keys(value, key_heads)
-            k = None if attention is None else of_keys(attention.key, key_heads)
-            last = key_heads
-        if v is not None and d_out is not None and gradients is not None:
-            d = of_rows(d_out, heads)
-            _product(v, d, 1.0, gradients[: math.prod(size)].view(size))
-        if k is not None and attention is not None and logits is not None:
-            out = logits[: math.prod(size)].view(size)
-            _product(k, of_rows(attention.query, heads), attention.scale, out)
-            if attention.softcap is not None:
-                out.div_(attention.softcap).tanh_().mul_(attention.softcap)
-            if d_out is not None:
-                d_dot_out = torch.linalg.vecdot(d, of_rows(attention.out, heads)).contiguous()
-        yield heads, (gradients, logits, d_dot_out)
+    for heads, key_heads in calls:
+        for _, product, rows, keys, scale in _factors(layer):
+            if key_heads != last:
+                wide[product] = keys[part.sample, key_heads.start : key_heads.stop, part.keys].to(torch.float32)
+            of_rows = rows[part.rows, heads.start : heads.stop].to(torch.float32).transpose(0, 1)  # [heads, n_rows, D]
+            padded = torch.nn.functional.pad(of_rows, (0, 0, 0, lanes - part.n_rows))
+            side_by_side = padded.reshape(len(key_heads), -1, rows.shape[2])  # [key heads, members * lanes, D]
+            out = buffers[product][: len(heads) * panel].view(len(key_heads), part.n_keys, -1)
+            torch.baddbmm(out, wide[product], side_by_side.mT, beta=0, alpha=scale, out=out)
+        last = key_heads
+        yield heads, key_heads, [buffers.get("gradient"), buffers.get("logits")]
 
 
 def _heads_at_once(n_heads: int, n_key_heads: int, at_once: int) -> Iterator[tuple[range, range]]:
-    """Query heads whose products are made together, with their key heads: as many of these, or one for all."""
+    """Query heads whose products are made together, with their key heads: whole groups, or a part of one."""
     group = n_heads // n_key_heads
-    width = n_heads if group == 1 else group
-    step = min(max(1, at_once), width)
+    width = n_heads if at_once >= group else group
+    step = at_once // group * group if at_once >= group else max(1, at_once)
     for start in range(0, n_heads, width):
         for first in range(start, start + width, step):
             heads = range(first, min(first + step, start + width))
-            yield heads, heads if group == 1 else range(first // group, first // group + 1)
+            yield heads, range(heads.start // group, (heads.stop - 1) // group + 1)
 
 
-def _product(of_keys: Tensor, of_rows: Tensor, scale: float, out: Tensor) -> None:
-    """``scale * of_keys of_rows^T`` of each head."""
-    torch.baddbmm(out, of_keys.expand(len(out), -1, -1), of_rows.mT, beta=0, alpha=scale, out=out)
-
-
-def _per_row_and_key(d_out: Tensor | None, value: Tensor | None, attention: Attention | None) -> tuple[Tensor, Tensor]:
-    """A tensor ``(T, H, ...)`` and one ``(B, H_kv, K, ...)``; attention or gradient is always there."""
-    if attention is not None:
-        return attention.query, attention.key
-    assert d_out is not None
-    assert value is not None
-    return d_out, value
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _padded(lanes: int) -> int:
+    return -(-lanes // WIDTH) * WIDTH

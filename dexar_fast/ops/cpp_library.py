@@ -5,36 +5,61 @@ from __future__ import annotations
 import ctypes
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
-ABI_VERSION = 2
+import torch
+from torch import Tensor
+
+from .signals import SIGNALS
+
+ABI_VERSION = 3
+WIDTH = 8
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def _fields(kind: Any, names: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, kind) for name in names.split())
+
+
+class Scores(ctypes.Structure):
+    """``dexar::Scores`` of ``csrc/block.h``, and so on."""
+
+    _fields_ = _fields(ctypes.c_void_p, "image text image_min")
+
+
+class Sums(ctypes.Structure):
+    _fields_ = (
+        *_fields(ctypes.c_void_p, "weights maps unfiltered token_sums"),
+        *_fields(ctypes.c_int32, "score_signal map_signal"),
+    )
+
+
+class Factors(ctypes.Structure):
+    _fields_ = (
+        *_fields(ctypes.c_void_p, "rows keys"),
+        *_fields(ctypes.c_int64, "head_stride key_stride"),
+        ("dtype", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    )
 
 
 class Block(ctypes.Structure):
-    """``dexar::Block`` of ``csrc/block.h``."""
-
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("n_heads", "n_rows", "n_keys", "first_key")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "gradient",
-                "logits",
-                "kinds",
-                "visible",
-                "d_dot_out",
-                "lse",
-                "image",
-                "text",
-                "image_min",
-                "weights",
-                "maps",
-                "unfiltered",
-                "columns",
-            )
-        ),
-        *((name, ctypes.c_int64) for name in ("head_stride", "n_image_keys")),
-        *((name, ctypes.c_int32) for name in ("lse_is_known", "score_signal", "map_signal")),
+        *_fields(ctypes.c_int64, "n_rows n_heads n_keys first_key n_image_keys head_stride members n_chunks"),
+        *_fields(ctypes.c_int64, "depth n_key_heads"),
+        *_fields(ctypes.c_void_p, "gradient logits kinds visible d_dot_out lse columns"),
+        ("scores", Scores * len(SIGNALS)),
+        ("sums", ctypes.POINTER(Sums)),
+        ("n_sums", ctypes.c_int64),
+        *_fields(ctypes.POINTER(Factors), "value key"),
+        ("softcap", ctypes.c_float),
+        *_fields(ctypes.c_int32, "lse_is_known heads_are_lanes"),
     )
+
+
+def pointer(tensor: Tensor | None, offset: int = 0) -> int | None:
+    """Of the number at an offset; None for none."""
+    return None if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
 
 
 def _load_library() -> ctypes.CDLL:

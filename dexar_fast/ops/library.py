@@ -6,7 +6,7 @@ the backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from .backends import Backend, load_backend, resolve_backend
 from .keys import PackedKeys
 from .reference import accumulator
-from .signals import Attention, HeadScores
+from .signals import Attention, MapSums
 
 _KEYS = "Tensor image, Tensor kinds, Tensor visible, SymInt[] rows, SymInt image_start"
 _ATTENTION = "Tensor? query, Tensor? key, Tensor? out, float scale, float? softcap, Tensor? lse"
@@ -53,26 +53,29 @@ def _define(name: str, schema: str, kernel: Callable[..., Any], fake: Callable[.
     return cast(Callable[..., Any], getattr(torch.ops.dexar_fast, name).default)
 
 
-def _as_tensors(scores: HeadScores) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    lse = scores.image.new_empty(0) if scores.lse is None else scores.lse
-    return scores.image, scores.text, scores.image_min, lse
+def _as_tensors(scores: Tensor, lse: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Without the log-sum-exp an empty tensor."""
+    return scores, scores.new_empty(0) if lse is None else lse
 
 
-def _head_scores(d_out: Tensor, value: Tensor, signal: str, backend: str, *packed: Any) -> tuple[Tensor, ...]:
-    keys, attention = _unpack(*packed)
-    return _as_tensors(_backend(backend, d_out).head_scores(d_out, value, keys, signal, attention))
-
-
-def _fake_head_scores(d_out: Tensor, value: Tensor, signal: str, backend: str, *packed: Any) -> tuple[Tensor, ...]:
-    _, attention = _unpack(*packed)
+def _fake_scores(d_out: Tensor, attention: Attention | None, *signals: int) -> tuple[Tensor, Tensor]:
     shape, dtype = d_out.shape[:2], accumulator(d_out)
-    scores = [d_out.new_empty(shape, dtype=dtype) for _ in range(3)]
-    return *scores, d_out.new_empty(0 if attention is None else shape, dtype=dtype)
+    scores = d_out.new_empty((*signals, 3, *shape), dtype=dtype)
+    return scores, d_out.new_empty(0 if attention is None else shape, dtype=dtype)
+
+
+def _head_scores(d_out: Tensor, value: Tensor, signal: str, backend: str, *packed: Any) -> tuple[Tensor, Tensor]:
+    keys, attention = _unpack(*packed)
+    return _as_tensors(*_backend(backend, d_out).head_scores(d_out, value, keys, signal, attention))
+
+
+def _fake_head_scores(d_out: Tensor, value: Tensor, signal: str, backend: str, *packed: Any) -> tuple[Tensor, Tensor]:
+    return _fake_scores(d_out, _unpack(*packed)[1])
 
 
 head_scores = _define(
     "head_scores",
-    f"(Tensor d_out, Tensor value, str signal, str backend, {_KEYS}, {_ATTENTION}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor d_out, Tensor value, str signal, str backend, {_KEYS}, {_ATTENTION}) -> (Tensor, Tensor)",
     _head_scores,
     _fake_head_scores,
 )
@@ -84,58 +87,81 @@ def _accumulate_maps(
     weights: Tensor,
     maps: Tensor,
     unfiltered: Tensor | None,
+    token_sums: Tensor | None,
     signal: str,
     backend: str,
     *packed: Any,
 ) -> None:
     keys, attention = _unpack(*packed)
-    _backend(backend, d_out).accumulate_maps(d_out, value, weights, keys, signal, attention, maps, unfiltered)
+    _backend(backend, d_out).accumulate_maps(
+        d_out, value, weights, keys, signal, attention, maps, unfiltered, token_sums
+    )
 
 
 accumulate_maps = _define(
     "accumulate_maps",
-    "(Tensor d_out, Tensor value, Tensor weights, Tensor(a!) maps, Tensor(b!)? unfiltered, str signal, str backend, "
-    f"{_KEYS}, {_ATTENTION}) -> ()",
+    "(Tensor d_out, Tensor value, Tensor weights, Tensor(a!) maps, Tensor(b!)? unfiltered, "
+    f"Tensor(c!)? token_sums, str signal, str backend, {_KEYS}, {_ATTENTION}) -> ()",
     _accumulate_maps,
     lambda *_: None,
 )
 
 
+def pack_sums(sums: Sequence[MapSums]) -> tuple[list[str], list[str], list[Tensor], list[bool]]:
+    """Their signals, and their tensors in one list: three of each, with None left out."""
+    tensors = [tensor for each in sums for tensor in each[2:]]
+    return (
+        [each.score_signal for each in sums],
+        [each.map_signal for each in sums],
+        [tensor for tensor in tensors if tensor is not None],
+        [tensor is not None for tensor in tensors],
+    )
+
+
+def _unpack_sums(
+    score_signals: list[str], map_signals: list[str], tensors: list[Tensor], present: list[bool]
+) -> list[MapSums]:
+    """The inverse of `pack_sums`."""
+    given = iter(tensors)
+    slots = [next(given) if is_there else None for is_there in present]
+    return [
+        MapSums(of_scores, of_maps, cast(Tensor, slots[3 * i]), *slots[3 * i + 1 : 3 * i + 3])
+        for i, (of_scores, of_maps) in enumerate(zip(score_signals, map_signals, strict=True))
+    ]
+
+
 def _score_and_accumulate(
     d_out: Tensor,
     value: Tensor,
-    maps: Tensor,
-    unfiltered: Tensor | None,
-    score_signal: str,
-    map_signal: str,
+    score_signals: list[str],
+    map_signals: list[str],
+    tensors: list[Tensor],
+    present: list[bool],
     backend: str,
     *packed: Any,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor]:
     keys, attention = _unpack(*packed)
-    return _as_tensors(
-        _backend(backend, d_out).score_and_accumulate(
-            d_out, value, keys, score_signal, map_signal, attention, maps, unfiltered
-        )
-    )
+    sums = _unpack_sums(score_signals, map_signals, tensors, present)
+    return _as_tensors(*_backend(backend, d_out).score_and_accumulate(d_out, value, keys, attention, sums))
 
 
 def _fake_score_and_accumulate(
     d_out: Tensor,
     value: Tensor,
-    maps: Tensor,
-    unfiltered: Tensor | None,
-    score_signal: str,
-    map_signal: str,
+    score_signals: list[str],
+    map_signals: list[str],
+    tensors: list[Tensor],
+    present: list[bool],
     backend: str,
     *packed: Any,
-) -> tuple[Tensor, ...]:
-    return _fake_head_scores(d_out, value, score_signal, backend, *packed)
+) -> tuple[Tensor, Tensor]:
+    return _fake_scores(d_out, _unpack(*packed)[1], len(set(score_signals)))
 
 
 score_and_accumulate = _define(
     "score_and_accumulate",
-    "(Tensor d_out, Tensor value, Tensor(a!) maps, Tensor(b!)? unfiltered, str score_signal, str map_signal, "
-    f"str backend, {_KEYS}, {_ATTENTION}) -> (Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor d_out, Tensor value, str[] score_signals, str[] map_signals, Tensor(a!)[] tensors, bool[] present, "
+    f"str backend, {_KEYS}, {_ATTENTION}) -> (Tensor, Tensor)",
     _score_and_accumulate,
     _fake_score_and_accumulate,
 )

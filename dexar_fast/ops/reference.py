@@ -10,22 +10,25 @@ No tensor of size (T, H, K) exists: rows are taken in blocks of at most ``BLOCK_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .keys import TEXT, PackedKeys, Sample
-from .signals import Attention, HeadScores
+from .signals import Attention, MapSums
 
 BLOCK_ELEMENTS = 1 << 18  # 1 MiB of float32: a block's gradients stay in a core's cache
 
 
-def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
+def head_scores(
+    d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
+) -> tuple[Tensor, Tensor | None]:
     """Eq. 4: see `dexar_fast.ops.head_scores`."""
     T, H, _ = d_out.shape
-    image, text, image_min = (d_out.new_zeros((T, H), dtype=accumulator(d_out)) for _ in range(3))
+    scores = d_out.new_zeros((3, T, H), dtype=accumulator(d_out))
+    image, text, image_min = scores
     lse = None if attention is None else attention_lse(attention, keys)
     if attention is not None:
         attention = attention._replace(lse=lse)
@@ -39,7 +42,7 @@ def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, att
         x, hidden = block.relu_signal(signal, (block.sample.kinds == TEXT).nonzero().squeeze(-1))  # [rows, G, M]
         if x.shape[-1]:
             text[rows, heads] = x.masked_fill(hidden, 0).amax(dim=-1)
-    return HeadScores(image, text, image_min, lse)
+    return scores, lse
 
 
 def accumulate_maps(
@@ -51,6 +54,7 @@ def accumulate_maps(
     attention: Attention | None,
     maps: Tensor,
     unfiltered: Tensor | None,
+    token_sums: Tensor | None,
 ) -> None:
     """Eq. 5, one layer's share, added in place: see `dexar_fast.ops.accumulate_maps`."""
     if attention is not None and attention.lse is None:
@@ -60,28 +64,27 @@ def accumulate_maps(
         x, hidden = block.relu_signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
         x = x.masked_fill(hidden, 0)
         w = weights[rows, block.heads].to(x.dtype)  # [rows, G]
-        maps[rows, columns] += (w[:, None] @ x).squeeze(1)  # [rows, 1, G] @ [rows, G, N]
+        weighted = (w[:, None] @ x).masked_fill(hidden, 0)  # [rows, 1, G] @ [rows, G, N]; NaN times zero is NaN
+        maps[rows, columns] += weighted.squeeze(1)
         if unfiltered is not None:
             unfiltered[rows, columns] += x.sum(dim=1)
+        if token_sums is not None:
+            token_sums[block.b, block.heads, columns] += x.sum(dim=0)
 
 
 def score_and_accumulate(
-    d_out: Tensor,
-    value: Tensor,
-    keys: PackedKeys,
-    score_signal: str,
-    map_signal: str,
-    attention: Attention | None,
-    maps: Tensor,
-    unfiltered: Tensor | None,
-) -> HeadScores:
-    """Eq. 4, ``w = relu(S_img - S_text)``, Eq. 5: see `dexar_fast.ops.score_and_accumulate`."""
-    scores = head_scores(d_out, value, keys, score_signal, attention)
+    d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention | None, sums: Sequence[MapSums]
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. 4, ``w = relu(S_img - S_text)`` and Eq. 5 of each: see `dexar_fast.ops.score_and_accumulate_all`."""
+    signals = list(dict.fromkeys(each.score_signal for each in sums))
+    scores, lses = zip(*(head_scores(d_out, value, keys, signal, attention) for signal in signals), strict=True)
     if attention is not None:
-        attention = attention._replace(lse=scores.lse)
-    weights = (scores.image - scores.text).clamp(min=0)
-    accumulate_maps(d_out, value, weights, keys, map_signal, attention, maps, unfiltered)
-    return scores
+        attention = attention._replace(lse=lses[0])
+    for each in sums:
+        image, text, _ = scores[signals.index(each.score_signal)]
+        weights = (image - text).clamp(min=0)
+        accumulate_maps(d_out, value, weights, keys, each.map_signal, attention, *each[2:])
+    return torch.stack(scores), lses[0]
 
 
 def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
@@ -119,11 +122,13 @@ class _Block:
     """Some rows of one sample and the G heads of one key/value head; tensors in the accumulator's dtype.
 
     Attributes:
-        sample: its keys; within: the rows, counted in the sample; rows, heads: the same in the whole call.
+        b, sample: its index and its keys.
+        within: the rows, counted in the sample; rows, heads: the same in the whole call.
         d_out: ``[rows, G, D]``; value: ``[K, D]``; attention: of the whole call, or None.
         query: ``[rows, G, D]``; key: ``[K, D]``; both None without attention.
     """
 
+    b: int
     sample: Sample
     within: slice
     rows: slice
@@ -184,4 +189,4 @@ def _blocks(d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention
                 within = slice(start, min(start + step, count))
                 rows = slice(of_sample.start + within.start, of_sample.start + within.stop)
                 q = None if attention is None else attention.query[rows, heads].to(dtype)
-                yield _Block(sample, within, rows, heads, d_out[rows, heads].to(dtype), v, attention, q, k)
+                yield _Block(b, sample, within, rows, heads, d_out[rows, heads].to(dtype), v, attention, q, k)

@@ -51,3 +51,22 @@ class HeadScores(NamedTuple):
     text: Tensor
     image_min: Tensor
     lse: Tensor | None = None
+
+
+class MapSums(NamedTuple):
+    """What one layer adds for one pair of signals (Eq. 5), all in place; dtype of the results.
+
+    Attributes:
+        score_signal, map_signal: one of `SIGNALS` for the head scores that the weights follow from, and for the maps.
+        maps: ``(T, N)``, ``+= sum_i w[t, i] relu(signal[t, i, n])``.
+        unfiltered: ``(T, N)`` or None; the same with every weight 1.
+        token_sums: ``(H, N)`` or ``(B, H, N)``, or None; ``+= sum_t relu(signal[t, i, n])`` over the rows of a sample.
+            Over their number it is the mean over tokens of each head and key, which a token is contrasted with:
+            ``sum_i w[t, i] (relu(signal[t, i, n]) - mean[i, n]) = maps - w @ mean`` takes no further pass.
+    """
+
+    score_signal: str
+    map_signal: str
+    maps: Tensor
+    unfiltered: Tensor | None = None
+    token_sums: Tensor | None = None

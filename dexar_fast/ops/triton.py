@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from .keys import PackedKeys
-from .signals import Attention, HeadScores
+from .signals import Attention, MapSums
 
 try:
     import triton  # noqa: F401
@@ -17,9 +19,13 @@ from ..kernels import head_scores as scores
 from ..kernels.launch import Launch, Operands
 
 
-def head_scores(d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None) -> HeadScores:
+def head_scores(
+    d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
+) -> tuple[Tensor, Tensor | None]:
     """Eq. 4: see `dexar_fast.ops.head_scores`."""
-    return _head_scores(operands_of(keys, (signal,), attention, d_out, value), signal)[0]
+    launches, found = scores.head_scores(operands_of(keys, (signal,), attention, d_out, value), (signal,))
+    _run(launches)
+    return found.scores[0], found.lse
 
 
 def accumulate_maps(
@@ -31,36 +37,36 @@ def accumulate_maps(
     attention: Attention | None,
     maps: Tensor,
     unfiltered: Tensor | None,
+    token_sums: Tensor | None,
 ) -> None:
     """Eq. 5, one layer's share, added in place: see `dexar_fast.ops.accumulate_maps`."""
     lse = None
     if attention is not None:
         lse = attention_lse(attention, keys) if attention.lse is None else attention.lse
-    _accumulate_maps(operands_of(keys, (signal,), attention, d_out, value), signal, weights, lse, maps, unfiltered)
+    operands = operands_of(keys, (signal,), attention, d_out, value)
+    _accumulate_maps(operands, [MapSums(signal, signal, maps, unfiltered, token_sums)], [signal], weights[None], lse)
 
 
 def score_and_accumulate(
-    d_out: Tensor,
-    value: Tensor,
-    keys: PackedKeys,
-    score_signal: str,
-    map_signal: str,
-    attention: Attention | None,
-    maps: Tensor,
-    unfiltered: Tensor | None,
-) -> HeadScores:
-    """Eq. 4, ``w = relu(S_img - S_text)``, Eq. 5: see `dexar_fast.ops.score_and_accumulate`."""
-    operands = operands_of(keys, (score_signal, map_signal), attention, d_out, value)
-    of_heads, weights = _head_scores(operands, score_signal)
-    _accumulate_maps(operands, map_signal, weights, of_heads.lse, maps, unfiltered)
-    return of_heads
+    d_out: Tensor, value: Tensor, keys: PackedKeys, attention: Attention | None, sums: Sequence[MapSums]
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. 4, ``w = relu(S_img - S_text)``, Eq. 5: see `dexar_fast.ops.score_and_accumulate_all`."""
+    signals = list(dict.fromkeys(each.score_signal for each in sums))
+    of_maps = [each.map_signal for each in sums]
+    # The log-sum-exp comes from the scores, so query and key are there if any signal reads P.
+    operands = operands_of(keys, (*signals, *of_maps), attention, d_out, value)
+    launches, found = scores.head_scores(operands, tuple(signals))
+    _run(launches)
+    _accumulate_maps(operands, sums, signals, found.weights, found.lse)
+    return found.scores, found.lse
 
 
 def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
     """Log-sum-exp of the logits of all visible keys ``(T, H)``: see `dexar_fast.ops.attention_lse`."""
-    launches, out = scores.head_scores(operands_of(keys, (), attention), "none")
+    launches, found = scores.head_scores(operands_of(keys, (), attention), ())
     _run(launches)
-    return out["lse"]
+    assert found.lse is not None
+    return found.lse
 
 
 def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
@@ -71,20 +77,26 @@ def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
     return out
 
 
-def _head_scores(operands: Operands, signal: str) -> tuple[HeadScores, Tensor]:
-    """The scores, and the head filter ``w``."""
-    launches, out = scores.head_scores(operands, signal)
-    _run(launches)
-    return HeadScores(out["image"], out["text"], out["image_min"], out.get("lse")), out["weight"]
-
-
 def _accumulate_maps(
-    operands: Operands, signal: str, weights: Tensor, lse: Tensor | None, out: Tensor, unfiltered: Tensor | None
+    operands: Operands, sums: Sequence[MapSums], score_signals: Sequence[str], weights: Tensor, lse: Tensor | None
 ) -> None:
-    launches, partials = maps.accumulate_maps(operands, signal, weights, lse, out, unfiltered)
+    """Eq. 5 of all in one launch, with weights ``(score signals, T, H)``."""
+    launches, partials = maps.accumulate_maps(
+        operands,
+        outs_of(sums, score_signals),
+        weights,
+        lse,
+        [(each.map_signal, each.token_sums) for each in sums if each.token_sums is not None],
+    )
     _run(launches)
     for total, partial in partials:
         total += partial.sum(dim=0)
+
+
+def outs_of(sums: Sequence[MapSums], score_signals: Sequence[str]) -> list[maps.Out]:
+    """Weighted maps and those with every weight 1."""
+    outs = [maps.Out(each.map_signal, score_signals.index(each.score_signal), each.maps) for each in sums]
+    return outs + [maps.Out(each.map_signal, -1, each.unfiltered) for each in sums if each.unfiltered is not None]
 
 
 def operands_of(
@@ -95,6 +107,8 @@ def operands_of(
     value: Tensor | None = None,
 ) -> Operands:
     """What the launchers take, with ``D = <dO, o>`` where one of the signals needs it."""
+    if {*signals} == {"attention"}:
+        d_out = value = None
     row_dot = None
     if "score_gradient" in signals:
         assert attention is not None

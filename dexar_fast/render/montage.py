@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +46,8 @@ def montage(explanation: Explanation) -> Explanation:
         cells = (flat[..., tokens] * weights).sum(axis=-1).astype(flat.dtype)
         return cells.reshape(*flat.shape[:-1], canvas.rows, canvas.cols)
 
-    return replace(
-        explanation,
-        token_maps=placed(explanation.token_maps),
-        answer_map=placed(explanation.answer_map),
-        unfiltered_token_maps=placed(explanation.unfiltered_token_maps),
-        unfiltered_answer_map=placed(explanation.unfiltered_answer_map),
+    return explanation.with_maps(
+        placed,
         grid=canvas,
         image=None if explanation.image is None else _draw(as_tuple(explanation.image), size, places),
     )

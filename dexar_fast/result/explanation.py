@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
@@ -20,6 +21,7 @@ from ..layout.grid import Grid
 from ..layout.per_image import as_tuple, one_or_tuple
 from .appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .heads import Head, HeadMeans, head_means, head_weights, top_heads
+from .method_maps import MAPS, MethodMaps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,6 +86,7 @@ class Explanation:
             one, or None when `grounding` was not asked for.
         targets: what the rows are, if they are not the tokens: words, phrases, spans, or alternatives to one token.
         foils: T foils, what each token was contrasted with, None where nothing; or None without a contrast.
+        beside: what other methods made of the same answer; see `of_method`.
     """
 
     tokens: list[str]
@@ -103,6 +106,53 @@ class Explanation:
     log_probabilities: Floats | None = None
     targets: tuple[Target, ...] | None = None
     foils: tuple[Foil | None, ...] | None = None
+    beside: Mapping[str, MethodMaps] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The method of the maps, weights and scores."""
+        return str(self.settings.get("method", "dexar"))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods whose maps are here, the one that is shown first in front."""
+        return self.method, *self.beside
+
+    def maps(self, method: str | None = None) -> Maps:
+        """``(T, h, w)`` in [0, 1], the token maps of a method; None for those of the first, `token_maps`.
+
+        Raises:
+            InputError: the explanation has no maps of this method.
+        """
+        return self.of_method(method or self.method).token_maps
+
+    def of_method(self, method: str) -> Explanation:
+        """The same with another of `methods` in front: its maps, weights and scores, its words and pictures.
+
+        Raises:
+            InputError: the explanation has no maps of this method.
+        """
+        if method == self.method:
+            return self
+        if method not in self.beside:
+            raise InputError(
+                f"method: expected one of {', '.join(self.methods)}, whose maps are here; got {method!r}. "
+                f"Explain with method=[{self.method!r}, {method!r}]."
+            )
+        others = {name: maps for name, maps in self.beside.items() if name != method}
+        settings = {**self.settings, "method": method, "beside": [self.method, *others]}
+        beside = {self.method: MethodMaps.of(self), **others}
+        return replace(self, **self.beside[method].as_fields, settings=settings, beside=beside)
+
+    def with_beside(self, method: str, other: Explanation) -> Explanation:
+        """The same with the maps of another method's explanation of this answer beside its own."""
+        return replace(self, beside={**self.beside, method: MethodMaps.of(other)})
+
+    def with_maps(self, change: Callable[[Maps], Maps], **changes: Any) -> Explanation:
+        """The same with other maps, of every method: ``change`` is given each, or None where there is none."""
+        own = {name: change(getattr(self, name)) for name in MAPS}
+        beside = {name: maps.mapped(change) for name, maps in self.beside.items()}
+        return replace(self, **own, beside=beside, **changes)
 
     @property
     def row_texts(self) -> list[str]:
@@ -159,15 +209,7 @@ class Explanation:
         def one(values: Any) -> Any:
             return None if values is None else as_tuple(values)[index]
 
-        return replace(
-            self,
-            token_maps=one(self.token_maps),
-            answer_map=one(self.answer_map),
-            grid=one(self.grid),
-            image=one(self.image),
-            unfiltered_token_maps=one(self.unfiltered_token_maps),
-            unfiltered_answer_map=one(self.unfiltered_answer_map),
-        )
+        return self.with_maps(one, grid=one(self.grid), image=one(self.image))
 
     def words(self) -> list[Word]:
         """Tokens grouped into words, with their maps and weights; or the targets, where there are any.

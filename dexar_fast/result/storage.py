@@ -20,24 +20,28 @@ from ..layout.grid import Grid
 from ..layout.per_image import as_tuple, one_or_tuple
 from .atomic import write_atomically
 from .explanation import Explanation
+from .method_maps import MAPS, MethodMaps
 
 FORMAT = "dexar_fast.result.explanation"
-FORMAT_VERSION = 2  # 1 knew no targets and no foils
+FORMAT_VERSION = 3  # 1 knew no targets and no foils, 2 one method only
 
-_MAPS = ("token_maps", "answer_map", "unfiltered_token_maps", "unfiltered_answer_map")
-_SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges", "log_probabilities")
+_SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges")
+_KINDS = ((MAPS, np.float16), (_SCORES, np.float32))  # what a method fills, and its dtype in a compact file
 
 
 def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = False) -> Path:
     """See `Explanation.save`. Maps as float16 (error at most 2.5e-4), scores as float32; if ``exact`` bit for bit."""
     arrays: dict[str, np.ndarray[Any, Any]] = {"token_ids": explanation.token_ids}
-    for names, compact in ((_MAPS, np.float16), (_SCORES, np.float32)):
-        for name in names:
-            values = getattr(explanation, name)
-            if values is not None:
-                for index, array in enumerate(as_tuple(values)):
-                    compacted = array if exact else array.astype(compact)
-                    arrays[_name(name, index)] = np.ascontiguousarray(compacted)
+
+    def keep(name: str, values: Any, compact: type) -> None:
+        for index, array in enumerate(() if values is None else as_tuple(values)):
+            arrays[_name(name, index)] = np.ascontiguousarray(array if exact else array.astype(compact))
+
+    keep("log_probabilities", explanation.log_probabilities, np.float32)
+    for number, maps in enumerate((MethodMaps.of(explanation), *explanation.beside.values())):
+        for names, compact in _KINDS:
+            for name in names:
+                keep(_of_method(name, number), getattr(maps, name), compact)
     if explanation.image is not None:
         for index, image in enumerate(as_tuple(explanation.image)):
             png = BytesIO()
@@ -48,6 +52,7 @@ def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = F
         "format_version": FORMAT_VERSION,
         "tokens": explanation.tokens,
         "layers": explanation.layers,
+        "methods": explanation.methods,
         "grids": [asdict(grid) for grid in explanation.grids],  # one per image
         "settings": explanation.settings,
         "targets": None if explanation.targets is None else [asdict(target) for target in explanation.targets],
@@ -85,8 +90,19 @@ def load(path: str | PathLike[str]) -> Explanation:
         return found or None
 
     pngs = per_image("image_png")
-    maps = {name: per_image(name) for name in _MAPS}
-    unknown = sorted(set(arrays) - {"token_ids", *_SCORES})
+    methods = header.get("methods", [header["settings"].get("method")])
+    of_methods = []
+    for number in range(len(methods)):
+        maps = {name: per_image(_of_method(name, number)) for name in MAPS}
+        scores = {name: arrays.pop(_of_method(name, number), None) for name in _SCORES}
+        of_methods.append(
+            {
+                **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},
+                **{name: values if values is None else _widen(values) for name, values in scores.items()},
+            }
+        )
+    log_probabilities = arrays.pop("log_probabilities", None)
+    unknown = sorted(set(arrays) - {"token_ids"})
     if unknown or "token_ids" not in arrays:
         what = f"has unknown arrays {', '.join(unknown)}" if unknown else "lacks token_ids"
         raise InputError(f"path: {path} {what}; it was not written by Explanation.save of this release")
@@ -101,14 +117,20 @@ def load(path: str | PathLike[str]) -> Explanation:
         targets=None if targets is None else tuple(Target(**target) for target in targets),
         foils=None if foils is None else tuple(foil and Foil(**foil) for foil in foils),
         image=pngs and one_or_tuple([Image.open(BytesIO(png.tobytes())).convert("RGB") for png in pngs]),
-        **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},
-        **{name: _widen(values) for name, values in arrays.items()},
+        log_probabilities=None if log_probabilities is None else _widen(log_probabilities),
+        beside={name: MethodMaps(**fields) for name, fields in zip(methods[1:], of_methods[1:], strict=True)},
+        **of_methods[0],
     )
 
 
 def _name(name: str, image: int) -> str:
     """Name of an array of the image of this index; that of the first is plain."""
     return f"{name}.{image}" if image else name
+
+
+def _of_method(name: str, number: int) -> str:
+    """Name of an array of the method of this number; that of the first is plain."""
+    return f"{name}@{number}" if number else name
 
 
 def _widen(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -66,10 +66,10 @@ def check_alternatives(decoder: Decoder, options: Options, token: int, k: int) -
     Raises:
         InputError: says so.
     """
-    if options.method not in METHODS:
+    if not options.our_own:
         raise InputError(
             f"method: expected one of {', '.join(METHODS)} for alternatives, which differ in the score that is "
-            f"explained; got {options.method!r}"
+            f"explained; got {options.methods}"
         )
     _check_whole("token", token)
     _check_whole("k", k, 1, decoder.vocabulary_size)

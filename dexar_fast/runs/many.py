@@ -28,7 +28,6 @@ from ..engine.written_cache import rewritable
 from ..errors import DexarFastError, InputError, check_count
 from ..inputs.contrast import find_foils
 from ..inputs.images import load_images
-from ..inputs.methods import METHODS
 from ..inputs.options import AskedOptions, Options
 from ..inputs.targets import Foil
 from ..progress import ProgressCallback, silent
@@ -157,7 +156,7 @@ class _Batches:
     def _next_group(self, queue: list[_Queued]) -> list[_Queued]:
         """The first requests, as many as run together."""
         decoder = self.engine.decoder
-        if self.options.method not in METHODS or self.options.targets != "tokens":
+        if not self.options.our_own or self.options.targets != "tokens":
             return queue[:1]
         if not runs_in_batches(decoder.family):
             return queue[:1]
@@ -200,7 +199,7 @@ class _Batches:
     def _alone(self, queued: _Queued) -> Explanation:
         """What `Explainer.explain` makes of a request."""
         ran = None
-        if self.options.method in METHODS and self.engine.family.rows == "cached":
+        if self.options.our_own and self.engine.family.rows == "cached":
             ran = self._run_prompt(queued)
             ran = replace(ran, cache=ran.cache and sharing(ran.cache))
         explanation = explain_encoded(self.engine, replace(queued.encoded, ran=ran), self.options, self.report)

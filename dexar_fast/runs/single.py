@@ -32,8 +32,19 @@ def explain_encoded(
         InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `Explainer.explain`.
     """
     check_answer(engine.decoder, encoded.answer_ids)
-    explain = _by_our_own if options.method in METHODS else _by_comparison
-    explanation = explain(engine, encoded, options, report)
+    own = [method for method in options.methods if method in METHODS]
+    found = {}
+    if own:
+        together = _by_our_own(engine, encoded, replace(options, method=own[0], beside=tuple(own[1:])), report)
+        found = {method: together.of_method(method) for method in own}
+    for method in options.methods:
+        if method not in METHODS:
+            found[method] = _by_comparison(engine, encoded, replace(options, method=method, beside=()))
+    first = found[options.method]
+    settings = {**first.settings, "method": options.method, "beside": list(options.beside)}
+    explanation = replace(first, beside={}, settings=settings)
+    for method in options.beside:
+        explanation = explanation.with_beside(method, found[method])
     if options.grounding:
         log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids)
         explanation = replace(explanation, log_probabilities=to_numpy(log_p))
@@ -56,7 +67,7 @@ def _by_our_own(engine: Engine, encoded: Encoded, options: Options, report: Prog
     return engine.result(request, sums, options, recorded, targets, foils)
 
 
-def _by_comparison(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+def _by_comparison(engine: Engine, encoded: Encoded, options: Options) -> Explanation:
     request = engine.request(encoded, options)
     prompt = encoded.settings.get("prompt")
     found = relevance(options.method, Subject(engine, request, options.layers, encoded.images, prompt))

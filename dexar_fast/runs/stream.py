@@ -93,9 +93,9 @@ class ExplainingStreamer(BaseStreamer):
                 f"stream: answers of the family {engine.family.name!r} do not run over a cache, and are explained "
                 "as a whole. Use explain()."
             )
-        if options.method not in METHODS:
+        if not options.our_own:
             raise InputError(
-                f"method: only {', '.join(METHODS)} explain while the answer is written; got {options.method!r}"
+                f"method: only {', '.join(METHODS)} explain while the answer is written; got {options.methods}"
             )
         check_count("block", block, "tokens")
         if options.text_set not in _TEXT_SETS:
@@ -176,6 +176,8 @@ class ExplainingStreamer(BaseStreamer):
                 ran = Prefill(self.encoded.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen)
                 self.encoded = replace(self.encoded, answer_ids=ids, ran=ran)
                 self._request, sums = engine.run(self.encoded, self.options, rows=rows)
+            if self._parts:
+                sums.follow(self._parts[-1])
             self._parts.append(sums)
             if self.grounding is not None:
                 log_p = self.grounding.add(torch.cat(states, dim=1), ids, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,6 +66,8 @@ LIMITS = {
 }
 ROWS_HELD = 64 << 10
 """Bytes of one operand's rows that stay in shared memory, for all those keys that pass."""
+FEW_ROWS = (16, 64)
+"""Rows of smaller tiles, for fewer rows: not every power of two, for each is compiled."""
 FEW = 32 * 32
 """Elements of a tile that four warps have enough to do with."""
 
@@ -96,18 +99,24 @@ def width_of_tiles(machine: Machine, D: int, dtype: torch.dtype) -> int:
     return whole if whole <= widest else part
 
 
-def head_scores_blocks(x: Operands, signal: str) -> Blocks:
+def products_of(signals: tuple[str, ...]) -> int:
+    """Matrix products a tile: G, P or both."""
+    return any(signal != "attention" for signal in signals) + any(signal != "gradient" for signal in signals)
+
+
+def head_scores_blocks(x: Operands, signals: tuple[str, ...]) -> Blocks:
     """Of `head_scores_kernel`: its rows are pairs of row and query head of one GQA group, and stay while keys pass."""
-    products = (signal not in ("none", "attention")) + (x.query is not None)
+    products = (x.d_out is not None) + (x.query is not None)
     largest = limits_of(x.machine).head_scores[products - 1]
-    return _fit(largest, x, x.most_rows * x.G, products, halvings=0, rows_stay=True)
+    return _fit(largest, x, x.most_rows * x.G, products, halvings=int(len(signals) > 1), rows_stay=True)
 
 
-def maps_blocks(x: Operands, signal: str, unfiltered: bool) -> Blocks:
-    """Of `accumulate_maps_kernel`: rows and, in the worst case, keys pass for every head."""
-    products = 2 if signal in ("score_gradient", "contribution") else 1
+def maps_blocks(x: Operands, outs: int, token_sums: int = 0) -> Blocks:
+    """Of `accumulate_maps_kernel`, which adds up so many outs: rows and, at worst, keys pass for every head."""
+    products = (x.d_out is not None) + (x.query is not None)
     largest = limits_of(x.machine).maps[products - 1]
-    return _fit(largest, x, x.most_rows, products, halvings=int(unfiltered), rows_stay=False)
+    halvings = int(outs + token_sums > 1)
+    return _fit(largest, x, x.most_rows, products, halvings, rows_stay=False)
 
 
 def columns_blocks(x: Operands) -> Blocks:
@@ -115,9 +124,17 @@ def columns_blocks(x: Operands) -> Blocks:
     return _fit(limits_of(x.machine).maps[0], x, x.most_rows * x.G, products=1, halvings=1, rows_stay=False)
 
 
-def splits_to_fill(machine: Machine, programs: int, most: int) -> int:
-    """Into how many parts to cut the work of each program, so that a small grid still has two programs an SM."""
-    return max(1, min(most, 2 * machine.processors // max(programs, 1)))
+def splits_in_waves(machine: Machine, blocks: Blocks, programs: int, most: int) -> int:
+    """Into how many parts to cut the work of each program, so that as few SMs as possible idle in the last wave.
+
+    A part costs its own start, so two per cent of time have to be gained by each.
+    """
+    at_once = machine.processors * (1 if blocks.warps > 4 else 2)
+
+    def time(splits: int) -> float:
+        return math.ceil(programs * splits / at_once) / splits * (1 + 0.02 * splits)
+
+    return min(range(1, max(1, min(most, 2 * at_once // max(programs, 1))) + 1), key=time)
 
 
 def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, rows_stay: bool) -> Blocks:
@@ -141,7 +158,7 @@ def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, 
             N //= 2
         elif M > 64:  # warp groups multiply 64 rows
             M //= 2
-    M = max(16, min(M, triton.next_power_of_2(rows)))
+    M = next(size for size in (*FEW_ROWS, M) if size >= min(rows, M))
     rows_held = rows_stay and not is_streamed
     if rows_held and M * width * x.of_rows.element_size() > ROWS_HELD:
         M //= 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import Blocks, head_scores_blocks, splits_to_fill
+from .config import Blocks, head_scores_blocks, splits_in_waves
 from .launch import Launch, Operands, strided
 from .tiles import (
     LN2,
@@ -18,6 +20,7 @@ from .tiles import (
     products,
     read_signal,
     relu,
+    sample_and_split,
     sample_rows,
     to_bits,
     to_number,
@@ -26,26 +29,50 @@ from .tiles import (
 MIXED = tl.constexpr(0)
 IMAGE = tl.constexpr(1)
 TEXT = tl.constexpr(2)
-COMBINE_BLOCK = 128
+LARGEST = tl.constexpr(3.4028234663852886e38)
+COMBINE_ROWS, COMBINE_SPLITS = 32, 16
 
 
 @triton.jit
 def finite_base(highest):
-    """What is subtracted from logits before exp2: their maximum, or 0 where it is infinite."""
-    return tl.where(tl.abs(highest) == float("inf"), 0.0, highest)
+    """What is subtracted from logits before exp2: their maximum, made finite."""
+    return tl.minimum(tl.maximum(highest, -LARGEST), LARGEST)
 
 
 @triton.jit
-def rescale(bits, factor):
-    """Running extremes, made relative to another maximum of the logits."""
-    return tl.where(bits == UNSEEN, UNSEEN, to_bits(to_number(bits) * factor))
+def rescaling(before, after):
+    """What exp2 of logits relative to the maximum before is multiplied with to be relative to the one after."""
+    return tl.where(before == after, 1.0, tl.exp2(before - finite_base(after)))
+
+
+@triton.jit
+def rescale(extremes, factor, SIGNALS: tl.constexpr):
+    """Running extremes, made relative to another maximum of the logits. The gradient alone is relative to none."""
+    scaled = ()
+    for i in tl.static_range(len(SIGNALS)):
+        image, text, low = extremes[i]
+        if SIGNALS[i] != "gradient":
+            image = to_bits(to_number(image) * factor)
+            text = to_bits(to_number(text) * factor)
+            low = tl.where(low == UNSEEN, UNSEEN, to_bits(to_number(low) * factor))
+        scaled = scaled + ((image, text, low),)
+    return scaled
+
+
+@triton.jit
+def no_extremes(ROWS: tl.constexpr, SIGNALS: tl.constexpr):
+    """Of each signal the bits of S_img, S_text and the smallest image value, over no key."""
+    extremes = ()
+    for _ in tl.static_range(len(SIGNALS)):
+        zero = tl.zeros([ROWS], tl.int32)
+        extremes = extremes + ((zero, zero, tl.full([ROWS], UNSEEN, tl.int32)),)
+    return extremes
 
 
 @triton.jit
 def add_tile(
-    image,
-    text,
-    low,
+    extremes,
+    text_seen,
     highest,
     total,
     g_bits,
@@ -53,84 +80,145 @@ def add_tile(
     row_dot,
     seen,
     kind,
-    SIGNAL: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    WITH_G: tl.constexpr,
     WITH_LSE: tl.constexpr,
     ALL: tl.constexpr,
 ):
     """Running maxima, minimum and softmax sums ``[BLOCK_M]`` after one more tile of keys ``[BLOCK_M, BLOCK_N]``.
 
-    ALL is IMAGE or TEXT for a tile of such keys alone that all rows see, which needs no masks, or MIXED.
+    ALL is IMAGE or TEXT for a tile of such keys alone that all rows see, which needs no masks, or MIXED. `text_seen` is
+    -1 for rows that have seen a text key: without one the score is 0, whatever the softmax is.
     """
     p = logits
     if WITH_LSE:
         if ALL == MIXED:
             logits = tl.where(seen, logits, float("-inf"))
         higher = tl.maximum(highest, tl.max(logits, 1))
-        base = finite_base(higher)
-        factor = tl.exp2(highest - base)
-        p = tl.exp2(logits - base[:, None])  # [BLOCK_M, BLOCK_N], P times the final sum
+        factor = rescaling(highest, higher)
+        p = tl.exp2(logits - finite_base(higher)[:, None])  # [BLOCK_M, BLOCK_N], P times the final sum
         total = total * factor + tl.sum(p, 1)
         highest = higher
-        if SIGNAL != "gradient" and SIGNAL != "none":
-            image = rescale(image, factor)
-            text = rescale(text, factor)
-            low = rescale(low, factor)
-    if SIGNAL != "none":
-        g = None
-        if SIGNAL != "attention":
-            g = to_number(g_bits)
-        bits = to_bits(read_signal(g, p, row_dot, SIGNAL))  # [BLOCK_M, BLOCK_N]
+        extremes = rescale(extremes, factor, SIGNALS)
+    g = None
+    if WITH_G:
+        g = to_number(g_bits)
+    seen_image = None
+    seen_text = None
+    if ALL == MIXED:  # masks as bits: one instruction applies two of them
+        seen_image = tl.where(seen, -1, 0) & tl.where(kind == IMAGE, -1, 0)[None, :]
+        seen_text = tl.where(seen, -1, 0) & tl.where(kind == TEXT, -1, 0)[None, :]
+    if WITH_LSE and len(SIGNALS) > 0:
+        if ALL == TEXT:
+            text_seen = tl.full(text_seen.shape, -1, tl.int32)
+        if ALL == MIXED:
+            text_seen = text_seen | tl.min(seen_text, 1)
+    added = ()
+    for i in tl.static_range(len(SIGNALS)):
+        image, text, low = extremes[i]
+        bits = to_bits(read_signal(g, p, row_dot, SIGNALS[i]))  # [BLOCK_M, BLOCK_N]
         if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
             low = tl.minimum(low, tl.min(bits, 1))
         elif ALL == TEXT:
             text = tl.maximum(text, tl.max(bits, 1))
-        else:  # masks as bits: one instruction applies two of them
-            seen_image = tl.where(seen, -1, 0) & tl.where(kind == IMAGE, -1, 0)[None, :]
-            seen_text = tl.where(seen, -1, 0) & tl.where(kind == TEXT, -1, 0)[None, :]
+        else:
             image = tl.maximum(image, tl.max(bits & seen_image, 1))
             low = tl.minimum(low, tl.min((bits & seen_image) | (UNSEEN & ~seen_image), 1))
             text = tl.maximum(text, tl.max(bits & seen_text, 1))
-    return image, text, low, highest, total
+        added = added + ((image, text, low),)
+    return added, text_seen, highest, total
+
+
+@triton.jit
+def final_scores(extremes, text_seen, total, SIGNALS: tl.constexpr):
+    """Of each signal ``S_img``, ``S_text``, the smallest image value and ``w = relu(S_img - S_text)``."""
+    scores = ()
+    for i in tl.static_range(len(SIGNALS)):
+        image_bits, text_bits, low_bits = extremes[i]
+        image = to_number(image_bits)
+        text = to_number(text_bits)
+        # A maximum that is NaN makes the minimum NaN; without an image key in sight the maximum is 0, and so is it.
+        no_image = low_bits == UNSEEN
+        low = tl.where((image != image) | no_image, image, to_number(tl.maximum(low_bits, 0)))
+        if SIGNALS[i] != "gradient":
+            image = tl.where(no_image, 0.0, image / total)
+            low = tl.where(no_image, 0.0, low / total)
+            text = tl.where(text_seen == 0, 0.0, text / total)
+        scores = scores + ((image, text, low, relu(image - text)),)
+    return scores
 
 
 @triton.jit
 def store_scores(
-    image,
-    text,
-    low,
+    scores,
     highest,
     total,
-    image_ptr,
-    text_ptr,
-    image_min_ptr,
-    weight_ptr,
+    scores_ptr,
+    weights_ptr,
     lse_ptr,
     offset,
     is_row,
-    SIGNAL: tl.constexpr,
+    size,
+    SIGNALS: tl.constexpr,
     WITH_LSE: tl.constexpr,
 ):
-    """The final ``S_img``, ``S_text``, smallest image value, ``w = relu(S_img - S_text)`` and log-sum-exp."""
+    """Scores ``(signals, 3, T, H)``, head weights ``(signals, T, H)`` and log-sum-exp ``(T, H)``."""
     if WITH_LSE:
         tl.store(lse_ptr + offset, finite_base(highest) * LN2 + tl.log(total), mask=is_row)
-    if SIGNAL != "none":
-        image = to_number(image)
-        text = to_number(text)
-        # A maximum that is NaN makes the minimum NaN; without an image key in sight the maximum is 0, and so is it.
-        low = tl.where((image != image) | (low == UNSEEN), image, to_number(tl.maximum(low, 0)))
-        if SIGNAL != "gradient":
-            divisor = tl.where(total == 0.0, 1.0, total)  # 0: the row sees nothing, and its scores are 0
-            image = image / divisor
-            text = text / divisor
-            low = low / divisor
-        tl.store(image_ptr + offset, image, mask=is_row)
-        tl.store(text_ptr + offset, text, mask=is_row)
-        tl.store(image_min_ptr + offset, low, mask=is_row)
-        tl.store(weight_ptr + offset, relu(image - text), mask=is_row)
+    for i in tl.static_range(len(SIGNALS)):
+        for which in tl.static_range(3):
+            tl.store(scores_ptr + (3 * i + which) * size + offset, scores[i][which], mask=is_row)
+        tl.store(weights_ptr + i * size + offset, scores[i][3], mask=is_row)
 
 
-@triton.jit(do_not_specialize=["T", "K"])
+@triton.jit
+def combined(
+    partial_ptr, offset, is_row, size, KEY_SPLITS,
+    SIGNALS: tl.constexpr, WITH_LSE: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Extremes over all keys from those of their ranges ``(3 signals + 3, KEY_SPLITS, T, H)``, in a fixed order."""
+    extremes = no_extremes(ROWS, SIGNALS)
+    text_seen = tl.zeros([ROWS], tl.int32)
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    part = KEY_SPLITS * size
+    of_softmax: tl.constexpr = 3 * len(SIGNALS)
+    for first_split in tl.range(0, KEY_SPLITS, SPLITS):
+        split = first_split + tl.arange(0, SPLITS)  # [SPLITS]
+        mask = (split < KEY_SPLITS)[:, None] & is_row[None, :]
+        of_splits = partial_ptr + split.to(tl.int64)[:, None] * size + offset[None, :]  # [SPLITS, ROWS]
+        factor_of_splits = None
+        if WITH_LSE:
+            highest_of_splits = to_number(tl.load(of_splits + of_softmax * part, mask=mask, other=-8388608))  # -inf
+            total_of_splits = to_number(tl.load(of_splits + (of_softmax + 1) * part, mask=mask, other=0))
+            text_seen |= tl.min(tl.load(of_splits + (of_softmax + 2) * part, mask=mask, other=0), 0)
+            higher = tl.maximum(highest, tl.max(highest_of_splits, 0))
+            factor = rescaling(highest, higher)
+            factor_of_splits = rescaling(highest_of_splits, higher[None, :])
+            total = total * factor + tl.sum(total_of_splits * factor_of_splits, 0)
+            highest = higher
+            extremes = rescale(extremes, factor, SIGNALS)
+        both = ()
+        for i in tl.static_range(len(SIGNALS)):
+            image, text, low = extremes[i]
+            image_of_splits = tl.load(of_splits + 3 * i * part, mask=mask, other=0)
+            text_of_splits = tl.load(of_splits + (3 * i + 1) * part, mask=mask, other=0)
+            low_of_splits = tl.load(of_splits + (3 * i + 2) * part, mask=mask, other=UNSEEN)
+            if SIGNALS[i] != "gradient":
+                image_of_splits = to_bits(to_number(image_of_splits) * factor_of_splits)
+                text_of_splits = to_bits(to_number(text_of_splits) * factor_of_splits)
+                scaled = to_bits(to_number(low_of_splits) * factor_of_splits)
+                low_of_splits = tl.where(low_of_splits == UNSEEN, UNSEEN, scaled)
+            image = tl.maximum(image, tl.max(image_of_splits, 0))
+            text = tl.maximum(text, tl.max(text_of_splits, 0))
+            low = tl.minimum(low, tl.min(low_of_splits, 0))
+            both = both + ((image, text, low),)
+        extremes = both
+    return extremes, text_seen, highest, total
+
+
+@triton.jit(do_not_specialize=["T", "K", "KEY_SPLITS", "kinds_stride_b"])
 def head_scores_kernel(
     d_out_ptr,
     d_out_stride_t,
@@ -158,17 +246,20 @@ def head_scores_kernel(
     visible_stride_t,
     visible_stride_c,
     row_offsets_ptr,
-    image_ptr,
-    text_ptr,
-    image_min_ptr,
-    weight_ptr,
+    scores_ptr,
+    weights_ptr,
     lse_ptr,
     partial_ptr,
+    g_ptr,
+    logits_ptr,
     T,
     K,
+    KEY_SPLITS,
     logit_scale,
     cap_scale,
-    SIGNAL: tl.constexpr,
+    SIGNALS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WRITE: tl.constexpr,
     WITH_G: tl.constexpr,
     WITH_LSE: tl.constexpr,
     SOFTCAP: tl.constexpr,
@@ -181,7 +272,6 @@ def head_scores_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D_V: tl.constexpr,
     BLOCK_D_QK: tl.constexpr,
-    KEY_SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """``S_img[t, i] = max over image keys j of relu(signal[t, i, j])``, ``S_text`` likewise (Eq. 4), in one pass.
@@ -192,9 +282,10 @@ def head_scores_kernel(
 
     Program (row block, kv head, sample and key split) holds BLOCK_M pairs m of row and query head, ``t = m // G`` and
     ``i = kv G + m % G``, and walks over the keys that any of its rows sees: all heads of a GQA group share each tile.
+    Of few rows it also WRITEs G and logits of the image keys ``(T, H, K)`` for `few.weigh_kernel`.
     """
-    b = (tl.program_id(2) // KEY_SPLITS).to(tl.int64)
-    split = tl.program_id(2) % KEY_SPLITS
+    b, split = sample_and_split(tl.program_id(2), KEY_SPLITS, SPLIT)
+    b = b.to(tl.int64)
     kv = tl.program_id(1).to(tl.int64)
     first, count = sample_rows(row_offsets_ptr, b, T, RAGGED)
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
@@ -209,7 +300,7 @@ def head_scores_kernel(
     stop_seen = tl.max(stop, 0)
     start_seen_by_all = tl.max(tl.where(is_row, start, 0), 0)
     stop_seen_by_all = tl.min(tl.where(is_row, stop, K), 0)
-    if KEY_SPLITS > 1:
+    if SPLIT:
         tiles = tl.cdiv(tl.maximum(stop_seen - start_seen, 0), BLOCK_N)
         of_split = tl.cdiv(tiles, KEY_SPLITS) * BLOCK_N
         start_seen += split * of_split
@@ -228,13 +319,12 @@ def head_scores_kernel(
         key_ptr += b * key_stride_b + kv * key_stride_h
         if BLOCK_D_QK >= D_QK:
             query = load_tile(query_ptr, query_offset, is_row, query_stride_d, 0, D_QK, BLOCK_D_QK)  # [BLOCK_M, D_QK]
-    if SIGNAL == "score_gradient":
+    if row_dot_ptr is not None:
         row_dot = tl.load(row_dot_ptr + row * (H_KV * G) + head, mask=is_row, other=0.0)  # [BLOCK_M]
     kinds_ptr += b * kinds_stride_b
 
-    image = tl.zeros([BLOCK_M], tl.int32)
-    text = tl.zeros([BLOCK_M], tl.int32)
-    low = tl.full([BLOCK_M], UNSEEN, tl.int32)
+    extremes = no_extremes(BLOCK_M, SIGNALS)
+    text_seen = tl.zeros([BLOCK_M], tl.int32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     for first_key in tl.range(start_seen, stop_seen, BLOCK_N):
@@ -258,129 +348,150 @@ def head_scores_kernel(
                 D_QK, BLOCK_D_QK, PRECISION,
             )  # [BLOCK_M, BLOCK_N]  # fmt: skip
             logits = cap_logits(logits, logit_scale, cap_scale, SOFTCAP)
+        if WRITE:
+            is_cell = is_row[:, None] & (is_key & (kind == IMAGE))[None, :]
+            cell = ((row * (H_KV * G) + head) * K)[:, None] + position[None, :]
+            if WITH_G:
+                tl.store(g_ptr + cell, to_number(g_bits), mask=is_cell)
+            if WITH_LSE:
+                tl.store(logits_ptr + cell, logits, mask=is_cell)
         all_seen = (first_key >= start_seen_by_all) & (first_key + BLOCK_N <= stop_seen_by_all)
         least = tl.min(kind, 0)
         one_kind = tl.where(all_seen & (least == tl.max(kind, 0)), least, MIXED)
         if one_kind == IMAGE:
-            image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g_bits, logits, row_dot, None, None, SIGNAL, WITH_LSE, IMAGE
-            )
+            extremes, text_seen, highest, total = add_tile(
+                extremes, text_seen, highest, total, g_bits, logits, row_dot, None, None,
+                SIGNALS, WITH_G, WITH_LSE, IMAGE,
+            )  # fmt: skip
         elif one_kind == TEXT:
-            image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g_bits, logits, row_dot, None, None, SIGNAL, WITH_LSE, TEXT
-            )
+            extremes, text_seen, highest, total = add_tile(
+                extremes, text_seen, highest, total, g_bits, logits, row_dot, None, None,
+                SIGNALS, WITH_G, WITH_LSE, TEXT,
+            )  # fmt: skip
         else:
             seen = (j[None, :] >= start[:, None]) & (j[None, :] < stop[:, None]) & is_key[None, :]
-            image, text, low, highest, total = add_tile(
-                image, text, low, highest, total, g_bits, logits, row_dot, seen, kind, SIGNAL, WITH_LSE, MIXED
-            )
+            extremes, text_seen, highest, total = add_tile(
+                extremes, text_seen, highest, total, g_bits, logits, row_dot, seen, kind,
+                SIGNALS, WITH_G, WITH_LSE, MIXED,
+            )  # fmt: skip
 
     offset = row * (H_KV * G) + head
-    if KEY_SPLITS == 1:
-        store_scores(
-            image, text, low, highest, total, image_ptr, text_ptr, image_min_ptr, weight_ptr, lse_ptr, offset, is_row,
-            SIGNAL, WITH_LSE,
-        )  # fmt: skip
-    else:
-        size = T.to(tl.int64) * (H_KV * G)
+    size = T.to(tl.int64) * (H_KV * G)
+    if SPLIT:
+        part = KEY_SPLITS * size
         partial_ptr += split * size + offset
-        tl.store(partial_ptr, image, mask=is_row)
-        tl.store(partial_ptr + KEY_SPLITS * size, text, mask=is_row)
-        tl.store(partial_ptr + 2 * KEY_SPLITS * size, low, mask=is_row)
-        tl.store(partial_ptr + 3 * KEY_SPLITS * size, to_bits(highest), mask=is_row)
-        tl.store(partial_ptr + 4 * KEY_SPLITS * size, to_bits(total), mask=is_row)
+        for i in tl.static_range(len(SIGNALS)):
+            for which in tl.static_range(3):
+                tl.store(partial_ptr + (3 * i + which) * part, extremes[i][which], mask=is_row)
+        if WITH_LSE:
+            of_softmax: tl.constexpr = 3 * len(SIGNALS)
+            tl.store(partial_ptr + of_softmax * part, to_bits(highest), mask=is_row)
+            tl.store(partial_ptr + (of_softmax + 1) * part, to_bits(total), mask=is_row)
+            tl.store(partial_ptr + (of_softmax + 2) * part, text_seen, mask=is_row)
+    else:
+        scores = final_scores(extremes, text_seen, total, SIGNALS)
+        store_scores(scores, highest, total, scores_ptr, weights_ptr, lse_ptr, offset, is_row, size, SIGNALS, WITH_LSE)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=["size", "KEY_SPLITS"])
 def combine_scores_kernel(
     partial_ptr,
-    image_ptr,
-    text_ptr,
-    image_min_ptr,
-    weight_ptr,
+    scores_ptr,
+    weights_ptr,
     lse_ptr,
     size,
-    SIGNAL: tl.constexpr,
+    KEY_SPLITS,
+    SIGNALS: tl.constexpr,
     WITH_LSE: tl.constexpr,
-    KEY_SPLITS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):
-    """Extremes over all keys from those of KEY_SPLITS ranges ``(5, KEY_SPLITS, T, H)``, always in the same order."""
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
+    """Scores from the extremes of KEY_SPLITS ranges of keys, of ROWS pairs of row and head."""
+    offset = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
     is_row = offset < size
     size = size.to(tl.int64)
-    image = tl.zeros([BLOCK], tl.int32)
-    text = tl.zeros([BLOCK], tl.int32)
-    low = tl.full([BLOCK], UNSEEN, tl.int32)
-    highest = tl.full([BLOCK], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    for split in range(KEY_SPLITS):
-        of_split = partial_ptr + split * size + offset
-        image_of_split = tl.load(of_split, mask=is_row, other=0)
-        text_of_split = tl.load(of_split + KEY_SPLITS * size, mask=is_row, other=0)
-        low_of_split = tl.load(of_split + 2 * KEY_SPLITS * size, mask=is_row, other=0)
-        if WITH_LSE:
-            highest_of_split = to_number(tl.load(of_split + 3 * KEY_SPLITS * size, mask=is_row, other=0))
-            total_of_split = to_number(tl.load(of_split + 4 * KEY_SPLITS * size, mask=is_row, other=0))
-            higher = tl.maximum(highest, highest_of_split, propagate_nan=tl.PropagateNan.ALL)
-            base = finite_base(higher)
-            factor = tl.exp2(highest - base)
-            factor_of_split = tl.exp2(highest_of_split - base)
-            total = total * factor + total_of_split * factor_of_split
-            highest = higher
-            if SIGNAL != "gradient" and SIGNAL != "none":
-                image = rescale(image, factor)
-                text = rescale(text, factor)
-                low = rescale(low, factor)
-                image_of_split = rescale(image_of_split, factor_of_split)
-                text_of_split = rescale(text_of_split, factor_of_split)
-                low_of_split = rescale(low_of_split, factor_of_split)
-        image = tl.maximum(image, image_of_split)
-        text = tl.maximum(text, text_of_split)
-        low = tl.minimum(low, low_of_split)
-    store_scores(
-        image, text, low, highest, total, image_ptr, text_ptr, image_min_ptr, weight_ptr, lse_ptr, offset, is_row,
-        SIGNAL, WITH_LSE,
-    )  # fmt: skip
+    extremes, text_seen, highest, total = combined(
+        partial_ptr, offset, is_row, size, KEY_SPLITS, SIGNALS, WITH_LSE, ROWS, SPLITS
+    )
+    scores = final_scores(extremes, text_seen, total, SIGNALS)
+    store_scores(scores, highest, total, scores_ptr, weights_ptr, lse_ptr, offset, is_row, size, SIGNALS, WITH_LSE)
 
 
-def head_scores(x: Operands, signal: str, blocks: Blocks | None = None) -> tuple[list[Launch], dict[str, Tensor]]:
-    """Launches, in order, and what they write: ``image``, ``text``, ``image_min``, ``weight`` and ``lse``, ``(T, H)``.
+class Scores(NamedTuple):
+    """What `head_scores` writes.
 
-    `signal` is one of `SIGNALS` or "none", for the log-sum-exp alone; ``lse`` is there where `x` has query and key.
-    `blocks` stand in for those of `config`.
+    Attributes:
+        scores: ``(signals, 3, T, H)`` float32: S_img, S_text and the smallest image value.
+        weights: ``(signals, T, H)`` float32, w.
+        lse: ``(T, H)`` float32, or None.
+        partial: of each range of keys, int32, or None if there is one.
     """
-    with_lse = x.query is not None
-    names = ["image", "text", "image_min", "weight"] if signal != "none" else []
-    names += ["lse"] if with_lse else []
-    out = {name: torch.empty(x.T, x.H, dtype=torch.float32, device=x.device) for name in names}
-    pointers = {f"{name}_ptr": out.get(name) for name in ("image", "text", "image_min", "weight", "lse")}
-    blocks = blocks or head_scores_blocks(x, signal)
+
+    scores: Tensor
+    weights: Tensor
+    lse: Tensor | None
+    partial: Tensor | None = None
+
+    @property
+    def splits(self) -> int:
+        return 1 if self.partial is None else self.partial.shape[1]
+
+
+def head_scores(
+    x: Operands,
+    signals: tuple[str, ...],
+    blocks: Blocks | None = None,
+    written: tuple[Tensor | None, Tensor | None] | None = None,
+) -> tuple[list[Launch], Scores]:
+    """Launches, in order, and what they write.
+
+    Args:
+        x: with query and key where a signal reads P or the log-sum-exp is wanted.
+        signals: some of `SIGNALS`; none for the log-sum-exp alone.
+        blocks: stand in for those of `config`.
+        written: where G and logits ``(T, H, K)`` of the image keys go too; ranges of keys are not combined then.
+    """
+    with_lse, with_g = x.query is not None, x.d_out is not None
+    blocks = blocks or head_scores_blocks(x, signals)
     row_blocks = triton.cdiv(x.most_rows * x.G, blocks.M)
-    splits = splits_to_fill(x.machine, row_blocks * x.H_kv * x.B, triton.cdiv(x.K, blocks.N))
+    splits = splits_in_waves(x.machine, blocks, row_blocks * x.H_kv * x.B, triton.cdiv(x.K, blocks.N))
+    scores = torch.empty(len(signals), 3, x.T, x.H, dtype=torch.float32, device=x.device)
+    weights = torch.empty(len(signals), x.T, x.H, dtype=torch.float32, device=x.device)
+    lse = torch.empty(x.T, x.H, dtype=torch.float32, device=x.device) if with_lse else None
     partial = None
     if splits > 1:
-        partial = torch.empty(5, splits, x.T, x.H, dtype=torch.int32, device=x.device)
-    scores = Launch(
+        kept = 3 * len(signals) + 3 * with_lse
+        partial = torch.empty(kept, splits, x.T, x.H, dtype=torch.int32, device=x.device)
+    common = {
+        "partial_ptr": partial,
+        "scores_ptr": scores,
+        "weights_ptr": weights,
+        "lse_ptr": lse,
+        "KEY_SPLITS": splits,
+    }
+    launch = Launch(
         head_scores_kernel,
         (row_blocks, x.H_kv, x.B * splits),
         {
-            **(strided("d_out", x.d_out, "thd")),
-            **(strided("value", x.value, "bhkd")),
-            **(strided("query", x.query, "thd")),
-            **(strided("key", x.key, "bhkd")),
-            "row_dot_ptr": x.row_dot,
+            **strided("d_out", x.d_out, "thd"),
+            **strided("value", x.value, "bhkd"),
+            **strided("query", x.query, "thd"),
+            **strided("key", x.key, "bhkd"),
+            "row_dot_ptr": x.row_dot if "score_gradient" in signals else None,
             **strided("kinds", x.kinds, "bk"),
             **strided("visible", x.visible, "tc"),
             "row_offsets_ptr": x.row_offsets,
-            **pointers,
-            "partial_ptr": partial,
+            **common,
+            "g_ptr": None if written is None else written[0],
+            "logits_ptr": None if written is None else written[1],
             "T": x.T,
             "K": x.K,
             "logit_scale": x.logit_scale,
             "cap_scale": x.cap_scale,
-            "SIGNAL": signal,
-            "WITH_G": signal not in ("none", "attention"),
+            "SIGNALS": signals,
+            "SPLIT": splits > 1,
+            "WRITE": written is not None,
+            "WITH_G": with_g,
             "WITH_LSE": with_lse,
             "SOFTCAP": x.softcap,
             "RAGGED": x.row_offsets is not None,
@@ -389,27 +500,25 @@ def head_scores(x: Operands, signal: str, blocks: Blocks | None = None) -> tuple
             **x.widths(),
             "BLOCK_M": blocks.M,
             "BLOCK_N": blocks.N,
-            "KEY_SPLITS": splits,
             "PRECISION": x.precision,
         },
         blocks.warps,
         blocks.stages,
     )
-    if splits == 1:
-        return [scores], out
+    if splits == 1 or written is not None:
+        return [launch], Scores(scores, weights, lse, partial)
     combine = Launch(
         combine_scores_kernel,
-        (triton.cdiv(x.T * x.H, COMBINE_BLOCK),),
+        (triton.cdiv(x.T * x.H, COMBINE_ROWS),),
         {
-            "partial_ptr": partial,
-            **pointers,
+            **common,
             "size": x.T * x.H,
-            "SIGNAL": signal,
+            "SIGNALS": signals,
             "WITH_LSE": with_lse,
-            "KEY_SPLITS": splits,
-            "BLOCK": COMBINE_BLOCK,
+            "ROWS": COMBINE_ROWS,
+            "SPLITS": COMBINE_SPLITS,
         },
         warps=4,
         stages=1,
     )
-    return [scores, combine], out
+    return [launch, combine], Scores(scores, weights, lse, partial)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import Blocks, maps_blocks, splits_to_fill
+from .config import Blocks, maps_blocks, splits_in_waves
 from .launch import Launch, Operands, strided
 from .tiles import (
     INTERPRETED,
@@ -18,6 +22,7 @@ from .tiles import (
     products,
     read_signal,
     relu,
+    sample_and_split,
     sample_rows,
 )
 
@@ -34,7 +39,7 @@ def part_of(tile, part: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, HEAD_SPLITS: tl.constexpr, FAR: tl.constexpr):
+def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, SPLIT: tl.constexpr, FAR: tl.constexpr):
     """Add sums to the cells whose keys are seen; those of a head range are written, with zero elsewhere.
 
     Within a tile offsets are of 32 bits unless its cells lie FAR apart: 64 bits of each are more than registers hold.
@@ -45,14 +50,14 @@ def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, HEAD_SP
         t = t.to(tl.int64)
         n = n.to(tl.int64)
     cells = base_ptr + first_row * stride_t + (t[:, None] * stride_t + n[None, :] * stride_n)
-    if HEAD_SPLITS == 1:  # a cell belongs to one program alone
+    if not SPLIT:  # a cell belongs to one program alone
         tl.store(cells, sums + tl.load(cells, mask=is_cell & seen, other=0.0), mask=is_cell & seen)
     else:
         tl.store(cells, tl.where(seen, sums, 0.0), mask=is_cell)
 
 
 # With a number of heads known at compile time the loop over them is unrolled, which registers do not hold.
-@triton.jit(do_not_specialize=["T", "K", "N", "H_kv", "image_start"])
+@triton.jit(do_not_specialize=["T", "K", "N", "H_kv", "image_start", "HEAD_SPLITS"])
 def accumulate_maps_kernel(
     d_out_ptr,
     d_out_stride_t,
@@ -77,6 +82,7 @@ def accumulate_maps_kernel(
     lse_stride_t,
     lse_stride_h,
     weights_ptr,
+    weights_stride_s,
     weights_stride_t,
     weights_stride_h,
     image_ptr,
@@ -86,28 +92,28 @@ def accumulate_maps_kernel(
     visible_stride_t,
     visible_stride_c,
     row_offsets_ptr,
-    maps_ptr,
-    maps_stride_s,
-    maps_stride_t,
-    maps_stride_n,
-    unfiltered_ptr,
-    unfiltered_stride_s,
-    unfiltered_stride_t,
-    unfiltered_stride_n,
+    outs_ptr,
+    outs_stride_s,
+    outs_stride_t,
+    outs_stride_n,
+    token_sums_ptr,
     T,
     K,
     N,
     H_kv,
     image_start,
+    HEAD_SPLITS,
     logit_scale,
     cap_scale,
-    SIGNAL: tl.constexpr,
+    OUTS: tl.constexpr,
+    WEIGHTS: tl.constexpr,
+    TOKEN_SUMS: tl.constexpr,
+    SPLIT: tl.constexpr,
     WITH_G: tl.constexpr,
     WITH_P: tl.constexpr,
     SOFTCAP: tl.constexpr,
     RAGGED: tl.constexpr,
     SPAN: tl.constexpr,
-    UNFILTERED: tl.constexpr,
     G: tl.constexpr,
     D_V: tl.constexpr,
     D_QK: tl.constexpr,
@@ -115,18 +121,19 @@ def accumulate_maps_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D_V: tl.constexpr,
     BLOCK_D_QK: tl.constexpr,
-    HEAD_SPLITS: tl.constexpr,
     FAR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``maps[t, n] += sum over heads i of w[t, i] relu(signal[t, i, image[n]])`` (Eq. 5), in place.
+    """``outs[t, n] += sum over heads i of w[t, i] relu(signal[t, i, image[n]])`` (Eq. 5), in place, for several outs.
+
+    OUTS holds the signal of each, WEIGHTS which weights it takes, -1 for none: then every weight is 1. TOKEN_SUMS holds
+    the signals whose sum over the rows of the block is written, ``(signals, B, row blocks, H, N)``.
 
     Program (row block, image-key block, sample and head split) owns a tile of the maps ``[BLOCK_T, BLOCK_N]`` and keeps
-    its sum in registers while it walks over the heads; a tile of V or K serves all heads of its GQA group. Hidden keys
+    its sums in registers while it walks over the heads; a tile of V or K serves all heads of its GQA group. Hidden keys
     are the same for all heads: they are taken out once, at the end.
     """
-    b = tl.program_id(2) // HEAD_SPLITS
-    split = tl.program_id(2) % HEAD_SPLITS
+    b, split = sample_and_split(tl.program_id(2), HEAD_SPLITS, SPLIT)
     first, count = sample_rows(row_offsets_ptr, b, T, RAGGED)
     if tl.program_id(0) * BLOCK_T >= count:
         return
@@ -138,12 +145,20 @@ def accumulate_maps_kernel(
     is_key = position >= 0
 
     b = b.to(tl.int64)
-    sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    unfiltered_sums = None
-    if UNFILTERED:
-        unfiltered_sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    split = split.to(tl.int64)
-    for kv in tl.range(split * H_kv // HEAD_SPLITS, (split + 1) * H_kv // HEAD_SPLITS):
+    H = H_kv * G
+    of_block = (b * tl.num_programs(0) + tl.program_id(0)) * H  # of the token sums
+    token_sums_size = (tl.num_programs(2) // HEAD_SPLITS).to(tl.int64) * tl.num_programs(0) * H * N
+    sums = ()
+    for _ in tl.static_range(len(OUTS)):
+        sums = sums + (tl.zeros([BLOCK_T, BLOCK_N], tl.float32),)
+    first_kv = tl.to_tensor(0).to(tl.int64)
+    last_kv = H_kv.to(tl.int64)
+    if SPLIT:
+        first_head = split * H // HEAD_SPLITS
+        last_head = (split + 1) * H // HEAD_SPLITS
+        first_kv = first_head // G
+        last_kv = tl.cdiv(last_head, G)
+    for kv in tl.range(first_kv, last_kv):
         value = None
         key = None
         if WITH_G:
@@ -156,7 +171,12 @@ def accumulate_maps_kernel(
             key_offset = position * key_stride_k
             if BLOCK_D_QK >= D_QK:
                 key = load_tile(of_keys, key_offset, is_key, key_stride_d, 0, D_QK, BLOCK_D_QK)  # [BLOCK_N, D_QK]
-        for member in tl.range(G):
+        first_member = 0
+        last_member = G
+        if SPLIT:
+            first_member = tl.maximum(first_head - kv * G, 0)
+            last_member = tl.minimum(last_head - kv * G, G)
+        for member in tl.range(first_member, last_member):
             head = kv * G + member
             g = None
             p = None
@@ -176,98 +196,127 @@ def accumulate_maps_kernel(
                 logits = cap_logits(logits, logit_scale, cap_scale, SOFTCAP)
                 lse = tl.load(lse_ptr + row * lse_stride_t + head * lse_stride_h, mask=is_row, other=0.0)  # [BLOCK_T]
                 p = tl.exp2(logits - (lse.to(tl.float32) / LN2)[:, None])  # [BLOCK_T, BLOCK_N]
-            if SIGNAL == "score_gradient":
-                row_dot = tl.load(row_dot_ptr + row * (H_kv * G) + head, mask=is_row, other=0.0)  # [BLOCK_T]
-            x = relu(read_signal(g, p, row_dot, SIGNAL))  # [BLOCK_T, BLOCK_N]
-            w = tl.load(weights_ptr + row * weights_stride_t + head * weights_stride_h, mask=is_row, other=0.0)
-            sums += w.to(tl.float32)[:, None] * x
-            if UNFILTERED:
-                unfiltered_sums += x
+            if row_dot_ptr is not None:
+                row_dot = tl.load(row_dot_ptr + row * H + head, mask=is_row, other=0.0)  # [BLOCK_T]
+            added = ()
+            for i in tl.static_range(len(OUTS)):
+                x = relu(read_signal(g, p, row_dot, OUTS[i]))  # [BLOCK_T, BLOCK_N]
+                if WEIGHTS[i] >= 0:
+                    of_weights = weights_ptr + WEIGHTS[i] * weights_stride_s + head * weights_stride_h
+                    w = tl.load(of_weights + row * weights_stride_t, mask=is_row, other=0.0)  # [BLOCK_T]
+                    x = w.to(tl.float32)[:, None] * x
+                added = added + (sums[i] + x,)
+            sums = added
+            if len(TOKEN_SUMS) > 0:
+                start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
+                seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & is_row[:, None]
+                for i in tl.static_range(len(TOKEN_SUMS)):
+                    x = relu(read_signal(g, p, row_dot, TOKEN_SUMS[i]))  # [BLOCK_T, BLOCK_N]
+                    x = tl.sum(tl.where(seen, x, 0.0), 0)  # [BLOCK_N]
+                    cells = token_sums_ptr + i * token_sums_size + (of_block + head) * N + n
+                    tl.store(cells, tl.where(is_key, x, 0.0), mask=n < N)
 
     start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
     first_row = (first + tl.program_id(0) * BLOCK_T).to(tl.int64)
     first_n = tl.program_id(1) * BLOCK_N
     # Registers do not hold the cells and masks of a large tile beside its sums: it is stored half by half.
     LARGE: tl.constexpr = 32 * 32 if INTERPRETED else 128 * 64
-    PARTS: tl.constexpr = 2 if BLOCK_T * BLOCK_N * (1 + UNFILTERED) > LARGE else 1
+    PARTS: tl.constexpr = 2 if BLOCK_T * BLOCK_N * len(OUTS) > LARGE else 1
     WIDTH: tl.constexpr = BLOCK_N // PARTS
     for part in tl.static_range(PARTS):
         n = first_n + tl.arange(0, WIDTH)  # [WIDTH]
         position = image_positions(image_ptr, image_stride_b, image_stride_n, b, n, N, image_start, SPAN).to(tl.int32)
         seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & (position >= 0)[None, :]
         is_cell = is_row[:, None] & (n < N)[None, :]
-        tile = maps_ptr + split * maps_stride_s + first_n.to(tl.int64) * maps_stride_n
-        columns = part_of(sums, part, PARTS)  # [BLOCK_T, WIDTH]
-        add_to(tile, columns, maps_stride_t, maps_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
-        if UNFILTERED:
-            tile = unfiltered_ptr + split * unfiltered_stride_s + first_n.to(tl.int64) * unfiltered_stride_n
-            columns = part_of(unfiltered_sums, part, PARTS)  # [BLOCK_T, WIDTH]
-            add_to(tile, columns, unfiltered_stride_t, unfiltered_stride_n, first_row, seen, is_cell, HEAD_SPLITS, FAR)
+        for i in tl.static_range(len(OUTS)):
+            tile = outs_ptr[i] + split * outs_stride_s[i] + first_n.to(tl.int64) * outs_stride_n[i]
+            columns = part_of(sums[i], part, PARTS)  # [BLOCK_T, WIDTH]
+            add_to(tile, columns, outs_stride_t[i], outs_stride_n[i], first_row, seen, is_cell, SPLIT, FAR)
         first_n += WIDTH
+
+
+class Out(NamedTuple):
+    """One sum over heads.
+
+    Attributes:
+        signal: what is added up.
+        weights: which of the weights it takes, -1 for none.
+        total: ``(T, N)`` float32, added to.
+    """
+
+    signal: str
+    weights: int
+    total: Tensor
 
 
 def accumulate_maps(
     x: Operands,
-    signal: str,
+    outs: Sequence[Out],
     weights: Tensor,
     lse: Tensor | None,
-    maps: Tensor,
-    unfiltered: Tensor | None,
+    token_sums: Sequence[tuple[str, Tensor]] = (),
     blocks: Blocks | None = None,
 ) -> tuple[list[Launch], list[tuple[Tensor, Tensor]]]:
     """Launches, and pairs ``(out, partial)`` whose ``partial.sum(0)`` is to be added to ``out`` behind them.
 
-    `blocks` stand in for those of `config`.
+    Args:
+        x: with what the signals read.
+        outs: at least one.
+        weights: ``(_, T, H)``.
+        lse: ``(T, H)``, or None where no signal reads P.
+        token_sums: signals and ``(B, H, N)`` float32, to which the sum over each sample's rows is added.
+        blocks: stand in for those of `config`.
     """
-    blocks = blocks or maps_blocks(x, signal, unfiltered is not None)
+    blocks = blocks or maps_blocks(x, len(outs), len(token_sums))
     row_blocks, key_blocks = triton.cdiv(x.most_rows, blocks.M), triton.cdiv(x.N, blocks.N)
-    splits = splits_to_fill(x.machine, row_blocks * key_blocks * x.B, x.H_kv)
-    outs = [maps, unfiltered]
-    written = [None if out is None else out[None] for out in outs]
+    splits = splits_in_waves(x.machine, blocks, row_blocks * key_blocks * x.B, x.H)
+    written = [out.total[None] for out in outs]
     partials: list[tuple[Tensor, Tensor]] = []
     if splits > 1:
-        written = [None if out is None else out.new_empty(splits, x.T, x.N) for out in outs]
-        partials = [(out, partial) for out, partial in zip(outs, written) if out is not None and partial is not None]
-    spans = [blocks.M * out.stride(1) + blocks.N * out.stride(2) for out in written if out is not None]
-    launch = Launch(
-        accumulate_maps_kernel,
-        (row_blocks, key_blocks, x.B * splits),
-        {
-            **strided("d_out", x.d_out, "thd"),
-            **strided("value", x.value, "bhkd"),
-            **strided("query", x.query, "thd"),
-            **strided("key", x.key, "bhkd"),
-            "row_dot_ptr": x.row_dot,
-            **strided("lse", lse, "th"),
-            **strided("weights", weights, "th"),
-            **strided("image", x.image, "bn"),
-            **strided("visible", x.visible, "tc"),
-            "row_offsets_ptr": x.row_offsets,
-            **strided("maps", written[0], "stn"),
-            **strided("unfiltered", written[1], "stn"),
-            "T": x.T,
-            "K": x.K,
-            "N": x.N,
-            "H_kv": x.H_kv,
-            "image_start": x.image_start,
-            "logit_scale": x.logit_scale,
-            "cap_scale": x.cap_scale,
-            "SIGNAL": signal,
-            "WITH_G": signal != "attention",
-            "WITH_P": signal != "gradient",
-            "SOFTCAP": x.softcap,
-            "RAGGED": x.row_offsets is not None,
-            "SPAN": x.image_start >= 0,
-            "UNFILTERED": unfiltered is not None,
-            "G": x.G,
-            **x.widths(),
-            "BLOCK_T": blocks.M,
-            "BLOCK_N": blocks.N,
-            "HEAD_SPLITS": splits,
-            "FAR": max(spans) >= 2**31,
-            "PRECISION": x.precision,
-        },
-        blocks.warps,
-        blocks.stages,
-    )
-    return [launch], partials
+        written = [out.total.new_empty(splits, x.T, x.N) for out in outs]
+        partials = [(out.total, partial) for out, partial in zip(outs, written, strict=True)]
+    of_blocks = None
+    if token_sums:  # zero where a sample has fewer blocks of rows than the longest
+        of_blocks = torch.zeros(len(token_sums), x.B, row_blocks, x.H, x.N, dtype=torch.float32, device=x.device)
+        partials += [(total, of_signal.transpose(0, 1)) for (_, total), of_signal in zip(token_sums, of_blocks)]
+    spans = [blocks.M * out.stride(1) + blocks.N * out.stride(2) for out in written]
+    arguments: dict[str, Any] = {
+        **strided("d_out", x.d_out, "thd"),
+        **strided("value", x.value, "bhkd"),
+        **strided("query", x.query, "thd"),
+        **strided("key", x.key, "bhkd"),
+        "row_dot_ptr": x.row_dot if any(out.signal == "score_gradient" for out in outs) else None,
+        **strided("lse", lse, "th"),
+        **strided("weights", weights, "sth"),
+        **strided("image", x.image, "bn"),
+        **strided("visible", x.visible, "tc"),
+        "row_offsets_ptr": x.row_offsets,
+        "outs_ptr": tuple(written),
+        **{f"outs_stride_{axis}": tuple(out.stride(i) for out in written) for i, axis in enumerate("stn")},
+        "token_sums_ptr": of_blocks,
+        "T": x.T,
+        "K": x.K,
+        "N": x.N,
+        "H_kv": x.H_kv,
+        "image_start": x.image_start,
+        "HEAD_SPLITS": splits,
+        "logit_scale": x.logit_scale,
+        "cap_scale": x.cap_scale,
+        "OUTS": tuple(out.signal for out in outs),
+        "WEIGHTS": tuple(out.weights for out in outs),
+        "TOKEN_SUMS": tuple(signal for signal, _ in token_sums),
+        "SPLIT": splits > 1,
+        "WITH_G": x.d_out is not None,
+        "WITH_P": x.query is not None,
+        "SOFTCAP": x.softcap,
+        "RAGGED": x.row_offsets is not None,
+        "SPAN": x.image_start >= 0,
+        "G": x.G,
+        **x.widths(),
+        "BLOCK_T": blocks.M,
+        "BLOCK_N": blocks.N,
+        "FAR": max(spans) >= 2**31,
+        "PRECISION": x.precision,
+    }
+    grid = (row_blocks, key_blocks, x.B * splits)
+    return [Launch(accumulate_maps_kernel, grid, arguments, blocks.warps, blocks.stages)], partials

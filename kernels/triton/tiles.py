@@ -13,6 +13,17 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def sample_and_split(program, SPLITS, SPLIT: tl.constexpr):
+    """Which sample, and which part of its work, the last axis of a grid stands for."""
+    b = program
+    split = tl.to_tensor(0).to(tl.int64)
+    if SPLIT:
+        b = program // SPLITS
+        split = (program % SPLITS).to(tl.int64)
+    return b, split
+
+
+@triton.jit
 def sample_rows(row_offsets_ptr, b, T, RAGGED: tl.constexpr):
     """First row and number of rows of sample b."""
     first = 0
@@ -106,21 +117,30 @@ def cap_logits(products, logit_scale, cap_scale, SOFTCAP: tl.constexpr):
     ``logit_scale`` is scale / ln 2 and ``cap_scale`` unused; under a soft cap c they are c / ln 2 and scale / c.
     """
     if SOFTCAP:
-        # tanh, without a device library that the interpreter does not have.
-        products = 1.0 - 2.0 / (tl.exp2(products * (2.0 * cap_scale / LN2)) + 1.0)
+        # tanh, without a device library that the interpreter does not have: of small x its Taylor polynomial, for the
+        # difference of large x has no relative accuracy there.
+        x = products * cap_scale
+        square = x * x
+        small = x + x * square * (
+            -1.0 / 3.0 + square * (2.0 / 15.0 + square * (-17.0 / 315.0 + square * (62.0 / 2835.0)))
+        )
+        products = tl.where(tl.abs(x) < 0.25, small, 1.0 - 2.0 / (tl.exp2(x * (2.0 / LN2)) + 1.0))
     return products * logit_scale
 
 
 @triton.jit
 def read_signal(g, p, row_dot, SIGNAL: tl.constexpr):
-    """What is read off each key, before relu ``[rows, keys]``: see `SIGNALS` of ``dexar_fast.ops``."""
+    """What is read off each key, before relu ``[rows, keys]``: see `SIGNALS` of ``dexar_fast.ops``.
+
+    An infinite p, of an infinite logit, makes it NaN, whatever the sign of what p is multiplied with.
+    """
     x = p
     if SIGNAL == "gradient":
         x = g
     elif SIGNAL == "score_gradient":
-        x = p * (g - row_dot[:, None])
+        x = p * (g - row_dot[:, None]) + p * 0.0
     elif SIGNAL == "contribution":
-        x = p * g
+        x = p * g + p * 0.0
     return x
 
 
