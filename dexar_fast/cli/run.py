@@ -11,7 +11,7 @@ from rich.text import Text
 from ..inputs.tokens import printable
 from ..progress import ProgressCallback
 from .live import show_live
-from .output import Written, make_folder, write_files
+from .output import Written, make_folder, shown_path, write_files
 from .progress import shown_progress
 from .tables import token_table
 
@@ -41,7 +41,7 @@ def explain_and_write(
         explanation = explainer.explain(image, prompt, grounding=True, progress=progress, **options)
         written = write_files(explanation, out, progress)
     if quiet:
-        print(written.report)
+        print(shown_path(written.report))
     else:
         print_result(explanation, written)
 
@@ -72,7 +72,7 @@ def profile_and_print(
         console.print(Text.assemble(("Answer  ", "bold"), printable(profile.explanation.answer.strip())))
     console.print(profile.table())
     if options["trace"] is not None and not quiet:
-        console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
+        console.print(Text.assemble(("Trace  ", "bold"), printable(str(options["trace"]))), soft_wrap=True)
 
 
 def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answer_tokens: int) -> Estimate:
@@ -118,8 +118,9 @@ def print_files(written: Written) -> None:
     """Where the files are."""
     console = Console()
     # Paths are printed unwrapped, to be copied or clicked.
-    console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)
+    console.print(Text.assemble(("Report    ", "bold"), printable(str(written.report))), soft_wrap=True)
     console.print(
-        Text.assemble(("Overlays  ", "bold"), f"{written.overlays} ({written.n_overlays} PNG images)"), soft_wrap=True
+        Text.assemble(("Overlays  ", "bold"), f"{printable(str(written.overlays))} ({written.n_overlays} PNG images)"),
+        soft_wrap=True,
     )
-    console.print(Text.assemble(("Saved     ", "bold"), str(written.saved)), soft_wrap=True)
+    console.print(Text.assemble(("Saved     ", "bold"), printable(str(written.saved))), soft_wrap=True)

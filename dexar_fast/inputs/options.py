@@ -94,7 +94,7 @@ def check_options(
     """
     checked: dict[str, Any] = {**asked, "layers": select_layers(asked.get("layers"), n_layers, with_attention)}
     if not isinstance(asked.get("text_set", ""), str):
-        checked["text_set"] = torch.as_tensor(asked["text_set"])
+        checked["text_set"] = _as_tensor(asked["text_set"])
     options = Options(**checked)
     if options.method not in (*METHODS, *COMPARISONS):
         raise InputError(f"method: expected one of {', '.join((*METHODS, *COMPARISONS))}; got {options.method!r}")
@@ -111,6 +111,10 @@ def check_options(
     check_targets(options.targets, options.method)
     check_contrast(options.contrast, options.method)
     return options
+
+
+def _as_tensor(mask: Any) -> Tensor:
+    return mask if isinstance(mask, Tensor) else torch.as_tensor(mask, device="cpu")  # whatever the default device is
 
 
 def check_row_chunk(row_chunk: int | str) -> None:

@@ -100,7 +100,7 @@ class PromptEncoder:
                 f"answer: expected text; got {type(answer).__name__}. Explain several answers with explain_many()."
             )
         ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.int64)
+        return torch.tensor(ids, dtype=torch.int64, device="cpu")
 
     def special(self, ids: Tensor) -> Tensor:
         """``(n,)`` bool: which ids are special tokens."""

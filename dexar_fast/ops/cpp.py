@@ -117,7 +117,7 @@ def _run(
         per_head["lse"] = new if attention.lse is None else attention.lse.to(torch.float32).contiguous()
     H = _per_row_and_key(d_out, value, attention)[0].shape[1]
     for part in _parts(keys):
-        maps, unfiltered = (None if x is None else torch.zeros(part.n_image, part.n_rows) for x in sums)
+        maps, unfiltered = (None if x is None else _zeros(part.n_image, part.n_rows) for x in sums)
         block = Block(
             n_rows=part.n_rows,
             n_keys=part.n_keys,
@@ -133,7 +133,7 @@ def _run(
             map_signal=SIGNALS.index(signals[1]),
         )
         for heads, products in _products(part, d_out, value, attention):
-            of_heads = None if columns is None else torch.zeros(len(heads), part.n_image, part.n_rows)
+            of_heads = None if columns is None else _zeros(len(heads), part.n_image, part.n_rows)
             block.n_heads, block.columns = len(heads), _pointer(of_heads)
             block.gradient, block.logits, block.d_dot_out = (_pointer(product) for product in products)
             for name, tensor in per_head.items():
@@ -205,7 +205,7 @@ def _products(
 
     def buffer() -> Tensor:
         # Never empty, since a null pointer means that there is no such product.
-        return torch.empty(max(1, most * math.prod(shape)))
+        return torch.empty(max(1, most * math.prod(shape)), dtype=torch.float32, device="cpu")
 
     def of_keys(tensor: Tensor, key_heads: range) -> Tensor:  # [1 or heads, n_keys, D]
         return tensor[part.sample, key_heads.start : key_heads.stop, part.keys].to(torch.float32)
@@ -262,3 +262,8 @@ def _per_row_and_key(d_out: Tensor | None, value: Tensor | None, attention: Atte
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _zeros(*shape: int) -> Tensor:
+    """What the kernels add to, whatever the caller's default dtype and device are."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
