@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ..inputs.tokens import printable
+from ..errors import InputError
+from ..inputs.tokens import printable, require_characters
 from ..progress import ProgressCallback
 from .live import show_live
 from .output import Written, make_folder, shown_path, write_files
@@ -36,6 +37,7 @@ def explain_and_write(
 ) -> None:
     """Explain one image, write the files into `out` and print what came of it; `options` go to `Explainer.explain`."""
     make_folder(out)
+    check_texts(model, prompt, options.get("answer"))
     with shown_progress(quiet) as progress:
         explainer = load(model, device, dtype, progress)
         explanation = explainer.explain(image, prompt, grounding=True, progress=progress, **options)
@@ -51,6 +53,7 @@ def explain_live_and_write(
 ) -> None:
     """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
     make_folder(out)
+    check_texts(model, prompt)
     with shown_progress(quiet=False) as progress:
         explainer = load(model, device, dtype, progress)
     stream = explainer.stream(image, prompt, grounding=True, **options)
@@ -64,6 +67,7 @@ def profile_and_print(
     model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
 ) -> None:
     """Profile one explanation and print its stages; `options` go to `Explainer.profile`."""
+    check_texts(model, prompt, options.get("answer"))
     with shown_progress(quiet) as progress:
         explainer = load(model, device, dtype, progress)
         profile = explainer.profile(image, prompt, progress=progress, **options)
@@ -84,6 +88,23 @@ def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answ
     picture = probe_image() if image is None else load_image(image)
     prompt = explainer.prompt_encoder.probe() if prompt is None else prompt
     return explainer.estimate(*lengths(explainer, [picture], prompt), answer_tokens)
+
+
+def check_texts(model: str, prompt: str, answer: str | None = None) -> None:
+    """Refuse texts that no model takes, or not this one, before it is loaded.
+
+    Raises:
+        InputError: the prompt or the answer is empty, or holds halves of characters.
+    """
+    require_characters("prompt", prompt)
+    require_characters("answer", answer or "")
+    if answer == "":
+        raise InputError("answer: expected at least one token; got an empty answer. Without one the model writes.")
+    if not prompt.strip():
+        from ..demo import CHECKPOINT, DEMO
+        from ..models.loading import check_prompt
+
+        check_prompt(CHECKPOINT if model == DEMO else model, prompt)
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
