@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Literal, Unpack, overload
 
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Cache
 
-from .demo import MODELS, model_folder
+from .demo import source_of
 from .engine.encoded import Encoded
 from .engine.engine import Engine
 from .engine.prefill import take_up
-from .errors import InputError
 from .inputs.contrast import Contrast
 from .inputs.images import ImageInput, load_images
 from .inputs.layers import LayerSelection
@@ -27,9 +26,11 @@ from .inputs.targets import TargetSelection
 from .models.loading import load_model
 from .models.modules import DescribedModule, ModuleParts
 from .models.report import ModelReport
+from .models.turns import turn_of
 from .progress import ProgressCallback
 from .result.explanation import Explanation
 from .runs.alternatives import check_alternatives, explain_alternatives
+from .runs.answer_stream import AnswerStream, close_streams
 from .runs.estimate.estimate import estimate
 from .runs.estimate.result import Estimate
 from .runs.many import explain_many
@@ -37,15 +38,16 @@ from .runs.profiling import Profile, profile
 from .runs.requests import AnyRequest
 from .runs.self_test import self_test
 from .runs.single import explain_encoded
-from .runs.stream import AnswerStream, ExplainingStreamer, StreamedToken
+from .runs.stream import ExplainingStreamer, StreamedToken
 
 
 class Explainer(Engine):
     """Explains the answers of one loaded model, with whatever attention it was loaded.
 
     The model is used as it is and left as it was: hooks, train flags, grad mode, config and `requires_grad` are the
-    same before and after every call, also after an exception. Threads may explain different models at once (their
-    answer passes take turns); one model must not be used by another thread meanwhile.
+    same before and after every call, also after an exception. Any number of threads may use one explainer, or several
+    of one model: their calls take turns. Your own `generate` may run beside them in eval mode, and of models that note
+    something on themselves while they write (M-RoPE: the Qwen-VL family, GLM-4V, ...) inside `turn()`.
 
     Args:
         model: a transformers model of a supported family, on its device or devices; it may be compiled, hold LoRA
@@ -86,13 +88,7 @@ class Explainer(Engine):
             InputError: unknown dtype, or no such model.
             SelfCheckError, NotFiniteError: the self-test failed.
         """
-        folder = model
-        if isinstance(model, str) and model in MODELS:
-            try:
-                folder = model_folder(model)
-            except FileNotFoundError as error:
-                raise InputError(f"model: {error}") from error
-        loaded = load_model(folder, device=device, dtype=dtype, attn_implementation=attn_implementation)
+        loaded = load_model(source_of(model), device=device, dtype=dtype, attn_implementation=attn_implementation)
         explainer = cls(*loaded, backend=backend)
         explainer.model_name = str(model)
         if self_test:
@@ -418,11 +414,25 @@ class Explainer(Engine):
             max_new_tokens=max_new_tokens,
         )
         pictures = load_images(image)
-        with self.running():
-            encoded = self.encoded(pictures, prompt, "", options)
-        stream = AnswerStream(ExplainingStreamer(self, encoded, options, lambda token: None, block=block))
-        self.last_stream = weakref.ref(stream)
-        return stream
+        encoded = self.encoded(pictures, prompt, "", options)
+        return AnswerStream(ExplainingStreamer(self, encoded, options, lambda token: None, block=block))
+
+    def close_stream(self) -> None:
+        """End every stream that still writes on this model, also one that nobody holds any more.
+
+        Such as one in a notebook that Ctrl-C interrupted. Waits until the model is as it was: at most one token.
+        """
+        close_streams(self.model)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The model for this thread alone, inside: calls of other threads on it, and streams, wait until it is left.
+
+        For what you do with the model yourself while other threads explain: change its weights or adapters, train, or
+        let it write with `generate`. Calls of this package may be made inside.
+        """
+        with turn_of(self.model):
+            yield
 
     def streamer(
         self,
@@ -515,5 +525,4 @@ class Explainer(Engine):
             InputError: lengths that cannot be, or a cache for a family without.
             UnsupportedModelError: attention without a projection whose width is known.
         """
-        self.refuse_while_streaming()
         return estimate(self, prompt_tokens, image_tokens, answer_tokens, row_chunk=row_chunk, cache=cache)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .interrupts import check
+
 ProgressCallback = Callable[[str, int, int | None], None]
-"""Called with the stage ("loading", "generating", "explaining"), the steps done, and their number or None."""
+"""Called with the stage ("loading", "waiting", "generating", "explaining"), the steps done, and their number or None.
+
+What it raises ends the run at once."""
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
@@ -35,6 +39,30 @@ def report_progress(progress: bool | ProgressCallback) -> Iterator[ProgressCallb
         finally:
             for bar in bars.values():
                 bar.close()
+
+
+class Cancelled(BaseException):
+    """Carries what a caller's callback raised past everything that expects a model's or an input's failure."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@contextmanager
+def cancelling(report: ProgressCallback) -> Iterator[ProgressCallback]:
+    """A callback whose errors end everything inside, also what goes on after other errors; and serves Ctrl-C."""
+
+    def step(stage: str, done: int, total: int | None) -> None:
+        check()
+        try:
+            report(stage, done, total)
+        except Exception as error:
+            raise Cancelled(error) from error
+
+    try:
+        yield step
+    except Cancelled as cancelled:
+        raise cancelled.error from cancelled.error.__cause__
 
 
 class Steps:

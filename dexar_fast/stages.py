@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 import torch
 
+from .interrupts import check
+
 OTHER = "other"
 """What is in no stage."""
 
@@ -87,6 +89,7 @@ def recording(device: torch.device) -> Iterator[Recorder]:
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """What runs inside is the stage ``name``; also a decorator, for a function that is one."""
+    check()
     recorder = _ACTIVE.get()
     if recorder is None:
         yield

@@ -242,7 +242,7 @@ SHIPPED = [name for name, folder in MODELS.items() if name != "demo" and (folder
 
 def test_a_model_that_is_not_shipped_names_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(MODELS, "demo-gemma", tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="train_scenes gemma"):
+    with pytest.raises(InputError, match="train_scenes gemma"):
         model_folder("demo-gemma")
     with pytest.raises(InputError, match="train_scenes gemma"):
         Explainer.from_pretrained("demo-gemma")

@@ -182,13 +182,17 @@ def perturb_but_not_s1(original):
 def test_resumed_run_gives_the_same(explainer, tmp_path, monkeypatch):
     """Interrupted in the second part: the first is not explained again, and all records are there."""
     monkeypatch.setattr(run_module, "PART", 2)
-    data = Few(a_sample(), a_sample("two", words={}), KeyboardInterrupt(), a_sample("a star and"))
+    data = Few(a_sample(), a_sample("two", words={}), a_sample("a small square"), a_sample("a star and"))
     plan = replace(PLAN, perturbation=False)
+
+    def interrupt(stage, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        evaluate(explainer, data, plan, tmp_path)
+        evaluate(explainer, data, plan, tmp_path, progress=interrupt)
     assert not (tmp_path / "records.parquet").exists()
     explained = []
-    data.samples = (*data.samples[:2], a_sample("a small square"), data.samples[3])
     done = evaluate(explainer, data, plan, tmp_path, progress=lambda *state: explained.append(state))
     assert [r.sample for r in done if r.method == "attention" and r.target == "answer"] == ["s0", "s1", "s2", "s3"]
     whole = evaluate(explainer, data, plan, tmp_path / "whole")

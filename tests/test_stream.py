@@ -1,7 +1,6 @@
 """Maps while the answer is being written: those of `explain`, for any block, and a model left as it was."""
 
 import asyncio
-import gc
 import threading
 import time
 from contextlib import nullcontext
@@ -219,24 +218,6 @@ def test_a_model_that_ends_at_once(explainer: Explainer) -> None:
     explainer.model.generation_config.eos_token_id = int(first)
     with pytest.raises(InputError, match="ended its answer at once"):
         list(explainer.stream(picture(), "what is it?"))
-
-
-def test_nothing_else_runs_the_model_meanwhile(explainer: Explainer) -> None:
-    stream = explainer.stream(picture(), "what is it?", max_new_tokens=400, block=1)
-    next(stream)
-    with pytest.raises(InputError, match="stream: the last one still runs the model"):
-        explainer.explain(picture(), "what is it?", "a")
-    stream.close()
-    explainer.explain(picture(), "what is it?", "a")
-
-
-def test_a_forgotten_stream_ends(explainer: Explainer) -> None:
-    threads = threading.active_count()
-    for _ in explainer.stream(picture(), "what is it?", max_new_tokens=400, block=1):
-        break
-    gc.collect()
-    assert threading.active_count() == threads
-    explainer.explain(picture(), "what is it?", "a")
 
 
 def test_a_program_may_end_while_a_stream_runs(run_python) -> None:

@@ -79,7 +79,7 @@ def evaluate(
         from ..evaluate.perturbation import REMOVALS
         from ..evaluate.records import require_pyarrow
         from ..evaluate.run import Plan
-        from .output import make_folder
+        from .output import make_folder, shown_path
         from .progress import shown_progress
         from .run import load
 
@@ -109,7 +109,7 @@ def evaluate(
             extra = _extra(explainer, data, plan, out, progress, sanity, grounding, ablations)
             written = write_evaluation(explainer, samples, plan, out, extra=extra, progress=progress)
         if quiet:
-            print(written)
+            print(shown_path(written))
         else:
             _print(written, out)
 
@@ -170,7 +170,9 @@ def _print(report: Path, out: Path) -> None:
     from rich.markdown import Markdown
     from rich.text import Text
 
+    from ..inputs.tokens import printable
+
     console = Console()
-    console.print(Markdown(report.with_suffix(".md").read_text(encoding="utf-8")))
+    console.print(Markdown(printable(report.with_suffix(".md").read_text(encoding="utf-8"), running=True)))
     for name, path in (("Report  ", report), ("Records ", out / "records.parquet")):
-        console.print(Text.assemble((name, "bold"), str(path)), soft_wrap=True)
+        console.print(Text.assemble((name, "bold"), printable(str(path))), soft_wrap=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import typer
 
 from ..errors import DexarFastError, InputError, UnsupportedModelError
+from ..inputs.tokens import printable
 
 RUN_FAILED = 1
 BAD_INPUT = 2
@@ -36,5 +37,6 @@ def failures_as_exit_codes(debug: bool) -> Iterator[None]:
 def _stop(error: Exception, message: str, code: int, debug: bool) -> None:
     if debug:
         raise error
-    print("dexar-fast:", " ".join(message.split()), file=sys.stderr)
+    # A message may quote a checkpoint, a file's name, an answer: what a terminal would obey is shown as an escape.
+    print("dexar-fast:", printable(" ".join(message.split())), file=sys.stderr)
     raise typer.Exit(code) from error

@@ -13,7 +13,8 @@ from ..inputs.tokens import printable
 
 if TYPE_CHECKING:
     from ..result.explanation import Explanation
-    from ..runs.stream import AnswerStream, StreamedToken
+    from ..runs.answer_stream import AnswerStream
+    from ..runs.stream import StreamedToken
 
 # Weak and strong backgrounds, under white letters: legible on dark and on light terminals, and apart for all eyes.
 _LETTERS = (255, 255, 255)

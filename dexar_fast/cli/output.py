@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..inputs.tokens import printable
 from ..progress import ProgressCallback
 from ..render.fit import fit
 from ..render.montage import montage
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from ..result.explanation import Explanation
 
 WORD_PIXELS = 1024
+RECORD = ".dexar-fast.json"
+"""What a run wrote into the folder, for the next one."""
 _WORD_OVERLAY = re.compile(r"\d{3,}-[\w-]+\.png")
 
 
@@ -57,8 +62,8 @@ def write_files(explanation: Explanation, folder: Path, progress: ProgressCallba
     """Write `report.html`, `explanation.safetensors` and `overlays/*.png`, each replaced as a whole.
 
     Several images are shown side by side. The answer's overlay has the image's resolution; those of the words are at
-    most `WORD_PIXELS` wide and high. Overlays of words that an earlier run left there are removed: their numbers would
-    not be this answer's.
+    most `WORD_PIXELS` wide and high. Overlays of words that the last run recorded are removed: their numbers would not
+    be this answer's. Any other file stays.
     """
     saved = explanation.save(folder / "explanation.safetensors")
     explanation = montage(explanation)
@@ -66,24 +71,50 @@ def write_files(explanation: Explanation, folder: Path, progress: ProgressCallba
     progress("saving", 0, len(words))
     report = explanation.to_html(folder / "report.html")
     overlays = make_folder(folder / "overlays")
+    names = [overlay_name(index, word.text) for index, word in enumerate(words)]
+    earlier = _recorded(folder) - set(names)
+    _record(folder, [*names, *earlier])  # a run that ends here has left some of both
     _write_png(explanation.overlay(), overlays / "answer.png")
-    names = {"answer.png"}
     image, grid = fit(explanation.image, explanation.grid, WORD_PIXELS)
-    for index, word in enumerate(words):
-        name = overlay_name(index, word.text)
+    for index, (name, word) in enumerate(zip(names, words)):
         _write_png(overlay(image, word.map, grid), overlays / name)
-        names.add(name)
         progress("saving", index + 1, len(words))
-    for path in overlays.iterdir():
-        if path.name not in names and _WORD_OVERLAY.fullmatch(path.name):
-            path.unlink()
-    return Written(report, overlays, len(names), saved)
+    for name in earlier:
+        _remove(overlays, name)
+    _record(folder, names)
+    return Written(report, overlays, 1 + len(names), saved)
+
+
+def _record(folder: Path, names: list[str]) -> None:
+    """Note the overlays of words, for `_recorded`."""
+    write_atomically(folder / RECORD, json.dumps({"overlays": names}, indent=2).encode())
+
+
+def _recorded(folder: Path) -> set[str]:
+    """Names of the overlays that the last run wrote, if a run recorded any."""
+    try:
+        names = json.loads((folder / RECORD).read_text(encoding="utf-8"))["overlays"]
+        return {name for name in names if _WORD_OVERLAY.fullmatch(name)}
+    except (OSError, ValueError, TypeError, KeyError):  # no record, or somebody else's: nothing is known to be ours
+        return set()
+
+
+def _remove(overlays: Path, name: str) -> None:
+    """Remove one of ours; nothing through a link, nor a link that has taken its place."""
+    path = overlays / name
+    if not overlays.is_symlink() and not path.is_symlink() and path.is_file():
+        path.unlink()
 
 
 def overlay_name(index: int, word: str) -> str:
     """A file name for a word that any file system takes: `007-star.png`."""
     letters = re.sub(r"[\W_]+", "-", word.lower())[:32].strip("-")
     return f"{index:03d}-{letters or 'word'}.png"
+
+
+def shown_path(path: Path) -> str:
+    """For the standard output: as it is to a program, and with nothing that a terminal would obey to a terminal."""
+    return printable(str(path)) if sys.stdout.isatty() else str(path)
 
 
 def _write_png(image: Image.Image, path: Path) -> None:

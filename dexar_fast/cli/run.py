@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ..demo import MODELS
-from ..inputs.tokens import printable
+from ..demo import MODELS, source_of
+from ..errors import InputError
+from ..inputs.tokens import printable, require_characters
 from ..progress import ProgressCallback
 from .live import show_live
-from .output import Written, make_folder, write_files
+from .output import Written, make_folder, shown_path, write_files
 from .progress import shown_progress
 from .tables import token_table
 
@@ -37,12 +38,13 @@ def explain_and_write(
 ) -> None:
     """Explain one image, write the files into `out` and print what came of it; `options` go to `Explainer.explain`."""
     make_folder(out)
+    check_texts(model, prompt, options.get("answer"))
     with shown_progress(quiet) as progress:
         explainer = load(model, device, dtype, progress)
         explanation = explainer.explain(image, prompt, grounding=True, progress=progress, **options)
         written = write_files(explanation, out, progress)
     if quiet:
-        print(written.report)
+        print(shown_path(written.report))
     else:
         print_result(explanation, written)
 
@@ -52,6 +54,7 @@ def explain_live_and_write(
 ) -> None:
     """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
     make_folder(out)
+    check_texts(model, prompt)
     with shown_progress(quiet=False) as progress:
         explainer = load(model, device, dtype, progress)
     stream = explainer.stream(image, prompt, grounding=True, **options)
@@ -65,6 +68,7 @@ def profile_and_print(
     model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
 ) -> None:
     """Profile one explanation and print its stages; `options` go to `Explainer.profile`."""
+    check_texts(model, prompt, options.get("answer"))
     with shown_progress(quiet) as progress:
         explainer = load(model, device, dtype, progress)
         profile = explainer.profile(image, prompt, progress=progress, **options)
@@ -73,7 +77,7 @@ def profile_and_print(
         console.print(Text.assemble(("Answer  ", "bold"), printable(profile.explanation.answer.strip())))
     console.print(profile.table())
     if options["trace"] is not None and not quiet:
-        console.print(Text.assemble(("Trace  ", "bold"), str(options["trace"])), soft_wrap=True)
+        console.print(Text.assemble(("Trace  ", "bold"), printable(str(options["trace"]))), soft_wrap=True)
 
 
 def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answer_tokens: int) -> Estimate:
@@ -85,6 +89,22 @@ def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answ
     picture = probe_image() if image is None else load_image(image)
     prompt = explainer.prompt_encoder.probe() if prompt is None else prompt
     return explainer.estimate(*lengths(explainer, [picture], prompt), answer_tokens)
+
+
+def check_texts(model: str, prompt: str, answer: str | None = None) -> None:
+    """Refuse texts that no model takes, or not this one, before it is loaded.
+
+    Raises:
+        InputError: the prompt or the answer is empty, or holds halves of characters.
+    """
+    require_characters("prompt", prompt)
+    require_characters("answer", answer or "")
+    if answer == "":
+        raise InputError("answer: expected at least one token; got an empty answer. Without one the model writes.")
+    if not prompt.strip():
+        from ..models.loading import check_prompt
+
+        check_prompt(source_of(model), prompt)
 
 
 def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
@@ -119,8 +139,9 @@ def print_files(written: Written) -> None:
     """Where the files are."""
     console = Console()
     # Paths are printed unwrapped, to be copied or clicked.
-    console.print(Text.assemble(("Report    ", "bold"), str(written.report)), soft_wrap=True)
+    console.print(Text.assemble(("Report    ", "bold"), printable(str(written.report))), soft_wrap=True)
     console.print(
-        Text.assemble(("Overlays  ", "bold"), f"{written.overlays} ({written.n_overlays} PNG images)"), soft_wrap=True
+        Text.assemble(("Overlays  ", "bold"), f"{printable(str(written.overlays))} ({written.n_overlays} PNG images)"),
+        soft_wrap=True,
     )
-    console.print(Text.assemble(("Saved     ", "bold"), str(written.saved)), soft_wrap=True)
+    console.print(Text.assemble(("Saved     ", "bold"), printable(str(written.saved))), soft_wrap=True)

@@ -74,7 +74,7 @@ def info_table(facts: dict[str, Any]) -> Table:
         "c++ kernels": f"compiled, run with {facts['cpu_instructions']}" if facts["cpu_instructions"] else "not there",
     }
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, Text("\n".join(map(printable, value.splitlines()))))
     return table
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
 from ..models.decoder import Decoder
-from ..models.state import keeping, removing
+from ..models.state import hooked, keeping
 from ..stages import stage
 from .answer_rows import AnswerRows
 from .attention_tap import AttentionCall, OnCall, tap_arguments, tap_attention, tap_projections
@@ -114,7 +114,7 @@ def row_states(decoder: Decoder, prompt: Prefill, answer_ids: Tensor, rows: slic
 def watch_states(decoder: Decoder) -> Iterator[list[Tensor]]:
     """Collect the normed states ``(1, rows, d)`` of every run of rows over a cache inside."""
     states: list[Tensor] = []
-    with removing(decoder.text_model.register_forward_hook(lambda _, __, output: states.append(output[0]))):
+    with hooked(decoder.text_model.register_forward_hook, lambda _, __, output: states.append(output[0])):
         yield states
 
 
@@ -122,7 +122,7 @@ def normed_states(decoder: Decoder, run: Callable[[], Any]) -> Tensor:
     """What the head is given in a run, ``(n, positions, d)``: the run's output, unless the head is part of it."""
     given: list[Tensor] = []
     head = decoder.model.get_submodule(decoder.family.head)
-    with removing(head.register_forward_pre_hook(lambda _, args: given.append(args[0]))):
+    with hooked(head.register_forward_pre_hook, lambda _, args: given.append(args[0])):
         output = run()
     if given:
         return given[-1]
@@ -220,12 +220,12 @@ def visit_layers(
                 visited.append(layer)
                 return output
 
-            stack.enter_context(removing(decoder.layers[layer].register_forward_hook(leave, with_kwargs=True)))
+            stack.enter_context(hooked(decoder.layers[layer].register_forward_hook, leave, with_kwargs=True))
 
         def end(_: nn.Module, args: Any, output: Any) -> None:
             behind[:] = [output[0] if isinstance(output, tuple) else output]  # replays come before the run's own
 
-        stack.enter_context(removing(decoder.layers[-1].register_forward_hook(end)))
+        stack.enter_context(hooked(decoder.layers[-1].register_forward_hook, end))
         normed = normed_states(decoder, run)
     missing = sorted(set(layers) - set(visited))
     if missing:

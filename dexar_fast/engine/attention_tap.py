@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import UnsupportedModelError
+from ..models.state import hooked
+from ..models.turns import held_at_fork
 from .answer_rows import AnswerRows
 
-# The registry is the process's: answer passes of several threads take turns.
-_ONE_TAP_AT_A_TIME = threading.RLock()
+# The registry is the process's: one entry serves all threads that tap the attention of this name, each its own modules.
+_TAPS: dict[str, tuple[_Tap, ...]] = {}
+_TAPS_LOCK = held_at_fork(threading.Lock())
 
 
 @dataclass(frozen=True)
@@ -74,45 +78,83 @@ def tap_attention(
         cross: the modules attend to an encoder's states, under a mask that is the same for all answer rows.
         leaf: make the output a leaf.
     """
-    with _ONE_TAP_AT_A_TIME:
-        overridden = name in ALL_ATTENTION_FUNCTIONS._local_mapping
-        original = ALL_ATTENTION_FUNCTIONS.get(name)  # None for "eager", which each modelling file defines for itself
-        owner = threading.get_ident()
+    tap = _Tap(threading.get_ident(), layer_of, on_call, rows, cross, leaf)
+    with _TAPS_LOCK:
+        if not _TAPS.get(name):
+            _enter_registry(name)
+        _TAPS[name] = (*_TAPS.get(name, ()), tap)
+    try:
+        yield
+    finally:
+        with _TAPS_LOCK:
+            _TAPS[name] = tuple(each for each in _TAPS[name] if each is not tap)
+            if not _TAPS[name]:
+                _leave_registry(name)
 
-        def tapped(
-            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
-        ) -> tuple[Tensor, Tensor | None]:
-            function = original or _eager_attention(module)
-            out, probabilities = function(module, query, key, value, attention_mask, **kwargs)
-            if module not in layer_of or threading.get_ident() != owner:
-                return out, probabilities
-            if cross:
-                key, value = _seen_keys(key, value, attention_mask, rows)
-            scale = kwargs.get("scaling")
-            out = out.detach().requires_grad_(leaf)
-            call = AttentionCall(
-                layer=layer_of[module],
-                query=rows.of(query.transpose(1, 2))[0],
-                key=key.squeeze(0),  # the only sample
-                value=value.squeeze(0),
-                out=rows.of(out.detach()),
-                scale=query.shape[-1] ** -0.5 if scale is None else scale,
-                window=kwargs.get("sliding_window"),
-                softcap=kwargs.get("softcap"),
-            )
-            on_call(call, out if leaf else None)
-            if leaf:
-                torch.set_grad_enabled(True)
-            return out, probabilities
 
-        ALL_ATTENTION_FUNCTIONS[name] = tapped
-        try:
-            yield
-        finally:
-            if overridden:
-                ALL_ATTENTION_FUNCTIONS[name] = original
-            else:
-                del ALL_ATTENTION_FUNCTIONS[name]
+@dataclass(frozen=True, eq=False)
+class _Tap:
+    """What `tap_attention` was asked for, by one thread."""
+
+    thread: int
+    layer_of: Mapping[nn.Module, int]
+    on_call: OnCall
+    rows: AnswerRows
+    cross: bool
+    leaf: bool
+
+    def see(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, out: Tensor, asked: Any
+    ) -> Tensor:
+        """Hand on one call with its output and further arguments; returns the output that the model goes on with."""
+        if self.cross:
+            key, value = _seen_keys(key, value, mask, self.rows)
+        scale = asked.get("scaling")
+        out = out.detach().requires_grad_(self.leaf)
+        call = AttentionCall(
+            layer=self.layer_of[module],
+            query=self.rows.of(query.transpose(1, 2))[0],
+            key=key.squeeze(0),  # the only sample
+            value=value.squeeze(0),
+            out=self.rows.of(out.detach()),
+            scale=query.shape[-1] ** -0.5 if scale is None else scale,
+            window=asked.get("sliding_window"),
+            softcap=asked.get("softcap"),
+        )
+        self.on_call(call, out if self.leaf else None)
+        if self.leaf:
+            torch.set_grad_enabled(True)
+        return out
+
+
+# The entries that taps stand in for, and whether they were the registry's own; None is that of "eager".
+_ORIGINALS: dict[str, tuple[Callable[..., Any] | None, bool]] = {}
+
+
+def _enter_registry(name: str) -> None:
+    original = ALL_ATTENTION_FUNCTIONS.get(name)  # None for "eager", which each modelling file defines for itself
+    _ORIGINALS[name] = original, name in ALL_ATTENTION_FUNCTIONS._local_mapping
+
+    def tapped(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        function = original or _eager_attention(module)
+        out, probabilities = function(module, query, key, value, attention_mask, **kwargs)
+        thread = threading.get_ident()
+        for tap in reversed(_TAPS[name]):
+            if tap.thread == thread and module in tap.layer_of:
+                return tap.see(module, query, key, value, attention_mask, out, kwargs), probabilities
+        return out, probabilities
+
+    ALL_ATTENTION_FUNCTIONS[name] = tapped
+
+
+def _leave_registry(name: str) -> None:
+    original, overridden = _ORIGINALS.pop(name)
+    if overridden:
+        ALL_ATTENTION_FUNCTIONS[name] = original
+    else:
+        del ALL_ATTENTION_FUNCTIONS[name]
 
 
 @contextmanager
@@ -130,7 +172,7 @@ def tap_projections(
         for module, layer in layer_of.items():
             seen: dict[str, Tensor] = {}
 
-            def keep(_m: nn.Module, _a: Any, out: Tensor, *, name: str, seen: dict[str, Tensor] = seen) -> None:
+            def keep(name: str, _m: nn.Module, _a: Any, out: Tensor, seen: dict[str, Tensor] = seen) -> None:
                 seen[name] = out
 
             def leave(
@@ -149,11 +191,9 @@ def tap_projections(
                 on_call(AttentionCall(layer, rows.of(query)[0], key, value, out, width**-0.5, None), None)
 
             for name in "qkv":
-                hook = module.get_submodule(f"{name}_proj").register_forward_hook(
-                    lambda m, a, out, name=name, keep=keep: keep(m, a, out, name=name)
-                )
-                stack.callback(hook.remove)
-            stack.callback(module.get_submodule(projection).register_forward_pre_hook(leave).remove)
+                register = module.get_submodule(f"{name}_proj").register_forward_hook
+                stack.enter_context(hooked(register, partial(keep, name)))
+            stack.enter_context(hooked(module.get_submodule(projection).register_forward_pre_hook, leave))
         yield
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, Unpack
+from contextlib import contextmanager, nullcontext
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,12 +18,14 @@ from ..inputs.options import AskedOptions, Options, check_options
 from ..inputs.prompts import PromptEncoder
 from ..inputs.targets import Foil, Target
 from ..inputs.tokens import token_pieces
+from ..interrupts import between_steps
 from ..models.decoder import Decoder
 from ..models.loading import check_processor
 from ..models.registry import family_of
 from ..models.state import evaluating, main_device, offloaded_weights, unwrapped
+from ..models.turns import turn_of
 from ..ops import check_backend
-from ..progress import ProgressCallback, report_progress, silent
+from ..progress import ProgressCallback, cancelling, report_progress, silent
 from ..result.explanation import Explanation
 from .aggregate import Accumulator, Aggregate, aggregate
 from .assemble import assemble
@@ -38,14 +39,6 @@ from .request import Request, lay_out, make_request
 from .target_rows import TargetRows
 
 
-class RunningStream(Protocol):
-    """What the engine must know of a stream."""
-
-    @property
-    def running(self) -> bool:
-        """Whether it still runs the model."""
-
-
 class Engine:
     """A model with its processor; `Explainer`, which describes the arguments, is its public face.
 
@@ -53,7 +46,6 @@ class Engine:
         model, processor, backend: as they were given, the model without its wrappers.
         model_name: for the record.
         family, decoder: what is known of the model.
-        last_stream: the stream that was opened last, which may still run the model.
         checked_layers: indices of the layers that passed the self-check; `checked_in_batches` the same for batches
             without (False) and with padding (True).
     """
@@ -82,7 +74,6 @@ class Engine:
         check_backend(backend)  # an unknown name is told now
         self.backend = backend
         self.decoder = Decoder(model, self.family)
-        self.last_stream: weakref.ref[RunningStream] | None = None
         self.checked_layers: set[int] = set()  # passed the self-check
         self.checked_in_batches: dict[bool, set[int]] = {False: set(), True: set()}  # without and with padding
 
@@ -111,18 +102,27 @@ class Engine:
     def running(self, progress: bool | ProgressCallback = False) -> Iterator[ProgressCallback]:
         """The model ready for an explanation inside, and as it was after it; gives the callback that tells progress.
 
-        Raises:
-            InputError: a stream runs the model.
-        """
-        self.refuse_while_streaming()
-        with evaluating(self.model), report_progress(progress) as report:
-            yield report
+        Here every call begins. It waits until other threads have done with the model, and reports the stage "waiting"
+        meanwhile. What the caller's own callback raises ends the call at once, whatever it was doing.
 
-    def refuse_while_streaming(self) -> None:
-        """Raise InputError while a stream of this explainer runs the model."""
-        stream = None if self.last_stream is None else self.last_stream()
-        if stream is not None and stream.running:
-            raise InputError("stream: the last one still runs the model. Read it to its end, or close() it.")
+        Raises:
+            InputError: the call comes from within another one on this model, such as from its progress callback.
+        """
+        turn = turn_of(self.model)
+        if turn.mine and turn.calling:
+            raise InputError(
+                "progress: this call comes from within another one on the same model (its progress callback, a hook), "
+                "which is not done. Note there what you want, and call when that one has returned."
+            )
+        with between_steps(), report_progress(progress) as report, cancelling(report) as report:
+            turn.take(lambda: report("waiting", 0, None))
+            try:
+                turn.calling = True
+                with evaluating(self.model):
+                    yield report
+            finally:
+                turn.calling = False
+                turn.release()
 
     def tensors(
         self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
@@ -132,7 +132,7 @@ class Engine:
         Raises:
             InputError: not tensors, no `input_ids`, or ids of another form.
         """
-        ids = torch.as_tensor(answer_ids)
+        ids = answer_ids if isinstance(answer_ids, Tensor) else torch.as_tensor(answer_ids, device="cpu")
         if ids.ndim == 2 and len(ids) == 1:
             ids = ids[0]
         if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
@@ -159,7 +159,8 @@ class Engine:
         Raises:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
-        inputs, ids, _ = self._encode_or_write(images, prompt, answer, max_new_tokens, silent)
+        with self.running() if answer is None else nullcontext():
+            inputs, ids, _ = self._encode_or_write(images, prompt, answer, max_new_tokens, silent)
         return inputs, ids
 
     def encoded(
@@ -189,7 +190,7 @@ class Engine:
                 "Pass Explainer(model, processor), or use explain_ids()."
             )
         encoder = self.prompt_encoder
-        given = encoder.encode_answer(answer) if answer is not None else torch.empty(0, dtype=torch.int64)
+        given: Tensor | Sequence[int] = [] if answer is None else encoder.encode_answer(answer)
         inputs, ids = self.tensors(encoder.encode(images, prompt), given)
         if answer is not None:
             return inputs, ids, None

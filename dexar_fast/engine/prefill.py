@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from ..errors import InputError
 from ..models.decoder import Decoder
-from ..models.state import keeping, removing
+from ..models.state import hooked, keeping
 from ..stages import stage
 
 
@@ -159,7 +159,7 @@ def prompt_call(decoder: Decoder, *, stop: bool = False) -> Iterator[dict[str, A
         if stop:
             raise _PromptSeen
 
-    with removing(decoder.text_model.register_forward_pre_hook(remember, with_kwargs=True)):
+    with hooked(decoder.text_model.register_forward_pre_hook, remember, with_kwargs=True):
         yield seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..models.decoder import Decoder
+from ..models.state import hooked
 from .answer_rows import AnswerRows
 
 
@@ -50,10 +52,8 @@ def watch_outputs(decoder: Decoder, layer: int) -> Iterator[dict[str, Any]]:
     family, module = decoder.family, decoder.layers[layer]
     with ExitStack() as stack:
         for path in (family.attention, *family.constant):
-            hook = module.get_submodule(path).register_forward_hook(
-                lambda _m, _a, output, path=path: outputs.update({path: output})
-            )
-            stack.callback(hook.remove)
+            register = module.get_submodule(path).register_forward_hook
+            stack.enter_context(hooked(register, lambda _m, _a, output, path=path: outputs.update({path: output})))
         yield outputs
 
 
@@ -113,7 +113,12 @@ def _of_method(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     # Loaders such as accelerate leave a forward of their own on the instance.
     of_instance = vars(module).get("forward")
-    module.forward = forward
+    own, thread = module.forward, threading.get_ident()
+
+    def of_this_thread(*args: Any, **kwargs: Any) -> Any:
+        return (forward if threading.get_ident() == thread else own)(*args, **kwargs)
+
+    module.forward = of_this_thread
     try:
         yield
     finally:

@@ -175,6 +175,16 @@ def make_request(
     return Request(inputs, answer_ids, image_keys, text, layout, cross, family.prompt_sees_itself)
 
 
+# Model inputs that say something of each token of the prompt.
+_ALONG_THE_IDS = (
+    "attention_mask",
+    "cross_attention_mask",
+    "image_embeds_position_mask",
+    "mm_token_type_ids",
+    "token_type_ids",
+)
+
+
 def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
     unknown = sorted(set(inputs) - set(decoder.family.inputs))
     if unknown:
@@ -185,6 +195,14 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
     ids = decoder.prompt_ids(inputs)
     if ids.ndim != 2 or len(ids) != 1:
         raise InputError(f"model_inputs: expected input_ids of one prompt, shape (1, P); got {tuple(ids.shape)}")
+    for name in _ALONG_THE_IDS if "input_ids" in inputs else ():
+        along = inputs.get(name)
+        if along is not None and along.shape[:2] != ids.shape:
+            raise InputError(
+                f"model_inputs: expected {name} of one value for each of the {ids.shape[1]} input_ids, shape "
+                f"(1, P, ...); got {tuple(along.shape)}. Pass what the processor returned for this prompt, and the "
+                "answer apart."
+            )
     mask = inputs.get("attention_mask")
     if mask is not None and not bool(mask.all()):
         raise InputError(

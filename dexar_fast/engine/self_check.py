@@ -17,13 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import SelfCheckError, UnsupportedModelError
 from ..models.decoder import Decoder
+from ..models.state import hooked
 from ..ops import KeySets, attention_columns
 from ..stages import stage
 from .answer_pass import LastStates, LayerGradient
@@ -113,7 +115,7 @@ def _attend(call: AttentionCall, keys: KeySets) -> Tensor:
 def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
     """Refuse modules of a layer that take a tensor with a gradient and return one without; constants do by intent."""
 
-    def check(name: str, args: Any, output: Any) -> None:
+    def check(name: str, _: nn.Module, args: Any, output: Any) -> None:
         # Experts that no token is sent to take and return nothing.
         if any(isinstance(a, Tensor) and a.requires_grad and a.numel() for a in args):
             outputs = output if isinstance(output, tuple) else (output,)
@@ -127,8 +129,7 @@ def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
         for name, module in decoder.layers[index].named_modules():
             if name in decoder.family.constant:
                 continue
-            handle = module.register_forward_hook(lambda _m, args, out, name=name: check(name, args, out))
-            stack.callback(handle.remove)
+            stack.enter_context(hooked(module.register_forward_hook, partial(check, name)))
         yield
 
 

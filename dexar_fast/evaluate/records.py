@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
@@ -83,24 +84,52 @@ class RecordStore:
         self.folder = folder
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
         path = folder / SETTINGS
-        if path.is_file():
+        if path.exists():
+            self._require_same(path, settings)
+        elif any((folder / PARTS).iterdir()):
+            raise InputError(
+                f"--out: {folder} holds records, but no {SETTINGS} that says of what. Choose another folder, or remove "
+                "this one."
+            )
+        write_atomically(path, (json.dumps(dict(settings), indent=2) + "\n").encode(), durable=True)
+
+    def _require_same(self, path: Path, settings: Mapping[str, Any]) -> None:
+        try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]
-            if differing:
-                name = differing[0]
-                raise InputError(
-                    f"--out: {folder} holds records of another run ({name} was {before.get(name)!r}, is now "
-                    f"{settings.get(name)!r}). Choose another folder, or remove this one."
-                )
-        write_atomically(path, (json.dumps(dict(settings), indent=2) + "\n").encode())
+            if not isinstance(before, dict):
+                raise ValueError(f"expected an object; got {type(before).__name__}")
+        except (OSError, ValueError, RecursionError) as error:
+            if not any((self.folder / PARTS).iterdir()):
+                return  # nothing is lost: it is written anew
+            raise InputError(
+                f"--out: {path} is not readable, so it is not known what the records beside it are of ({error}). "
+                "Choose another folder, or remove this one."
+            ) from error
+        now = json.loads(json.dumps(dict(settings)))
+        differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        if differing:
+            raise InputError(
+                f"--out: {self.folder} holds records of another run: "
+                + "; ".join(f"{name} was {before.get(name)!r}, is now {now.get(name)!r}" for name in differing)
+                + ". Choose another folder, or remove this one."
+            )
 
     def has_part(self, number: int) -> bool:
-        """Was this part finished by an earlier run?"""
-        return self._part(number).is_file()
+        """Was this part finished by an earlier run? One that cannot be read is removed, and told in a warning."""
+        part = self._part(number)
+        if not part.exists():
+            return False
+        try:
+            list(read_records(part))
+        except Exception as error:  # pyarrow raises what its readers come across; fields may be another release's
+            warnings.warn(f"{part} is damaged ({error}), and its samples run again", stacklevel=2)
+            part.unlink()
+            return False
+        return True
 
     def write_part(self, number: int, records: Sequence[Record]) -> None:
         """Keep a finished part."""
-        write_atomically(self._part(number), _to_parquet(records))
+        write_atomically(self._part(number), _to_parquet(records), durable=True)
 
     def records(self, n_parts: int) -> list[Record]:
         """All records of the first parts, in order."""
@@ -109,7 +138,7 @@ class RecordStore:
     def finish(self, n_parts: int) -> list[Record]:
         """Join the parts into one file; returns what it holds."""
         records = self.records(n_parts)
-        write_atomically(self.folder / RECORDS, _to_parquet(records))
+        write_atomically(self.folder / RECORDS, _to_parquet(records), durable=True)
         return records
 
     def _part(self, number: int) -> Path:
@@ -137,10 +166,16 @@ def _to_parquet(records: Sequence[Record]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.Table.from_pylist([asdict(record) for record in records], schema=_schema())
+    rows = [{name: _writable(value) for name, value in asdict(record).items()} for record in records]
+    table = pyarrow.Table.from_pylist(rows, schema=_schema())
     buffer = BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _writable(value: Any) -> Any:
+    """Text as Parquet takes it: halves of a surrogate pair, which are no characters, become escapes."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _schema() -> pyarrow.Schema:

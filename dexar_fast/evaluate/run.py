@@ -18,6 +18,7 @@ from ..models.state import evaluating
 from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation
 from .data import DataSet, Sample
+from .identity import identity
 from .perturbation import STEPS, Perturbed, perturbation_curves
 from .records import Record, RecordStore
 from .scoring import score, score_ceiling, score_controls, words_with_truth
@@ -91,11 +92,11 @@ def evaluate(
         All records, as they are in `records.parquet`.
 
     Raises:
-        InputError: the folder holds another plan's records, or pyarrow is missing.
+        InputError: the folder holds records of another plan, of other rows or another model, or pyarrow is missing.
     """
     n = min(plan.n, len(data))
     settings = {"model": explainer.model_name, "data": data.name, **asdict(replace(plan, n=n))}
-    settings["methods"] = list(plan.methods)
+    settings |= {"methods": list(plan.methods), **identity(explainer, data, n)}
     store = RecordStore(folder, settings)
     parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
     for number, indices in enumerate(parts):

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..models.decoder import Decoder
 from .methods import METHODS
 from .targets import Foil
-from .tokens import piece_behind, token_pieces
+from .tokens import piece_behind, require_characters, token_pieces
 
 # One foil for all tokens, or one for each: text, a token id, or None for none.
 Contrast = str | int | Sequence[str | int | None] | None
@@ -33,6 +33,8 @@ def check_contrast(contrast: Any, method: str) -> None:
             )
         if isinstance(foil, str) and not foil.strip():
             raise InputError(f"contrast: expected a word or a token id; got {foil!r}")
+        if isinstance(foil, str):
+            require_characters("contrast", foil)
     if contrast is not None and method not in METHODS:
         raise InputError(
             f"contrast: method {method!r} does not start from a score that could be contrasted; use one of "

@@ -111,7 +111,7 @@ def check_options(
     checked["method"], *beside = check_methods(asked.get("method"), _default_methods(asked))
     checked["beside"] = tuple(beside)
     if not isinstance(asked.get("text_set", ""), str):
-        checked["text_set"] = torch.as_tensor(asked["text_set"])
+        checked["text_set"] = _as_tensor(asked["text_set"])
     options = Options(**checked)
     if options.normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {options.normalization!r}")
@@ -142,6 +142,10 @@ def _default_methods(asked: AskedOptions) -> tuple[str, ...]:
         or targets != "tokens"
     )
     return ("dexar",) if only_published else DEFAULT
+
+
+def _as_tensor(mask: Any) -> Tensor:
+    return mask if isinstance(mask, Tensor) else torch.as_tensor(mask, device="cpu")  # whatever the default device is
 
 
 def check_row_chunk(row_chunk: int | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.family import encoded
 from ..stages import stage
+from .tokens import require_characters
 
 # Two prompts that share no token: what a prompt has in common with both is the template's.
 _PROBES = ("a", "?")
@@ -60,6 +62,7 @@ class PromptEncoder:
         """
         if not isinstance(prompt, str):
             raise InputError(f"prompt: expected text; got {type(prompt).__name__}")
+        require_characters("prompt", prompt)
         if self.needed and not prompt.strip():
             raise InputError("prompt: expected text; got an empty prompt")
         image_token = self.image_token
@@ -92,15 +95,22 @@ class PromptEncoder:
     def encode_answer(self, answer: str) -> Tensor:
         """``(T,)`` int64 ids of an answer, without special tokens, exactly as written (a leading space counts).
 
+        Warns where the tokenizer does not know a part of it.
+
         Raises:
-            InputError: it is no text.
+            InputError: it is no text, or holds halves of characters.
         """
         if not isinstance(answer, str):
             raise InputError(
                 f"answer: expected text; got {type(answer).__name__}. Explain several answers with explain_many()."
             )
+        require_characters("answer", answer)
         ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.int64)
+        unknown, name = getattr(self.tokenizer, "unk_token_id", None), getattr(self.tokenizer, "unk_token", None)
+        if unknown is not None and unknown in ids and str(name) not in answer:
+            message = f"answer: the tokenizer does not know all of {answer!r}: token {ids.index(unknown)} is {name}"
+            warnings.warn(f"{message}, and its map is that of {name}", stacklevel=2)
+        return torch.tensor(ids, dtype=torch.int64, device="cpu")
 
     def special(self, ids: Tensor) -> Tensor:
         """``(n,)`` bool: which ids are special tokens."""

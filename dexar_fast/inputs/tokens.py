@@ -9,6 +9,8 @@ from typing import Any
 
 import regex
 
+from ..errors import InputError
+
 _SETTLES_TEXT = 4  # tokens before another one that decide how it is shown: a character has at most four bytes
 
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that make no character
@@ -149,6 +151,20 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
         else:
             labels.append(printable(piece))
     return labels[::-1]
+
+
+def require_characters(name: str, text: str) -> None:
+    """Refuse halves of a surrogate pair, such as what is left of bytes that were no UTF-8: no tokenizer takes them.
+
+    Raises:
+        InputError: names the argument and the place.
+    """
+    for index, character in enumerate(text):
+        if "\ud800" <= character <= "\udfff":
+            raise InputError(
+                f"{name}: expected text of whole characters; got half of one ({character!a}) at {index}. Read the text "
+                "as UTF-8, or take that out."
+            )
 
 
 def printable(text: str, *, running: bool = False) -> str:

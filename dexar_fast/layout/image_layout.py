@@ -187,13 +187,13 @@ class LayoutBuilder:
 
         def stacked(arrays: list[NDArray[Any]], dtype: torch.dtype) -> Tensor:
             padded = [np.pad(array, ((0, 0), (0, most - array.shape[1]))) for array in arrays]
-            return torch.as_tensor(np.concatenate(padded), dtype=dtype)
+            return torch.as_tensor(np.concatenate(padded), dtype=dtype, device="cpu")
 
         return ImageLayout(
             grids=tuple(grid for grid, _, _ in parts if grid is not None),
             tokens=stacked([tokens for _, tokens, _ in parts], torch.int64),
             weights=stacked([weights for _, _, weights in parts], torch.float64),
-            separators=torch.tensor(self._separators, dtype=torch.bool),
+            separators=torch.tensor(self._separators, dtype=torch.bool, device="cpu"),
         )
 
 

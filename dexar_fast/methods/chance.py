@@ -14,7 +14,7 @@ CENTRE_WIDTH = 0.25
 
 def uniform_maps(n: int, rows: int, cols: int) -> Tensor:
     """``(n, rows, cols)`` of ones."""
-    return torch.ones(n, rows, cols)
+    return torch.ones(n, rows, cols, dtype=torch.float32, device="cpu")
 
 
 def random_maps(n: int, rows: int, cols: int, seed: int) -> Tensor:
@@ -28,7 +28,6 @@ def random_maps(n: int, rows: int, cols: int, seed: int) -> Tensor:
 
 def centre_maps(n: int, rows: int, cols: int) -> Tensor:
     """``(n, rows, cols)``: a Gaussian around the middle."""
-    y = (torch.arange(rows) + 0.5) / rows - 0.5
-    x = (torch.arange(cols) + 0.5) / cols - 0.5
+    y, x = ((torch.arange(cells, dtype=torch.float32, device="cpu") + 0.5) / cells - 0.5 for cells in (rows, cols))
     bump = torch.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * CENTRE_WIDTH**2))
     return bump.repeat(n, 1, 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..engine.answer_pass import normed_states
 from ..engine.teacher_forcing import with_answer
 from ..errors import UnsupportedModelError
+from ..models.state import hooked
 from .subject import Subject
 
 PROJECTOR = "multi_modal_projector"
@@ -77,14 +78,10 @@ def _gradients(subject: Subject, module: nn.Module) -> tuple[Tensor, list[Tensor
         torch.set_grad_enabled(True)  # from here on; no_grad ends below
         return ((leaves[0], *args[1:]), kwargs) if args else (args, {**kwargs, "inputs_embeds": leaves[0]})
 
-    handle = module.register_forward_pre_hook(make_leaf, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            inputs = with_answer(request.inputs, request.answer_ids)
-            hidden = normed_states(decoder, lambda: decoder.base(**inputs, use_cache=False))
-            scores = (hidden[0, request.row_positions] * decoder.output_rows(request.answer_ids)).sum(dim=-1).unbind()
-    finally:
-        handle.remove()
+    with torch.no_grad(), hooked(module.register_forward_pre_hook, make_leaf, with_kwargs=True):
+        inputs = with_answer(request.inputs, request.answer_ids)
+        hidden = normed_states(decoder, lambda: decoder.base(**inputs, use_cache=False))
+        scores = (hidden[0, request.row_positions] * decoder.output_rows(request.answer_ids)).sum(dim=-1).unbind()
     (leaf,) = leaves
     gradients = [torch.autograd.grad(score, leaf, retain_graph=True)[0].float() for score in scores]
     return leaf.detach().float(), gradients

@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForMultimodalLM,
@@ -28,17 +29,7 @@ def load_model(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """See `Explainer.from_pretrained`. Code from a hub is never run."""
     place = _resolve_device(device)
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except ValueError as error:  # transformers does not know the type, or would have to run the checkpoint's own code
-        raise UnsupportedModelError(
-            f"model: {model!r} is of no type that transformers itself can load. {_other_checkpoint(model)}({error})"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"model: {model!r} is neither a folder with a config.json, nor a hub id that can be reached or is cached, "
-            f'nor "demo" ({error})'
-        ) from error
+    config = _load_config(model)
     family_of(config)  # refuse before the weights are read
     values = _resolve_dtype(dtype, config.dtype, place)
     try:
@@ -54,6 +45,11 @@ def load_model(
         )
     except OSError as error:
         raise InputError(f"model: {model!r} lacks files of a model or its processor ({error})") from error
+    except (SafetensorError, ValueError, KeyError) as error:  # cut off, or another release's
+        raise InputError(
+            f"model: the weights of {model!r} cannot be read, a file is cut off or damaged, or they do not go with its "
+            f"config.json. Get the whole checkpoint again. transformers says: {error}"
+        ) from error
     absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if absent:
         raise InputError(
@@ -61,6 +57,31 @@ def load_model(
             "transformers would fill them with random numbers. Get the whole checkpoint."
         )
     return loaded.to(place).eval(), processor
+
+
+def check_prompt(model: str | PathLike[str], prompt: str) -> None:
+    """Refuse an empty prompt before the weights are read, from the config alone.
+
+    Raises:
+        InputError: the family takes no empty prompt, or there is no such model.
+        UnsupportedModelError: the model's family is not supported.
+    """
+    if not prompt.strip() and family_of(_load_config(model)).prompt_needed:
+        raise InputError("prompt: expected text; got an empty prompt")
+
+
+def _load_config(model: str | PathLike[str]) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    except ValueError as error:  # transformers does not know the type, or would have to run the checkpoint's own code
+        raise UnsupportedModelError(
+            f"model: {model!r} is of no type that transformers itself can load. {_other_checkpoint(model)}({error})"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"model: {model!r} is neither a folder with a config.json, nor a hub id that can be reached or is cached, "
+            f'nor "demo" ({error})'
+        ) from error
 
 
 def _other_checkpoint(model: str | PathLike[str]) -> str:
@@ -72,12 +93,19 @@ def _other_checkpoint(model: str | PathLike[str]) -> str:
 def _load_processor(model: str | PathLike[str]) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    except OSError:
+        raise  # a file is missing
     except (ImportError, ValueError) as error:  # a package is missing; with some processors transformers says less
         wanted = "" if is_torchvision_available() else "torchvision is not installed, and some processors need it: "
         raise InputError(
             f"model: the processor of {model!r} cannot be built. {wanted}Install what is missing (pip install "
             "torchvision), or build model and processor yourself and pass Explainer(model, processor). transformers "
             f"says: {error}"
+        ) from error
+    except Exception as error:  # the tokenizers library raises no class of its own
+        raise InputError(
+            f"model: the tokenizer or processor of {model!r} cannot be read, a file is cut off or damaged. Get the "
+            f"whole checkpoint again. transformers says: {error}"
         ) from error
     check_processor(processor)
     return processor

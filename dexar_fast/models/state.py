@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import UnsupportedModelError
+from ..interrupts import between_steps
+from .turns import turn_of
 
 
 def unwrapped(model: Any) -> Any:
@@ -70,44 +73,83 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, without gradients, inference mode and autocast; the caller's state comes back after it.
+    """The model to oneself, in eval mode, without gradients, inference mode and autocast; as it was behind it.
 
-    Dropout must be off for an explanation to be the model's own. Tensors made in inference mode could not take part in
-    the answer pass's local gradients, and autocast would mix dtypes within one layer. Compiled modules run uncompiled:
-    their graphs know nothing of hooks.
+    Waits for the model's turn (`turns`). Dropout must be off for an explanation to be the model's own. Tensors made in
+    inference mode could not take part in the answer pass's local gradients, and autocast would mix dtypes within one
+    layer. Compiled modules run uncompiled: their graphs know nothing of hooks.
     """
-    modules = list(model.modules())  # to find them takes longer than to look at them
-    training = [module for module in modules if module.training]
-    device = _main_device(model, modules).type
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(device, enabled=False),
-        torch.compiler.set_stance("force_eager") if _has_compiled_parts(modules) else nullcontext(),
-    ):
-        try:
-            for module in training:
-                module.training = False
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    with between_steps(), turn_of(model) as turn:
+        modules = list(model.modules())  # to find them takes longer than to look at them
+        outermost = not turn.evaluating
+        if outermost:
+            turn.training[:] = [module for module in modules if module.training]
+        turn.evaluating = True
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(_main_device(model, modules).type, enabled=False),
+            torch.compiler.set_stance("force_eager") if _has_compiled_parts(modules) else nullcontext(),
+        ):
+            try:
+                for module in turn.training:
+                    module.training = False
+                yield
+            finally:
+                if outermost:
+                    for module in turn.training:
+                        module.training = True
+                    turn.training.clear()
+                    turn.evaluating = False
+
+
+class Notes:
+    """What some models note on themselves while they run, such as M-RoPE's offset: the caller's, put back at the end.
+
+    Args:
+        module, attributes: where the notes are.
+    """
+
+    def __init__(self, module: nn.Module, attributes: Sequence[str]) -> None:
+        self.module, self.attributes = module, attributes
+        self.kept = self._now()
+
+    def __enter__(self) -> Notes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.exchange()
+
+    def exchange(self) -> None:
+        """Put back those that are kept here, and keep those that were there."""
+        now = self._now()
+        for name, value in self.kept.items():
+            setattr(self.module, name, value)
+        self.kept = now
+
+    def _now(self) -> dict[str, Any]:
+        return {name: getattr(self.module, name) for name in self.attributes}
+
+
+def keeping(module: nn.Module, attributes: Sequence[str]) -> Notes:
+    """Put back the notes that a model keeps on itself."""
+    return Notes(module, attributes)
 
 
 @contextmanager
-def keeping(module: nn.Module, attributes: Sequence[str]) -> Iterator[None]:
-    """Put back the notes that some models keep on themselves while they run, such as M-RoPE's offset."""
-    values = {name: getattr(module, name) for name in attributes}
-    try:
-        yield
-    finally:
-        for name, value in values.items():
-            setattr(module, name, value)
+def hooked(register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any) -> Iterator[None]:
+    """A hook that is there inside and sees what this thread runs: others may use the model at the same time.
 
+    Args:
+        register: `register_forward_hook` or another of a module's.
+        hook, options: what it takes.
+    """
+    thread = threading.get_ident()
 
-@contextmanager
-def removing(handle: RemovableHandle) -> Iterator[None]:
-    """A hook that is there inside, and gone after it."""
+    def of_this_thread(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == thread else None
+
+    handle = register(of_this_thread, **options)
     try:
         yield
     finally:

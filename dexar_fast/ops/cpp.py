@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,10 @@ from .signals import SIGNALS, Attention, MapSums
 MOST_ROWS = 256  # more make the product no faster
 BLOCK_ELEMENTS = 1 << 21  # 8 MiB: of long prompts fewer rows are taken at once, and no product is made twice
 HEADS_ELEMENTS = 1 << 19  # 2 MiB: heads whose products are no larger share one call
+# Whatever the caller's default dtype and device are.
+_empty = partial(torch.empty, dtype=torch.float32, device="cpu")
+_zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+
 FEW_ROWS = 8  # whose products are made in C++: it reads each key once, as it is stored
 FEW_PAIRS = 16  # of row and query head of a group; BLAS is faster at more
 TASKS = 16  # of a call, so that a few rows keep many cores busy; no thread count changes the order of a sum
@@ -31,7 +36,7 @@ def head_scores(
     d_out: Tensor, value: Tensor, keys: PackedKeys, signal: str, attention: Attention | None
 ) -> tuple[Tensor, Tensor | None]:
     """Eq. 4: see `dexar_fast.ops.head_scores`."""
-    lse, scores = _new_lse(attention), torch.empty(3, *d_out.shape[:2])
+    lse, scores = _new_lse(attention), _empty(3, *d_out.shape[:2])
     _run(_Layer(keys, d_out, value, attention, lse, scores={signal: scores}))
     return scores, lse
 
@@ -58,7 +63,7 @@ def score_and_accumulate(
 ) -> tuple[Tensor, Tensor | None]:
     """Eq. 4 and 5 in one pass: see `dexar_fast.ops.score_and_accumulate_all`."""
     signals = dict.fromkeys(each.score_signal for each in sums)
-    lse, scores = _new_lse(attention), torch.empty(len(signals), 3, *d_out.shape[:2])
+    lse, scores = _new_lse(attention), _empty(len(signals), 3, *d_out.shape[:2])
     _run(_Layer(keys, d_out, value, attention, lse, scores=dict(zip(signals, scores, strict=True)), sums=sums))
     return scores, lse
 
@@ -80,7 +85,7 @@ def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
 
 
 def _new_lse(attention: Attention | None) -> Tensor | None:
-    return None if attention is None else torch.empty(attention.query.shape[:2])
+    return None if attention is None else _empty(attention.query.shape[:2])
 
 
 def _lse(attention: Attention | None) -> tuple[Tensor | None, bool]:
@@ -162,7 +167,7 @@ def _run_few(layer: _Layer, part: Part) -> None:
     share = _Share(layer, part, (lanes // WIDTH, part.n_rows, part.n_image))
     block = share.block(range(layer.H))
     block.heads_are_lanes, block.members = True, 1
-    columns = None if layer.columns is None else torch.zeros(part.n_rows, layer.H, part.n_image)
+    columns = None if layer.columns is None else _zeros(part.n_rows, layer.H, part.n_image)
     block.columns = pointer(columns)
     kept = []  # what the block points to
     for given, product, rows, keys, scale in _factors(layer):
@@ -170,7 +175,7 @@ def _run_few(layer: _Layer, part: Part) -> None:
         keys = keys if keys.stride(2) == 1 else keys.contiguous()
         block.n_key_heads, _, block.depth = keys.shape
         factors = Factors(pointer(rows), pointer(keys), *keys.stride()[:2], DTYPES[keys.dtype], scale)
-        out = torch.empty(max(1, part.n_rows * part.n_keys * lanes))
+        out = _empty(max(1, part.n_rows * part.n_keys * lanes))
         kept += [rows, keys, out]
         setattr(block, given, ctypes.pointer(factors))
         setattr(block, product, pointer(out))
@@ -186,7 +191,7 @@ def _run_many(layer: _Layer, part: Part) -> None:
     chunks = max(1, TASKS // max(1, lanes // WIDTH))
     share = _Share(layer, part, (chunks, part.n_image, lanes))
     for heads, key_heads, products in _products(layer, part, lanes):
-        columns = None if layer.columns is None else torch.zeros(len(heads), part.n_image, lanes)
+        columns = None if layer.columns is None else _zeros(len(heads), part.n_image, lanes)
         block = share.block(heads)
         block.members, block.n_chunks = len(heads) // len(key_heads), min(chunks, len(heads))
         block.gradient, block.logits, block.columns = (pointer(each) for each in (*products, columns))
@@ -206,11 +211,9 @@ class _Share:
 
     def __init__(self, layer: _Layer, part: Part, shape: tuple[int, ...]) -> None:
         self.layer, self.part = layer, part
-        self.maps = [torch.zeros(shape) for _ in layer.sums]
-        self.unfiltered = [None if each.unfiltered is None else torch.zeros(shape) for each in layer.sums]
-        self.token_sums = [
-            None if each.token_sums is None else torch.zeros(layer.H, part.n_image) for each in layer.sums
-        ]
+        self.maps = [_zeros(shape) for _ in layer.sums]
+        self.unfiltered = [None if each.unfiltered is None else _zeros(shape) for each in layer.sums]
+        self.token_sums = [None if each.token_sums is None else _zeros(layer.H, part.n_image) for each in layer.sums]
         self.d_dot_out = None
         if "score_gradient" in layer.signals and layer.d_out is not None and layer.attention is not None:
             d_out, out = (x[part.rows].to(torch.float32) for x in (layer.d_out, layer.attention.out))
@@ -280,7 +283,7 @@ def _products(layer: _Layer, part: Part, lanes: int) -> Iterator[tuple[range, ra
     calls = list(_heads_at_once(layer.H, layer.per_key.shape[1], HEADS_ELEMENTS // max(1, panel)))
     most = max(len(heads) for heads, _ in calls)
     # Never empty, since a null pointer means that there is no such product.
-    buffers = {product: torch.empty(max(1, most * panel)) for _, product, *_ in _factors(layer)}
+    buffers = {product: _empty(max(1, most * panel)) for _, product, *_ in _factors(layer)}
     wide: dict[str, Tensor] = {}  # keys in float32
     last = None
     for heads, key_heads in calls:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import save as to_bytes
 
 from ..errors import InputError
-from ..inputs.targets import Foil, Target
-from ..layout.grid import Grid
 from ..layout.per_image import as_tuple, one_or_tuple
+from . import saved
 from .atomic import write_atomically
 from .explanation import Explanation
 from .method_maps import MAPS, MethodMaps
@@ -63,25 +61,46 @@ def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = F
 
 def load(path: str | PathLike[str]) -> Explanation:
     """See `Explanation.load`. Compact maps come back as float32."""
-    from safetensors import safe_open
-
     path = Path(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("explanation", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        text, arrays = _read(path)
+        header = saved.parse(text)
     except FileNotFoundError as error:
         raise InputError(f"path: no file {path}") from error
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:  # another format, a folder, a foreign header
+    # Another format, a folder, a foreign header; safetensors raises what NumPy does where a dtype is none of its.
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
         raise InputError(f"path: {path} is not a saved explanation, or is cut off ({error})") from error
     if header.get("format") != FORMAT:
         raise InputError(f"path: {path} holds something other than an explanation")
-    if header["format_version"] > FORMAT_VERSION:
+    version = header.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
-            f"path: {path} has format version {header['format_version']}, this release reads up to {FORMAT_VERSION}; "
-            "upgrade dexar-fast"
+            f"path: {path} has format version {version}, this release reads up to {FORMAT_VERSION}; upgrade dexar-fast"
         )
-    grids = [Grid(g["rows"], g["cols"], tuple(g["box"]), tuple(g["image_size"])) for g in header["grids"]]
+    try:
+        return _checked(header, arrays)
+    except saved.Damaged as error:
+        raise InputError(f"path: {path} {error}; it was not written by Explanation.save, or is damaged") from error
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+    """The header's text and all arrays of a file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        text = (file.metadata() or {}).get("explanation", "{}")
+        return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+
+
+def _checked(header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> Explanation:
+    """What a file holds, field by field.
+
+    Raises:
+        saved.Damaged: a field is missing, of another type, or does not fit the others.
+    """
+    version = header.get("format_version")
+    if type(version) is not int or version < 1:
+        raise saved.Damaged(f"has format version {str(version)[:40]}")
 
     def per_image(name: str) -> Any:
         found: list[Any] = []
@@ -90,36 +109,39 @@ def load(path: str | PathLike[str]) -> Explanation:
         return found or None
 
     pngs = per_image("image_png")
-    methods = header.get("methods", [header["settings"].get("method")])
-    of_methods = []
+    methods, of_methods = saved.methods(header), []
     for number in range(len(methods)):
         maps = {name: per_image(_of_method(name, number)) for name in MAPS}
         scores = {name: arrays.pop(_of_method(name, number), None) for name in _SCORES}
-        of_methods.append(
-            {
-                **{name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()},
-                **{name: values if values is None else _widen(values) for name, values in scores.items()},
-            }
-        )
-    log_probabilities = arrays.pop("log_probabilities", None)
-    unknown = sorted(set(arrays) - {"token_ids"})
-    if unknown or "token_ids" not in arrays:
-        what = f"has unknown arrays {', '.join(unknown)}" if unknown else "lacks token_ids"
-        raise InputError(f"path: {path} {what}; it was not written by Explanation.save of this release")
-    token_ids = arrays.pop("token_ids")
-    targets, foils = header.get("targets"), header.get("foils")
+        of_methods.append((maps, scores))
+    unknown = sorted(set(arrays) - {"token_ids", "log_probabilities"})
+    if unknown:
+        raise saved.Damaged(f"has unknown arrays {', '.join(unknown)}")
+    tokens, layers, grids = saved.tokens(header), saved.layers(header), saved.grids(header)
+    targets, foils = saved.targets(header, len(tokens)), saved.foils(header, len(tokens))
+    n_rows = len(tokens if targets is None else targets)
+    saved.check_tokens(arrays, len(tokens))
+    for maps, scores in of_methods:
+        saved.check_scores(scores, n_rows, len(layers))
+        saved.check_maps(maps, grids, n_rows)
+    if pngs and grids and len(pngs) != len(grids):
+        raise saved.Damaged(f"expected {len(grids)} pictures, one for each grid; got {len(pngs)}")
+    sizes: list[tuple[int, int] | None] = [grid.image_size for grid in grids]
+    sizes = sizes or [None] * len(pngs or ())
+    log_probabilities = arrays.get("log_probabilities")
+    first, *beside = (_widened(maps, scores) for maps, scores in of_methods)
     return Explanation(
-        tokens=header["tokens"],
-        token_ids=token_ids,
-        layers=tuple(header["layers"]),
+        tokens=tokens,
+        token_ids=arrays.pop("token_ids").astype(np.int64),
+        layers=layers,
         grid=one_or_tuple(grids) if grids else None,
-        settings=header["settings"],
-        targets=None if targets is None else tuple(Target(**target) for target in targets),
-        foils=None if foils is None else tuple(foil and Foil(**foil) for foil in foils),
-        image=pngs and one_or_tuple([Image.open(BytesIO(png.tobytes())).convert("RGB") for png in pngs]),
+        settings=saved.settings(header),
+        targets=targets,
+        foils=foils,
+        image=pngs and one_or_tuple([saved.picture(png, size) for png, size in zip(pngs, sizes)]),
         log_probabilities=None if log_probabilities is None else _widen(log_probabilities),
-        beside={name: MethodMaps(**fields) for name, fields in zip(methods[1:], of_methods[1:], strict=True)},
-        **of_methods[0],
+        beside=dict(zip(methods[1:], beside, strict=True)),
+        **first.as_fields,
     )
 
 
@@ -131,6 +153,12 @@ def _name(name: str, image: int) -> str:
 def _of_method(name: str, number: int) -> str:
     """Name of an array of the method of this number; that of the first is plain."""
     return f"{name}@{number}" if number else name
+
+
+def _widened(maps: dict[str, Any], scores: dict[str, Any]) -> MethodMaps:
+    """What one method fills, its maps one an image."""
+    of_images = {name: found and one_or_tuple([_widen(values) for values in found]) for name, found in maps.items()}
+    return MethodMaps(**of_images, **{name: _widen(values) for name, values in scores.items()})
 
 
 def _widen(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -30,6 +30,7 @@ from ..inputs.contrast import find_foils
 from ..inputs.images import load_images
 from ..inputs.options import AskedOptions, Options
 from ..inputs.targets import Foil
+from ..inputs.tokens import printable
 from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation, Floats
 from .requests import AnyRequest, ExplainIdsRequest, ExplainRequest
@@ -178,7 +179,7 @@ class _Batches:
             self._warn(f"with {len(group)} requests at once: going on with half as many")
         except Exception as error:
             size = 0
-            what = f"{type(error).__name__}: {error}"
+            what = printable(f"{type(error).__name__}: {error}")
             warnings.warn(f"{len(group)} requests failed together, and are explained one by one ({what})", stacklevel=2)
         # Here the error is gone, and with it the tensors of the run.
         if size == 0:

@@ -19,7 +19,7 @@ from ..engine.request import lay_out
 from ..errors import InputError
 from ..inputs.images import ImageInput, load_images
 from ..inputs.options import AskedOptions
-from ..models.state import evaluating, main_device
+from ..models.state import evaluating, hooked, main_device
 from ..progress import ProgressCallback
 from ..result.atomic import write_atomically
 from ..stages import OTHER, Recorder, recording
@@ -146,17 +146,15 @@ def profile(
     device = main_device(engine.model)
 
     def explain() -> tuple[Explanation, Recorder]:
-        engine.checked_layers.clear()  # the self-check is shown in every profile
         with recording(device) as recorder:
-            hook = engine.decoder.text_model.register_forward_pre_hook(
-                lambda *_: recorder.go_on("prefill", after="vision")
-            )
-            try:
-                with engine.running(progress) as report:
-                    encoded = engine.encoded(pictures, prompt, answer, options, report)
-                    return explain_encoded(engine, encoded, options, report), recorder
-            finally:
-                hook.remove()
+            register = engine.decoder.text_model.register_forward_pre_hook
+            with (
+                engine.running(progress) as report,
+                hooked(register, lambda *_: recorder.go_on("prefill", after="vision")),
+            ):
+                engine.checked_layers.clear()  # the self-check is shown in every profile
+                encoded = engine.encoded(pictures, prompt, answer, options, report)
+                return explain_encoded(engine, encoded, options, report), recorder
 
     explain()  # the first run pays for caches and lazily loaded code
     explanation, recorder = explain()

@@ -13,10 +13,11 @@ def self_test(engine: Engine) -> ModelReport:
     """See `Explainer.self_test`."""
     prompt = "a" if engine.processor is None else engine.prompt_encoder.probe()
     options = engine.options()
-    encoded = engine.encoded([probe_image()], prompt, "a", options)
-    engine.checked_layers.clear()
-    request, sums = engine.run(replace(encoded, answer_ids=encoded.answer_ids[:1]), options)
-    engine.checked_layers.clear()  # the first real prompt is longer, and checked too
+    with engine.running():
+        encoded = engine.encoded([probe_image()], prompt, "a", options)
+        engine.checked_layers.clear()
+        request, sums = engine.run(replace(encoded, answer_ids=encoded.answer_ids[:1]), options)
+        engine.checked_layers.clear()  # the first real prompt is longer, and checked too
     grids = request.layout.grids
     return ModelReport(
         model=engine.model_name,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +17,7 @@ from ..engine.answer_pass import watch_states
 from ..engine.assemble import to_numpy
 from ..engine.encoded import Encoded
 from ..engine.engine import Engine
-from ..engine.generation import end_ids, write
+from ..engine.generation import end_ids
 from ..engine.grounding import GrowingGrounding
 from ..engine.prefill import Prefill, new_cache, prompt_call
 from ..engine.request import Request
@@ -114,12 +110,13 @@ class ExplainingStreamer(BaseStreamer):
         self._log_probabilities: list[Floats] = []
         self._request: Request | None = None
         self._stack = ExitStack()
-        self._seen: dict[str, Any] | None = None
+        self._entered = False
+        self._seen: dict[str, Any] = {}
 
     def __enter__(self) -> ExplainingStreamer:
-        if self._seen is not None:
+        if self._entered:
             raise InputError("streamer: it has served already. Make a new one for each answer.")
-        self._seen = self._stack.enter_context(prompt_call(self.engine.decoder))
+        self._entered = True
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -127,11 +124,14 @@ class ExplainingStreamer(BaseStreamer):
 
     def put(self, value: Tensor) -> None:
         """Called by `generate`, with the prompt's ids first and then with each token."""
-        if self._seen is None:
+        if not self._entered:
             raise InputError("streamer: expected to be entered; write `with explainer.streamer(...) as streamer:`")
         if not self._prompt_length:
             self._prompt_length = value.shape[-1]
+            # Only now it is known which thread generates.
+            self._seen = self._stack.enter_context(prompt_call(self.engine.decoder))
             return
+        self._stack.close()  # the prompt has run
         for token in value.flatten().tolist():
             if self._end is not None:
                 self._ids.append(self._end)
@@ -159,7 +159,6 @@ class ExplainingStreamer(BaseStreamer):
 
     def _explain(self, *, ended: bool = False) -> None:
         """The tokens since the last block; the answer's last ones if it has ended."""
-        assert self._seen is not None
         n_put = len(self._ids) + (self._end is not None)
         expected = self._prompt_length + n_put - 1, self._prompt_length
         found = self.cache.get_seq_length(), self._seen["inputs_embeds"].shape[1]
@@ -171,7 +170,7 @@ class ExplainingStreamer(BaseStreamer):
             )
         engine, rows = self.engine, slice(self._n_explained, len(self._ids))
         ids = torch.tensor(self._ids, device=main_device(engine.model))
-        with evaluating(engine.model):
+        with evaluating(engine.model):  # and not around on_token, which may do with the model what it likes
             with watch_states(engine.decoder) as states:
                 ran = Prefill(self.encoded.inputs, written(self.cache), self._seen["inputs_embeds"], self._seen)
                 self.encoded = replace(self.encoded, answer_ids=ids, ran=ran)
@@ -200,126 +199,3 @@ class ExplainingStreamer(BaseStreamer):
                     grounding=None if supported is None else float(supported[i]),
                 )
             )
-
-
-class _Stopped(Exception):
-    """Nobody wants the rest of the answer."""
-
-
-# Tokens; then what went wrong, if anything did; then None.
-_Queue = queue.Queue["StreamedToken | BaseException | None"]
-
-
-class AnswerStream:
-    """Tokens with their maps, as the model writes them: an iterator, and an asynchronous one.
-
-    The model runs in a thread of its own. It ends with the answer, with `close`, or when nobody holds the stream any
-    more; what goes wrong there is raised here.
-    """
-
-    def __init__(self, streamer: ExplainingStreamer) -> None:
-        self._streamer = streamer
-        self._tokens: _Queue = queue.Queue()
-        closed = threading.Event()
-        # The thread must not hold the stream: one that is forgotten could never end.
-        self._thread = threading.Thread(target=_write, args=(streamer, self._tokens, closed))
-        self._end = weakref.finalize(self, _end, closed, self._thread)
-        self._thread.start()
-
-    @property
-    def explanation(self) -> Explanation | None:
-        """Of the whole answer; None until the stream has ended."""
-        return self._streamer.explanation
-
-    @property
-    def running(self) -> bool:
-        """Whether the model still writes."""
-        return self._thread.is_alive()
-
-    def __iter__(self) -> Iterator[StreamedToken]:
-        return self
-
-    def __next__(self) -> StreamedToken:
-        if self._end.alive:
-            item = self._tokens.get()
-            if isinstance(item, StreamedToken):
-                return item
-            self._end()
-            if item is not None:
-                raise item
-        raise StopIteration
-
-    def __aiter__(self) -> AsyncIterator[StreamedToken]:
-        return self
-
-    async def __anext__(self) -> StreamedToken:
-        item = await asyncio.to_thread(next, self, None)
-        if item is None:
-            raise StopAsyncIteration
-        return item
-
-    def close(self) -> None:
-        """Stop writing, and wait until the model is as it was.
-
-        Raises:
-            Exception: what went wrong and was not yet raised.
-        """
-        if not self._end.alive:
-            return
-        self._end()
-        while not self._tokens.empty():
-            item = self._tokens.get()
-            if isinstance(item, BaseException):
-                raise item
-
-    async def aclose(self) -> None:
-        """`close`, without blocking the event loop."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> AnswerStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> AnswerStream:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.aclose()
-
-
-class _StoppableStreamer(BaseStreamer):
-    """Hands on what `generate` writes until nobody wants it."""
-
-    def __init__(self, streamer: ExplainingStreamer, closed: threading.Event) -> None:
-        self.streamer, self.closed = streamer, closed
-
-    def put(self, value: Tensor) -> None:
-        if self.closed.is_set():
-            raise _Stopped
-        self.streamer.put(value)
-
-    def end(self) -> None:
-        self.streamer.end()
-
-
-def _write(streamer: ExplainingStreamer, tokens: _Queue, closed: threading.Event) -> None:
-    """The thread of a stream."""
-    streamer.on_token = tokens.put
-    decoder = streamer.engine.decoder
-    try:
-        with evaluating(decoder.model), streamer:
-            stoppable, length = _StoppableStreamer(streamer, closed), streamer.options.max_new_tokens
-            write(decoder, streamer.encoded.inputs, length, stoppable, streamer.cache)
-    except _Stopped:
-        pass
-    except BaseException as error:  # handed over, to be raised where the stream is read
-        tokens.put(error)
-    finally:
-        tokens.put(None)
-
-
-def _end(closed: threading.Event, thread: threading.Thread) -> None:
-    closed.set()
-    thread.join()

@@ -24,6 +24,9 @@ from ...errors import InputError
 from ...inputs.images import load_image
 from .sample import Mask, Sample, WordTruth
 
+# Formats of pixels alone, without loss or nearly so: nothing that another program would have to draw.
+_MASK_FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG")
+
 
 class Listed:
     """The samples of one file.
@@ -43,12 +46,13 @@ class Listed:
         if path.suffix == ".jsonl":
             self.rows = _read_lines(path)
         elif path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            self.rows = pyarrow.parquet.read_table(path).to_pylist()
+            self.rows = _read_parquet(path)
         else:
             raise InputError(f"data: expected a .jsonl or .parquet file; got {path}")
         keys = [self.key(index) for index in range(len(self))]
+        for index, key in enumerate(keys):
+            if any("\ud800" <= character <= "\udfff" for character in key):
+                raise InputError(f"data: expected characters in a key; row {index} of {path} has half of one: {key!a}")
         if len(set(keys)) < len(keys):
             repeated = next(key for key in keys if keys.count(key) > 1)
             raise InputError(f"data: expected every key once; got {repeated!r} several times in {path}")
@@ -80,8 +84,9 @@ class Listed:
             return None
         path = self.path.parent / name
         try:
-            pixels = np.asarray(Image.open(path))
-        except OSError as error:
+            with Image.open(path, formats=_MASK_FORMATS) as opened:
+                pixels = np.asarray(opened)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"data: {path} is not a readable mask ({error})") from error
         mask = pixels != 0 if pixels.ndim == 2 else (pixels[..., :3] != 0).any(axis=-1)
         if mask.shape != (image.height, image.width):
@@ -89,14 +94,28 @@ class Listed:
         return np.asarray(mask)
 
 
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are among them
+        raise InputError(f"data: {path} is not a readable Parquet file ({error})") from error
+    return rows
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise InputError(f"data: {path} is not UTF-8 text ({error})") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"data: line {number} of {path} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise InputError(f"data: expected an object in line {number} of {path}; got {type(row).__name__}")

@@ -46,8 +46,9 @@ class PascalVOC:
         image = load_image(self.folder / "JPEGImages" / f"{name}.jpg")
         path = self.folder / "SegmentationClass" / f"{name}.png"
         try:
-            classes = np.asarray(Image.open(path))  # palette indices are class numbers
-        except OSError as error:
+            with Image.open(path, formats=("PNG",)) as opened:
+                classes = np.asarray(opened)  # palette indices are class numbers
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"data: {path} is not a readable class mask ({error})") from error
         if classes.ndim != 2 or classes.shape != (image.height, image.width):
             raise InputError(f"data: expected palette indices of {image.size} pixels in {path}; got {classes.shape}")

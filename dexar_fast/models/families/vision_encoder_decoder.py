@@ -94,7 +94,7 @@ def encode(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor
     inputs = dict(processor.image_processor(images, return_tensors="pt"))
     if prompt:
         ids = processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        inputs["decoder_input_ids"] = torch.tensor([ids])
+        inputs["decoder_input_ids"] = torch.tensor([ids], device="cpu")
     return inputs
 
 
