@@ -165,6 +165,11 @@ def estimate(
 ) -> Estimate:
     """See `Explainer.estimate`."""
     decoder = explainer.decoder
+    if decoder.family.rows == "own":
+        raise UnsupportedModelError(
+            f"estimate: expected a model of transformers, whose products are known; {decoder.family.name} is a module "
+            "of your own"
+        )
     _check_lengths(decoder, prompt_tokens, image_tokens, answer_tokens, cache)
     check_row_chunk(row_chunk)
     device = main_device(explainer.model)
