@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dexar_fast import Explainer, InputError, SelfCheckError, UnsupportedModelError
+from dexar_fast import Explainer, ExplainIdsRequest, InputError, SelfCheckError, UnsupportedModelError
 
 from . import own_modules as own
 from .test_untouched import assert_same, state
@@ -148,7 +148,8 @@ def test_run_that_forgets_the_head_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": "blocks"}, r"expects a module 'module\.blocks'; DescribedModule has none"),
+        ({"layers": "blocks"}, "DecoderOnly has no layers 'blocks'"),
+        ({"final_norm": "ln"}, "DecoderOnly has no final_norm 'ln'"),
         ({"head": "lm_head"}, "DecoderOnly has no head 'lm_head'"),
         ({"head": "tokens"}, "expected a linear module as head; 'tokens' is an nn.Embedding"),
         ({"attention": "attn"}, "has an attention 'attn'"),
@@ -186,3 +187,16 @@ def test_what_needs_more_says_so() -> None:
         explainer.self_test()
     with pytest.raises(InputError, match="cache"):
         explainer.streamer(own.inputs(), lambda token: None)
+    with pytest.raises(UnsupportedModelError, match=r"estimate: .* DecoderOnly is a module of your own"):
+        explainer.estimate(10, 6, 5)
+    with pytest.raises(UnsupportedModelError, match="as one causal sequence; family 'DecoderOnly' does not run so"):
+        explainer.explain_ids(own.inputs(), ANSWER, method="tam")
+
+
+def test_many_requests() -> None:
+    """One by one, prompts of different lengths."""
+    explainer = Explainer.from_modules(randomised(own.DecoderOnly()), own.DECODER_ONLY)
+    requests = [ExplainIdsRequest(own.inputs(n), ANSWER) for n in (4, 7)]
+    for request, e in zip(requests, explainer.explain_many(requests), strict=True):
+        alone = explainer.explain_ids(request.model_inputs, ANSWER)
+        np.testing.assert_array_equal(e.token_maps, alone.token_maps)

@@ -123,9 +123,9 @@ def test_misspelt_declaration_is_named(unknown, declared: dict[str, Any], messag
     ("declared", "message"),
     [
         ({"keys": "sequences"}, "keys: expected one of 'sequence', 'encoder', 'vision'; got 'sequences'"),
-        ({"rows": "all"}, "rows: expected one of 'cached', 'whole', 'decoder'; got 'all'"),
+        ({"rows": "all"}, "rows: expected one of 'cached', 'whole', 'decoder', 'own'; got 'all'"),
         ({"gradient_path": "leave"}, "gradient_path: expected one of 'leaf', 'replay'; got 'leave'"),
-        ({"tap": "hooks"}, "tap: expected one of 'registry', 'projections'; got 'hooks'"),
+        ({"tap": "hooks"}, "tap: expected one of 'registry', 'projections', 'arguments'; got 'hooks'"),
         ({"model_types": "my_vlm"}, r"model_types: expected a tuple, \('my_vlm',\); got the str 'my_vlm'"),
         ({"constant": "self_attn"}, r"constant: expected a tuple, \('self_attn',\); got the str 'self_attn'"),
     ],

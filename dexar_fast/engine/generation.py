@@ -91,6 +91,7 @@ def write(
                 else {decoder.cache_argument: cache, "cache_implementation": None, "use_cache": True}
             ),
             max_new_tokens=max_new_tokens,
+            eos_token_id=end_ids(decoder) or None,
             do_sample=False,
             num_beams=1,
             prompt_lookup_num_tokens=None,
@@ -108,4 +109,6 @@ def end_ids(decoder: Decoder) -> list[int]:
     """Ids that end an answer."""
     config: Any = decoder.model.generation_config
     ids = config.eos_token_id
-    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if ids is None:
+        return list(decoder.family.end_ids)
+    return ids if isinstance(ids, list) else [ids]

@@ -56,7 +56,7 @@ def answer_log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], ans
 
 def in_one_sequence(family: Family) -> bool:
     """Whether prompt and answer may run as one sequence (`with_answer`) and mean what they mean in generation."""
-    return family.keys == "sequence" and family.rows != "decoder" and not family.prompt_sees_itself
+    return family.keys == "sequence" and family.rows in ("cached", "whole") and not family.prompt_sees_itself
 
 
 def token_log_probabilities(decoder: Decoder, states: Tensor, answer_ids: Tensor) -> Tensor:

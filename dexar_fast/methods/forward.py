@@ -25,8 +25,11 @@ from ..models.state import evaluating
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-COUNTED_OVER_THE_BATCH = {"image_token_pooling"}
+COUNTED_OVER_THE_BATCH = {"image_token_pooling", "target_sizes"}
 """Model inputs that number the patches of all pictures of a batch: batches cannot be joined."""
+
+NUMBERED_OVER_THE_BATCH = {"hunyuan_vl"}
+"""Families whose position of a picture is its number among all pictures of a batch."""
 
 
 class Case(NamedTuple):
@@ -60,7 +63,7 @@ def picture_log_probabilities(explainer: Engine, cases: Sequence[Case], *, batch
         raise InputError("processor: expected one to encode changed images; this Explainer has none.")
     family = explainer.family
     joinable = in_one_sequence(family) and family.encode is usually_encoded
-    if not joinable or COUNTED_OVER_THE_BATCH.intersection(family.inputs):
+    if not joinable or family.name in NUMBERED_OVER_THE_BATCH or COUNTED_OVER_THE_BATCH.intersection(family.inputs):
         return [_one_by_one(explainer, case) for case in cases]
     results: list[list[Tensor]] = [[] for _ in cases]
     waiting: list[tuple[int, Inputs, Tensor]] = []

@@ -208,6 +208,7 @@ class Family:
         encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
+        end_ids: ids that end an answer, where the generation config names none.
         prompt_needed: whether a prompt must have text.
         several_images: whether a prompt may have more than one image.
 
@@ -246,6 +247,7 @@ class Family:
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
     encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
+    end_ids: tuple[int, ...] = ()
     prompt_needed: bool = True
     several_images: bool = True
 

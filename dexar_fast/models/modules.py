@@ -163,10 +163,14 @@ def _family(module: nn.Module, parts: ModuleParts) -> Family:
     def path(of_part: str) -> str:
         return f"module.{of_part}" if of_part else "module"
 
-    try:
-        head = module.get_submodule(parts.head)
-    except AttributeError as error:
-        raise UnsupportedModelError(f"model: {type(module).__name__} has no head {parts.head!r}") from error
+    for name in ("layers", "head", "final_norm"):
+        try:
+            module.get_submodule(getattr(parts, name) or "")
+        except AttributeError as error:
+            raise UnsupportedModelError(
+                f"model: {type(module).__name__} has no {name} {getattr(parts, name)!r}"
+            ) from error
+    head = module.get_submodule(parts.head)
     if isinstance(head, nn.Embedding):
         raise UnsupportedModelError(
             f"model: expected a linear module as head; {parts.head!r} is an nn.Embedding. Give the model an nn.Linear "

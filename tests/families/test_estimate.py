@@ -17,6 +17,12 @@ T, CHUNK = 13, 5
 # Counted over estimated where they differ by more than 3 %, as `docs/models.md` says.
 DIFFERENT = {
     "cohere2_vision": (0.85, 1, "the MLP beside attention has no gradient to take"),
+    "ernie4_5_vl_moe": (0.85, 1, "a token runs through the experts of text or of vision"),
+    "kimi_k25": (1, 1.3, "queries and keys are wider than values"),
+    "llama4": (1, 1.2, "every expert runs on every token"),
+    "minicpmv4_6": (1, 1.4, "the state of linear attention"),
+    "minicpmv4_7": (1, 1.4, "the state of linear attention"),
+    "minicpm_ocr": (1, 1.4, "the state of linear attention"),
     "mllama": (1, 1.6, "keys and values of tiles that are padding"),
     "phi4_multimodal": (1, 7, "the vision tower is part of the text model"),
     "qwen3_5": (1, 1.4, "the state of linear attention"),

@@ -18,13 +18,15 @@ from dexar_fast.methods.forward import picture_log_probabilities
 from .case import Case, picture
 from .test_families import CASES, each_family, explainer_of
 
-NOT_ONE_SEQUENCE = {"florence2", "mllama", "paligemma", "paligemma2", "trocr", "donut", "vit_gpt2"}
+WITH_T5 = {"blip_2, T5", "instructblip, T5"}
+NOT_ONE_SEQUENCE = {"florence2", "mllama", "paligemma", "paligemma2", "trocr", "donut", "vit_gpt2", *WITH_T5}
 """Image, prompt and answer do not run as one causal sequence."""
 NO_EMBEDDINGS = {"kosmos2", "phi4_multimodal", "granite4_vision"}
 """The text model takes ids, or the image comes in behind its embeddings."""
-NO_PLACE = {"blip_2", "instructblip", "kosmos2"}
+NO_PLACE = {"blip_2", "instructblip", "kosmos2", "idefics2", "idefics2, split", "deepseek_ocr2", *WITH_T5}
 """Image tokens are queries."""
 WITH_GRAD_CAM = {"llava", "bakllava", "vipllava", "fast_vlm", "internvl", "qianfan_ocr", "pixtral", "llava, padded"}
+WITH_GRAD_CAM |= {"deepseek_ocr2", "llama4"}
 """Models with a projector that takes one feature per image token."""
 MANY_CELLS = {"phi4_multimodal"}
 """Occlusion would take a pass for each of hundreds."""

@@ -27,6 +27,7 @@ def _family(name: str, **declared: Any) -> Family:
         layout=grid_thw,
         run_state=("rope_deltas",),
         placeholders=("image_token_id", "video_token_id"),
+        end_ids=(151645,),  # <|im_end|>, which the `generate` of the whole model knows
         inputs=_INPUTS,
         **_BASE,
         **declared,

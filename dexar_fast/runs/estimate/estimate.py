@@ -21,7 +21,7 @@ from ...engine.engine import Engine
 from ...engine.prefill import run_up_to_text_model
 from ...engine.request import lay_out
 from ...engine.row_chunk import rows_at_once
-from ...errors import InputError
+from ...errors import InputError, UnsupportedModelError
 from ...inputs.options import check_row_chunk
 from ...models.decoder import Decoder
 from ...models.report import probe_image
@@ -42,6 +42,11 @@ def estimate(
 ) -> Estimate:
     """See `Explainer.estimate`."""
     decoder = engine.decoder
+    if decoder.family.rows == "own":
+        raise UnsupportedModelError(
+            f"estimate: expected a model of transformers, whose products are known; {decoder.family.name} is a module "
+            "of your own"
+        )
     _check_lengths(decoder, prompt_tokens, image_tokens, answer_tokens, cache)
     check_row_chunk(row_chunk)
     device = main_device(engine.model)

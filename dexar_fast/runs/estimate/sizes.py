@@ -164,6 +164,8 @@ class LayerShape:
             else:
                 self.self_width = self.explained_width
         of_itself = getattr(layer, "self_attn", None) or getattr(layer, "attn", None)
+        if attention is not None and family.constant:
+            of_itself = layer.get_submodule(family.constant[0])
         if crosses and of_itself is not None:
             self.self_width, _ = widths(decoder)
             if attention is None:
