@@ -145,6 +145,19 @@ def test_several_pairs_of_signals_in_one_call(shape: str, dtype: torch.dtype, ba
     check_results(run_all(case, PAIRS, backend), exact, plain, sizes, torch.float32)
 
 
+@pytest.mark.skipif("triton" not in BACKENDS, reason="triton is not available")
+@pytest.mark.parametrize("written", [0, 1 << 30], ids=["two products", "written"])
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("shape", ["one row", "7 heads a group", "scattered image keys", "window 9", "300 image keys"])
+def test_few_rows_are_written_or_multiplied_twice(
+    monkeypatch: pytest.MonkeyPatch, shape: str, signal: str, written: int
+) -> None:
+    from dexar_fast.kernels import few
+
+    monkeypatch.setattr(few, "WRITTEN_BYTES", written)
+    check_error(make_case(**WIDE_SHAPES[shape]), "triton", signal, torch.float32)
+
+
 @each_backend
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())

@@ -64,6 +64,8 @@ LIMITS = {
     ),
     100: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 2), Blocks(128, 32, 8, 2)), width=128),
 }
+WRITTEN_BYTES = 20 << 20
+"""G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
 ROWS_HELD = 64 << 10
 """Bytes of one operand's rows that stay in shared memory, for all those keys that pass."""
 FEW_ROWS = (16, 64)
