@@ -12,11 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from dexar_fast.kernels import launch
+from dexar_fast.kernels.config import Machine
 
 from .shapes import MACHINES
 
@@ -40,6 +42,9 @@ def mock_gpu(capability: int = 90) -> Iterator[list[str]]:
             run=lambda *_: None, function=0, packed_metadata=(), launch_metadata=lambda *_: None, src=source
         )
 
+    def machine(_: torch.device) -> Machine:
+        return MACHINES[capability]
+
     device = next(_DEVICES)
     gpu = SimpleNamespace(
         get_current_device=lambda: device,
@@ -49,6 +54,6 @@ def mock_gpu(capability: int = 90) -> Iterator[list[str]]:
     with (
         mock.patch.object(triton.compiler, "compile", compile_nothing),
         mock.patch.object(driver, "_active", gpu),
-        mock.patch.object(launch, "machine_of", return_value=MACHINES[capability]),
+        mock.patch.object(launch, "machine_of", machine),
     ):
         yield compiled

@@ -87,7 +87,6 @@ def accumulate_maps(
     library.accumulate_maps(d_out, value, weights, *sums[2:], signal, backend, *library.pack(packed, attention))
 
 
-@torch.no_grad()
 def score_and_accumulate(
     d_out: Tensor,
     value: Tensor,
