@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -25,21 +26,32 @@ from .shapes import MACHINES
 _DEVICES = itertools.count()  # each mock is a new device, for which nothing is compiled yet
 
 
+@dataclass
+class Counted:
+    """Names of the kernels that were compiled, in order, and how many launches there were."""
+
+    compiled: list[str] = field(default_factory=list)
+    launches: int = 0
+
+    def launch(self, *_: Any) -> None:
+        self.launches += 1
+
+
 @contextmanager
-def mock_gpu(capability: int = 90) -> Iterator[list[str]]:
-    """Inside, tensors without memory run on a GPU of this compute capability; yields names of kernels as they compile.
+def mock_gpu(capability: int = 90) -> Iterator[Counted]:
+    """Inside, tensors without memory run on a GPU of this compute capability.
 
     Raises:
         RuntimeError: Triton's interpreter is on (TRITON_INTERPRET=1): it specialises nothing.
     """
     if triton.knobs.runtime.interpret:
         raise RuntimeError("TRITON_INTERPRET: expected 0, for the interpreter compiles nothing; got 1")
-    compiled: list[str] = []
+    counted = Counted()
 
     def compile_nothing(source: Any, **_: Any) -> SimpleNamespace:
-        compiled.append(source.fn.__name__)
+        counted.compiled.append(source.fn.__name__)
         return SimpleNamespace(
-            run=lambda *_: None, function=0, packed_metadata=(), launch_metadata=lambda *_: None, src=source
+            run=counted.launch, function=0, packed_metadata=(), launch_metadata=lambda *_: None, src=source
         )
 
     def machine(_: torch.device) -> Machine:
@@ -56,4 +68,4 @@ def mock_gpu(capability: int = 90) -> Iterator[list[str]]:
         mock.patch.object(driver, "_active", gpu),
         mock.patch.object(launch, "machine_of", machine),
     ):
-        yield compiled
+        yield counted

@@ -36,17 +36,17 @@ def run_layer(maps: torch.Tensor, K: int) -> None:
 
 def main() -> None:
     counts = {}
-    with mock_gpu() as compiled:
+    with mock_gpu() as gpu:
         maps = torch.empty(512, 1023)  # rows begin at any address
         for token in range(512):
             run_layer(maps[token : token + 1], 1100 + token)
-        counts["stream"] = sorted(compiled)
-    with mock_gpu() as compiled:
+        counts["stream"] = sorted(gpu.compiled)
+    with mock_gpu() as gpu:
         generator = random.Random(0)
         for _ in range(40):
             T, N = generator.randint(1, 2048), generator.randint(64, 4096)
             run_layer(torch.empty(T, N, device="meta"), N + 60 + T)
-        counts["requests"] = sorted(compiled)
+        counts["requests"] = sorted(gpu.compiled)
     print(json.dumps(counts))
 
 

@@ -346,7 +346,7 @@ EDGES = [math.nan, math.inf, -math.inf]
 def test_logits_that_are_not_finite_agree_with_the_definition(
     edge: float, where: str, signal: str, backend: str
 ) -> None:
-    """Of rows that see both kinds, one or none: hidden cells stay zero, and no score takes NaN from what it cannot see."""
+    """Of rows that see both kinds, one or none: hidden cells stay zero, and no score takes NaN from what is hidden."""
     visible = torch.tensor([[0, 23], [3, 12], [12, 23], [0, 3], [5, 5], [0, 14]])
     case = make_case(T=6, visible=visible)
     case.attention.query[..., 0] = 1.0  # so that the sign of an infinite logit is that of the key
