@@ -156,6 +156,7 @@ def test_few_rows_are_written_or_multiplied_twice(
     from dexar_fast.kernels import few
 
     monkeypatch.setattr(few, "WRITTEN_BYTES", written)
+    monkeypatch.setattr(few, "KEPT_BYTES", written)
     check_error(make_case(**WIDE_SHAPES[shape]), "triton", signal, torch.float32)
 
 

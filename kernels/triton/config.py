@@ -66,6 +66,8 @@ LIMITS = {
 }
 WRITTEN_BYTES = 20 << 20
 """G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
+KEPT_BYTES = 64 << 20
+"""What G and logits of all keys may take, of which those of the image keys are written."""
 ROWS_HELD = 64 << 10
 """Bytes of one operand's rows that stay in shared memory, for all those keys that pass."""
 FEW_ROWS = (16, 64)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import WRITTEN_BYTES
+from .config import KEPT_BYTES, WRITTEN_BYTES
 from .head_scores import Scores, combined, final_scores, finite_base, head_scores, store_scores
 from .launch import Launch, Operands, strided
 from .maps import Out, alike
@@ -119,8 +119,9 @@ def weigh_kernel(
 
 def has_few_rows(x: Operands, outs: Sequence[Out]) -> bool:
     """Whether G and logits of all rows are small enough to be written, and the kernel takes the outs."""
-    products = (x.d_out is not None) + (x.query is not None)
-    return x.B == 1 and x.N > 0 and alike(outs) and 4 * products * x.T * x.H * x.K <= WRITTEN_BYTES
+    a_key = 4 * ((x.d_out is not None) + (x.query is not None)) * x.T * x.H
+    is_small = a_key * x.N <= WRITTEN_BYTES and a_key * x.K <= KEPT_BYTES
+    return x.B == 1 and x.N > 0 and alike(outs) and is_small
 
 
 def score_and_accumulate(x: Operands, signals: tuple[str, ...], outs: Sequence[Out]) -> tuple[list[Launch], Scores]:
