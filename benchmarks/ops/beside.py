@@ -17,7 +17,7 @@ import torch
 
 from ..files import put_between_markers
 from ..timing import described, environment, side_by_side
-from .cases import LLAVA, Case, make_inputs
+from .cases import LLAVA, TEXT_BEFORE, TEXT_BEHIND, Case, make_inputs
 from .contenders import by_backend, by_plain_torch
 from .tables import PAGE
 
@@ -39,7 +39,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 def ratio(T: int, repetitions: int, budget: float) -> float:
     """Median of plain torch over that of the C++ kernels."""
-    K = 8 + LLAVA["N"] + 24 + T
+    K = TEXT_BEFORE + LLAVA["N"] + TEXT_BEHIND + T
     case = Case("score_and_accumulate", "gradient", T=T, K=K, dtype="float32", **LLAVA)
     x = make_inputs(case, "cpu")
     calls = [partial(by_backend, case, "cpp", x), partial(by_plain_torch, case, x)]

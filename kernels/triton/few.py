@@ -64,7 +64,7 @@ def weigh_kernel(
     """
     row = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
-    position = image_positions(image_ptr, image_stride_b, image_stride_n, tl.to_tensor(0), n, N, image_start, SPAN)
+    position = image_positions(image_ptr, image_stride_b, image_stride_n, row * 0, n, N, image_start, SPAN)
     start = tl.load(visible_ptr + row * visible_stride_t)
     stop = tl.load(visible_ptr + row * visible_stride_t + visible_stride_c)
     seen = (position >= tl.maximum(start, 0)) & (position < tl.minimum(stop, K))

@@ -164,7 +164,7 @@ def accumulate_maps_kernel(
     sums = ()
     for _ in tl.static_range(len(OUTS)):
         sums = sums + (tl.zeros([BLOCK_T, BLOCK_N], tl.float32),)
-    first_kv = tl.to_tensor(0).to(tl.int64)
+    first_kv = split
     last_kv = H_kv.to(tl.int64)
     if SPLIT:
         first_head = split * H // HEAD_SPLITS
