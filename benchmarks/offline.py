@@ -90,7 +90,6 @@ def _specialize(launch: Launch) -> tuple[dict[str, Any], dict[str, Any], dict[tu
         elif isinstance(value, tuple):
             kinds = [_type_of(each, special=not parameter.do_not_specialize) for each in value]
             signature[name] = tuple(kind for kind, _ in kinds)
-            constants |= {(index, i): value[i] for i, (kind, _) in enumerate(kinds) if kind == "constexpr"}
             attributes |= {(index, i): [["tt.divisibility", 16]] for i, (_, divisible) in enumerate(kinds) if divisible}
         else:
             signature[name], divisible = _type_of(value, special=not parameter.do_not_specialize)

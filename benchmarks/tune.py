@@ -14,7 +14,6 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from torch import Tensor
 from dexar_fast.kernels.config import Blocks, head_scores_blocks, maps_blocks
 from dexar_fast.kernels.head_scores import head_scores
 from dexar_fast.kernels.launch import Operands
-from dexar_fast.kernels.maps import accumulate_maps
+from dexar_fast.kernels.maps import Out, accumulate_maps
 from dexar_fast.ops.triton import operands_of
 
 from .files import RESULTS, write_results
-from .ops.cases import OF_GRADIENT, SETS, Case, Inputs, make_inputs
+from .ops.cases import EVERY, OF_GRADIENT, SETS, Case, Inputs, make_inputs
 from .ops.gate import expect, judge
 from .predict import cases, launches
 from .timing import described, device_seconds, environment, on_gpu, side_by_side, slug
@@ -48,12 +47,15 @@ def candidates(usual: Blocks, products: int, *, rehearsal: bool) -> list[Blocks]
 
 def prepare(case: Case, x: Inputs, operands: Operands, blocks: Blocks) -> tuple[Callable[[], None], dict[str, Tensor]]:
     """A call of the kernel with these blocks, and what it writes; maps are added to."""
+    partials: list[tuple[Tensor, Tensor]] = []
     if case.op == "head_scores":
-        steps, outputs = head_scores(operands, case.signal, blocks)
-        partials: list[tuple[Tensor, Tensor]] = []
+        steps, found = head_scores(operands, (case.signal,), blocks)
+        outputs = dict(zip(("image", "text", "image_min"), found.scores[0]))
+        outputs |= {} if found.lse is None else {"lse": found.lse}
     else:
-        lse, outputs = x.lse if case.needs_attention else None, {"maps": x.maps}
-        steps, partials = accumulate_maps(operands, case.signal, x.weights, lse, x.maps, None, blocks)
+        outputs = {"maps": x.maps}
+        lse = x.lse if case.needs_attention else None
+        steps, partials = accumulate_maps(operands, [Out(case.signal, 0, x.maps)], x.weights[None], lse, blocks=blocks)
 
     def call() -> None:
         for step in steps:
@@ -71,8 +73,7 @@ def tune(case: Case, device: str, *, repetitions: int, budget: float) -> dict[st
     attention = x.attention(with_lse=True)._replace(key=x.key[None]) if case.needs_attention else None
     operands = operands_of(x.keys.packed, case.signals, attention, x.d_out, x.value[None])
     products = products_of(case)
-    choose = head_scores_blocks if case.op == "head_scores" else partial(maps_blocks, unfiltered=False)
-    usual = choose(operands, case.signal)
+    usual = head_scores_blocks(operands, (case.signal,)) if case.op == "head_scores" else maps_blocks(operands, outs=1)
     right: dict[Blocks, Callable[[], None]] = {}
     failures: dict[Blocks, str] = {}
     for blocks in candidates(usual, products, rehearsal=not on_gpu(device)):
@@ -152,7 +153,9 @@ def main() -> None:
     if not on_gpu(options.device) and not triton.knobs.runtime.interpret:
         parser.error("--device: without a GPU this rehearses in Triton's interpreter; set TRITON_INTERPRET=1")
     chosen = cases() if on_gpu(options.device) else [case for case in SETS["tiny"] if case.op in OF_GRADIENT]
-    found = dict.fromkeys(launch for case in chosen for launch in launches(case) if options.only in launch.id)
+    found = dict.fromkeys(
+        launch for case in chosen for launch in launches(case) if launch.signal != EVERY and options.only in launch.id
+    )
     where = environment(options.device)
     path = options.out / "-".join(filter(None, ("tune", options.only, f"{slug(where)}.json")))
     rows = []

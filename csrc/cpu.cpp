@@ -9,8 +9,8 @@
 namespace dexar {
 namespace {
 
-// 256 bits also under AVX-512, whose masks and registers still help: GCC 12 turns comparisons of 512-bit vectors into
-// scalar code, six times slower.
+// Passes have 256 bits also under AVX-512, whose masks and registers still help: GCC 12 turns comparisons of 512-bit vectors
+// into scalar code, six times slower. Products compare nothing.
 struct InstructionSet {
     const char* name;
     bool is_available;
@@ -19,10 +19,10 @@ struct InstructionSet {
     void (*token_sums)(const Block&, int64_t panel, int64_t lane);
 };
 
-#define DEXAR_COMPILE(NAME, TARGET)                                                                              \
+#define DEXAR_COMPILE(NAME, TARGET, PRODUCT_WIDTH)                                                                              \
     TARGET void multiply_##NAME(                                                                                 \
         const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) { \
-        multiply(block, factors, out, key_head, first, last);                                                    \
+        multiply<PRODUCT_WIDTH>(block, factors, out, key_head, first, last);                                                    \
     }                                                                                                            \
     TARGET void run_##NAME(const Block& block, int64_t panel, int64_t lane, int64_t chunk) {                     \
         Group(block, panel, lane).run(chunk);                                                                    \
@@ -31,10 +31,10 @@ struct InstructionSet {
         Group(block, panel, lane).run_token_sums();                                                              \
     }
 
-DEXAR_COMPILE(baseline, )
+DEXAR_COMPILE(baseline, , 8)
 #ifdef DEXAR_X86
-DEXAR_COMPILE(avx2, __attribute__((target("avx2,fma"))))
-DEXAR_COMPILE(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))))
+DEXAR_COMPILE(avx2, __attribute__((target("avx2,fma"))), 8)
+DEXAR_COMPILE(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), 16)
 #endif
 
 const InstructionSet* instruction_sets(int* count) {

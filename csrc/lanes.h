@@ -13,10 +13,46 @@ namespace dexar {
 
 constexpr float INF = std::numeric_limits<float>::infinity();
 
+// Compilers take no size that depends on a template's argument everywhere.
+template <int W>
+struct Vectors;
+
+#ifdef __clang__
+#define DEXAR_PICK(X, Y, ...) __builtin_shufflevector(X, Y, __VA_ARGS__)
+#else
+#define DEXAR_PICK(X, Y, ...) __builtin_shuffle(X, Y, Int{__VA_ARGS__})
+#endif
+
+template <>
+struct Vectors<8> {
+    typedef float Float __attribute__((vector_size(32)));
+    typedef int32_t Int __attribute__((vector_size(32)));
+    typedef uint32_t Bits __attribute__((vector_size(32)));
+    typedef uint16_t Half __attribute__((vector_size(16)));
+
+    // x[0] + x[1], x[2] + x[3], ..., y[0] + y[1], ...
+    static DEXAR_INLINE Float add_neighbours(Float x, Float y) {
+        return DEXAR_PICK(x, y, 0, 2, 4, 6, 8, 10, 12, 14) + DEXAR_PICK(x, y, 1, 3, 5, 7, 9, 11, 13, 15);
+    }
+};
+
+template <>
+struct Vectors<16> {
+    typedef float Float __attribute__((vector_size(64)));
+    typedef int32_t Int __attribute__((vector_size(64)));
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    typedef uint16_t Half __attribute__((vector_size(32)));
+
+    static DEXAR_INLINE Float add_neighbours(Float x, Float y) {
+        return DEXAR_PICK(x, y, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+               DEXAR_PICK(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    }
+};
+
 template <int W>
 struct Lanes {
-    typedef float Float __attribute__((vector_size(4 * W)));
-    typedef int32_t Int __attribute__((vector_size(4 * W)));
+    using Float = typename Vectors<W>::Float;
+    using Int = typename Vectors<W>::Int;
 
     static DEXAR_INLINE Float load(const float* from) {
         Float x;
@@ -39,6 +75,16 @@ struct Lanes {
         for (int width = W / 2; width; width /= 2)
             for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
         return parts[0];
+    }
+
+    // to[i] = sum of x[i], of N <= W vectors: neighbours are added, of two vectors at a time.
+    template <int N>
+    static DEXAR_INLINE void sums(const Float* x, float* to) {
+        Float all[W] = {};
+        for (int i = 0; i < N; ++i) all[i] = x[i];
+        for (int n = W; n > 1; n /= 2)
+            for (int i = 0; i < n / 2; ++i) all[i] = Vectors<W>::add_neighbours(all[2 * i], all[2 * i + 1]);
+        for (int i = 0; i < N; ++i) to[i] = all[0][i];
     }
 
     // e^x within 2 units in the last place; zero below the smallest normal number, infinite from e^88 on.

@@ -6,14 +6,14 @@
 
 namespace dexar {
 
-// WIDTH numbers of a dtype as float32.
-template <Dtype dtype>
+// W numbers of a dtype as float32.
+template <Dtype dtype, int W>
 struct Numbers {
-    using L = Lanes<WIDTH>;
-    using Float = L::Float;
+    using L = Lanes<W>;
+    using Float = typename L::Float;
     using Stored = typename std::conditional<dtype == FLOAT32, float, uint16_t>::type;
-    typedef uint16_t Half __attribute__((vector_size(2 * WIDTH)));
-    typedef uint32_t Bits __attribute__((vector_size(4 * WIDTH)));
+    using Half = typename Vectors<W>::Half;
+    using Bits = typename Vectors<W>::Bits;
 
     static DEXAR_INLINE Float load(const Stored* from) {
         if constexpr (dtype == FLOAT32) {
@@ -21,22 +21,22 @@ struct Numbers {
         } else {
             Half half;
             std::memcpy(&half, from, sizeof half);
-            Bits bits = __builtin_convertvector(half, Bits);
+            const Bits bits = __builtin_convertvector(half, Bits);
             if constexpr (dtype == BFLOAT16) return as_float(bits << 16);
-            // Exponent and fraction as those of float32, 112 too low; infinity and NaN have the highest exponent of both.
+            // Exponent and fraction where float32 has them, the exponent 112 too low; of infinity and NaN it is the highest.
             const Bits magnitude = (bits & 0x7fff) << 13;
-            Float x = as_float(magnitude) * 0x1p112f;
+            const Float x = as_float(magnitude) * 0x1p112f;
             Bits value;
             std::memcpy(&value, &x, sizeof value);
-            const Bits is_special = Bits(magnitude >= (0x7c00u << 13));
-            value |= (is_special & (magnitude | 0x7f800000)) | ((bits & 0x8000) << 16);
-            return as_float(value);
+            // All ones where the exponent is 31, by the carry into the sign bit.
+            const Bits special = 0 - ((magnitude + 0x70800000u) >> 31 & 1);
+            return as_float(value | (special & 0x7f800000u) | (bits & 0x8000) << 16);
         }
     }
 
     // The first `count`, zero behind them.
     static DEXAR_INLINE Float load(const Stored* from, int64_t count) {
-        Stored padded[WIDTH] = {};
+        Stored padded[W] = {};
         for (int64_t d = 0; d < count; ++d) padded[d] = from[d];
         return load(padded);
     }
@@ -48,77 +48,85 @@ struct Numbers {
     }
 };
 
-// R rows times J keys: sums[r][j] = sum over d of rows[r][d] keys[j][d].
-template <Dtype dtype, int R, int J>
+// R rows times J keys: sums[r * J + j] = sum over d of rows[r][d] keys[j][d].
+template <Dtype dtype, int W, int R, int J>
 DEXAR_INLINE void multiply_tile(
-    const float* const* rows, const typename Numbers<dtype>::Stored* keys, int64_t key_stride, int64_t depth, float* sums) {
-    using L = Lanes<WIDTH>;
-    using N = Numbers<dtype>;
-    typename L::Float total[R][J] = {};
+    const float* const* rows, const typename Numbers<dtype, W>::Stored* keys, int64_t key_stride, int64_t depth, float* sums) {
+    using L = Lanes<W>;
+    using N = Numbers<dtype, W>;
+    typename L::Float total[R * J] = {};
     int64_t d = 0;
-    for (; d + WIDTH <= depth; d += WIDTH) {
+    for (; d + W <= depth; d += W) {
         typename L::Float of_row[R];
         for (int r = 0; r < R; ++r) of_row[r] = L::load(rows[r] + d);
+#pragma GCC unroll 16
         for (int j = 0; j < J; ++j) {
+            __builtin_prefetch(keys + (j + J) * key_stride + d);  // the next tile
             const typename L::Float key = N::load(keys + j * key_stride + d);
-            for (int r = 0; r < R; ++r) total[r][j] += of_row[r] * key;
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) total[r * J + j] += of_row[r] * key;
         }
     }
     if (d < depth) {
         for (int j = 0; j < J; ++j) {
             const typename L::Float key = N::load(keys + j * key_stride + d, depth - d);
-            for (int r = 0; r < R; ++r) total[r][j] += Numbers<FLOAT32>::load(rows[r] + d, depth - d) * key;
+            for (int r = 0; r < R; ++r) total[r * J + j] += Numbers<FLOAT32, W>::load(rows[r] + d, depth - d) * key;
         }
     }
-    for (int r = 0; r < R; ++r)
-        for (int j = 0; j < J; ++j) sums[r * J + j] = L::sum(total[r][j]);
+    L::template sums<R * J>(total, sums);
 }
 
-constexpr int TILE_KEYS = 4, TILE_ROWS = 2;
+// Products of R rows and heads, of one key head, with keys first <= j < last, into panels of rows.
+template <Dtype dtype, int W, int R>
+DEXAR_INLINE void multiply_rows(
+    const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t pair, int64_t first, int64_t last) {
+    constexpr int J = W / R;
+    const int64_t group = block.n_heads / block.n_key_heads, stride = factors.key_stride;
+    const float* rows[R];
+    float* to[R];
+    for (int r = 0; r < R; ++r) {
+        const int64_t row = (pair + r) / group, head = key_head * group + (pair + r) % group;
+        rows[r] = factors.rows + (row * block.n_heads + head) * block.depth;
+        to[r] = out + block.panel(row) + head;
+    }
+    const auto* keys = static_cast<const typename Numbers<dtype, W>::Stored*>(factors.keys) + key_head * factors.head_stride;
+    float sums[W];
+    int64_t j = first;
+    for (; j + J <= last; j += J) {
+        multiply_tile<dtype, W, R, J>(rows, keys + j * stride, stride, block.depth, sums);
+        for (int r = 0; r < R; ++r)
+            for (int k = 0; k < J; ++k) to[r][(j + k) * block.key_stride()] = factors.scale * sums[r * J + k];
+    }
+    for (; j < last; ++j) {
+        multiply_tile<dtype, W, R, 1>(rows, keys + j * stride, stride, block.depth, sums);
+        for (int r = 0; r < R; ++r) to[r][j * block.key_stride()] = factors.scale * sums[r];
+    }
+}
 
-// Products of all rows and heads of one key head with keys first <= j < last, into panels of rows.
-template <Dtype dtype>
+constexpr int64_t KEYS_IN_CACHE = 32;  // which stay while all their rows pass
+
+// Products of all rows and heads of one key head with keys first <= j < last.
+template <Dtype dtype, int W>
 DEXAR_INLINE void multiply_keys(
     const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) {
-    using Stored = typename Numbers<dtype>::Stored;
-    const int64_t group = block.n_heads / block.n_key_heads, pairs = block.n_rows * group;
-    const Stored* of_head = static_cast<const Stored*>(factors.keys) + key_head * factors.head_stride;
-    for (int64_t j = first; j < last; j += TILE_KEYS) {
-        const int64_t n_keys = last - j < TILE_KEYS ? last - j : TILE_KEYS;
-        const Stored* keys = of_head + j * factors.key_stride;
-        for (int64_t pair = 0; pair < pairs; pair += TILE_ROWS) {
-            const int n_rows = pairs - pair < TILE_ROWS ? 1 : TILE_ROWS;
-            const float* rows[TILE_ROWS];
-            float* to[TILE_ROWS];
-            for (int r = 0; r < n_rows; ++r) {
-                const int64_t row = (pair + r) / group, head = key_head * group + (pair + r) % group;
-                rows[r] = factors.rows + (row * block.n_heads + head) * block.depth;
-                to[r] = out + block.panel(row) + head;
-            }
-            float sums[TILE_ROWS * TILE_KEYS];
-            const int64_t stride = factors.key_stride, depth = block.depth;
-            if (n_keys < TILE_KEYS) {
-                for (int64_t k = 0; k < n_keys; ++k)
-                    for (int r = 0; r < n_rows; ++r)
-                        multiply_tile<dtype, 1, 1>(rows + r, keys + k * stride, stride, depth, sums + r * TILE_KEYS + k);
-            } else if (n_rows == TILE_ROWS) {
-                multiply_tile<dtype, TILE_ROWS, TILE_KEYS>(rows, keys, stride, depth, sums);
-            } else {
-                multiply_tile<dtype, 1, TILE_KEYS>(rows, keys, stride, depth, sums);
-            }
-            for (int r = 0; r < n_rows; ++r)
-                for (int64_t k = 0; k < n_keys; ++k)
-                    to[r][(j + k) * block.key_stride()] = factors.scale * sums[r * TILE_KEYS + k];
-        }
+    const int64_t pairs = block.n_rows * (block.n_heads / block.n_key_heads);
+    for (int64_t from = first; from < last; from += KEYS_IN_CACHE) {
+        const int64_t to = from + KEYS_IN_CACHE < last ? from + KEYS_IN_CACHE : last;
+        constexpr int R = W / 4;  // and 4 keys: their sums fit into the registers
+        int64_t pair = 0;
+        for (; pair + R <= pairs; pair += R) multiply_rows<dtype, W, R>(block, factors, out, key_head, pair, from, to);
+        if (pair + 2 <= pairs && R > 2) multiply_rows<dtype, W, 2>(block, factors, out, key_head, pair, from, to), pair += 2;
+        for (; pair < pairs; ++pair) multiply_rows<dtype, W, 1>(block, factors, out, key_head, pair, from, to);
     }
 }
 
+template <int W>
 DEXAR_INLINE void multiply(
     const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) {
     switch (factors.dtype) {
-        case FLOAT32: return multiply_keys<FLOAT32>(block, factors, out, key_head, first, last);
-        case BFLOAT16: return multiply_keys<BFLOAT16>(block, factors, out, key_head, first, last);
-        default: return multiply_keys<FLOAT16>(block, factors, out, key_head, first, last);
+        case FLOAT32: return multiply_keys<FLOAT32, W>(block, factors, out, key_head, first, last);
+        case BFLOAT16: return multiply_keys<BFLOAT16, W>(block, factors, out, key_head, first, last);
+        default: return multiply_keys<FLOAT16, W>(block, factors, out, key_head, first, last);
     }
 }
 

@@ -17,6 +17,7 @@ from dexar_fast.ops import (
     Attention,
     KeySets,
     accumulate_maps,
+    attention_lse,
     available_backends,
     head_scores,
     missing_backends,
@@ -143,6 +144,20 @@ def test_several_pairs_of_signals_in_one_call(shape: str, dtype: torch.dtype, ba
     exact, plain = (plain_torch_of_all(on_cpu, PAIRS, of) for of in (torch.float64, torch.float32))
     sizes = plain_torch_of_all(on_cpu, PAIRS, torch.float64, sizes=True)
     check_results(run_all(case, PAIRS, backend), exact, plain, sizes, torch.float32)
+
+
+@pytest.mark.skipif("triton" not in BACKENDS, reason="triton is not available")
+@pytest.mark.parametrize("written", [0, 1 << 30], ids=["two products", "written"])
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("shape", ["one row", "7 heads a group", "scattered image keys", "window 9", "300 image keys"])
+def test_few_rows_are_written_or_multiplied_twice(
+    monkeypatch: pytest.MonkeyPatch, shape: str, signal: str, written: int
+) -> None:
+    from dexar_fast.kernels import few
+
+    monkeypatch.setattr(few, "WRITTEN_BYTES", written)
+    monkeypatch.setattr(few, "KEPT_BYTES", written)
+    check_error(make_case(**WIDE_SHAPES[shape]), "triton", signal, torch.float32)
 
 
 @each_backend
@@ -320,6 +335,57 @@ def test_large_logits(backend: str) -> None:
     columns = run(case, "attention", backend)["columns"]
     assert columns.isfinite().all()
     assert columns.max() > 0.99
+
+
+EDGES = [math.nan, math.inf, -math.inf]
+
+
+@each_backend
+@each_signal
+@pytest.mark.parametrize("where", ["image", "text", "hidden"])
+@pytest.mark.parametrize("edge", EDGES)
+def test_logits_that_are_not_finite_agree_with_the_definition(
+    edge: float, where: str, signal: str, backend: str
+) -> None:
+    """Of rows that see both kinds, one or none: hidden cells stay zero, and no score takes NaN from what is hidden."""
+    visible = torch.tensor([[0, 23], [3, 12], [12, 23], [0, 3], [5, 5], [0, 14]])
+    case = make_case(T=6, visible=visible)
+    case.attention.query[..., 0] = 1.0  # so that the sign of an infinite logit is that of the key
+    case.attention.key[0, {"image": 5, "text": 13, "hidden": 22}[where], 0] = edge
+    wanted = run(place(case, "reference", torch.float32), signal, "reference")
+    together = run_all(place(case, "reference", torch.float32), PAIRS, "reference")
+    case = place(case, backend, torch.float32)
+    for expected, actual in ((wanted, run(case, signal, backend)), (together, run_all(case, PAIRS, backend))):
+        for name, tensor in expected.items():
+            torch.testing.assert_close(actual[name], tensor, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name)
+    start, stop = visible[:, :1], visible[:, 1:]
+    hidden = (case.keys.image.cpu() < start) | (case.keys.image.cpu() >= stop)
+    assert (wanted["layer maps"].cpu()[hidden] == 0).all()
+
+
+@each_backend
+def test_every_logit_of_a_row_may_be_infinitely_small(backend: str) -> None:
+    case = make_case()
+    case.attention.query[..., 0] = 1.0
+    case.attention.key[:, :, 0] = -math.inf
+    wanted = run(place(case, "reference", torch.float32), "contribution", "reference")
+    actual = run(place(case, backend, torch.float32), "contribution", backend)
+    assert wanted["image"].isnan().all()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(actual[name], tensor, rtol=1e-4, atol=1e-5, equal_nan=True, msg=name)
+
+
+@each_backend
+def test_a_soft_cap_keeps_small_logits(backend: str) -> None:
+    """Relative to their size: the cap's tanh is no difference of numbers near one."""
+    case = make_case(T=2, K=1, image=[0], softcap=50.0, visible=torch.tensor([[0, 1], [0, 1]]))
+    attention = case.attention._replace(query=case.attention.query * 1e-6)
+    exact = attention_lse(*attention[:2], case.keys, scale=attention.scale, softcap=50.0, backend="reference")
+    case = place(case, backend, torch.float32)
+    query = attention.query.to(case.d_out.device, torch.float32)
+    lse = attention_lse(query, case.attention.key, case.keys, scale=attention.scale, softcap=50.0, backend=backend)
+    # Of one key the log-sum-exp is its logit.
+    torch.testing.assert_close(lse.cpu().double(), exact, rtol=1e-5, atol=0)
 
 
 @each_backend

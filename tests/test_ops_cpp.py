@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from dexar_fast.ops import SIGNALS, available_backends, missing_backends
+from dexar_fast.ops import SIGNALS, KeySets, accumulate_maps, available_backends, missing_backends
+from dexar_fast.ops.backends import FAST_DTYPES
 
 from .op_cases import make_case, run
 from .test_ops_backends import check_error
@@ -30,6 +31,29 @@ AWKWARD: dict[str, Any] = {"T": 21, "H": 6, "K": 63, "image": [0, 2, 3, *range(9
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch, index: int, signal: str) -> None:
     monkeypatch.setattr(cpp, "run_block", partial(run_block, instruction_set=index))
     check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 30], ids=["BLAS", "C++"])
+@pytest.mark.parametrize("dtype", FAST_DTYPES, ids=str)
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("shape", [{"D": 16}, {"D": 20, "H_kv": 1}, {"T": 1, "D": 33, "H_kv": 6}], ids=str)
+@pytest.mark.parametrize("index", range(len(instruction_sets())), ids=instruction_sets())
+def test_who_makes_the_products(
+    monkeypatch: pytest.MonkeyPatch, index: int, shape: dict[str, Any], signal: str, dtype: torch.dtype, most: int
+) -> None:
+    monkeypatch.setattr(cpp, "FEW_PAIRS", dict.fromkeys(FAST_DTYPES, most))
+    monkeypatch.setattr(cpp, "run_block", partial(run_block, instruction_set=index))
+    check_error(make_case(**{**AWKWARD, **shape}, softcap=2.0), "cpp", signal, dtype)
+
+
+def test_every_number_of_float16_is_widened_rightly() -> None:
+    numbers = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.float16)
+    value = numbers[None, :, None]  # [1, K, 1]
+    K = len(numbers)
+    keys = KeySets(torch.arange(K), torch.zeros(K, dtype=torch.bool), torch.tensor([[0, K]]))
+    maps = torch.zeros(1, K)
+    accumulate_maps(torch.ones(1, 1, 1, dtype=torch.float16), value, torch.ones(1, 1), keys, maps, backend="cpp")
+    torch.testing.assert_close(maps[0], numbers.float().clamp(min=0), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 13])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 
@@ -18,8 +19,8 @@ from benchmarks.ops.counts import count
 from benchmarks.ops.gate import Verdict
 from benchmarks.ops.tables import PREDICTION, SHAPE, read_prediction
 from benchmarks.shapes import MACHINES, operands
-from dexar_fast.kernels.config import Blocks
-from dexar_fast.kernels.maps import accumulate_maps
+from dexar_fast.kernels.config import Blocks, splits_in_waves
+from dexar_fast.kernels.maps import Out, accumulate_maps
 
 CASES = predict.cases()
 TINY = next(case for case in SETS["tiny"] if case.op == "head_scores")
@@ -51,10 +52,10 @@ def test_nothing_is_predicted_to_beat_the_limits(compiled, case) -> None:
     assert row["limit"] == limit
     assert floor < row["predicted_s"]
     assert row["share"] == pytest.approx(floor / row["predicted_s"])
+    names = [each["name"] for each in row["launches"]]
+    assert row["predicted_s"] == pytest.approx(sum(each["seconds"] for each in row["launches"]))
     if case.op == "score_and_accumulate":
-        parts = [predict.row_of(each)["predicted_s"] for each in predict.launches(case)]
-        assert row["predicted_s"] == pytest.approx(sum(parts))
-        assert len(parts) == 2
+        assert len({"weigh_kernel", "accumulate_maps_kernel"} & {*names}) == 1
 
 
 def test_programs_of_an_sm(compiled: Compiled) -> None:
@@ -64,12 +65,31 @@ def test_programs_of_an_sm(compiled: Compiled) -> None:
     assert predict.programs_per_sm(replace(compiled, warps=4, registers=32, shared=0)) == 16  # by threads
 
 
+def test_every_launch_is_predicted(compiled) -> None:
+    """And what it moves: partial maps of head ranges are written, summed and added."""
+    case = next(case for case in CASES if case.op == "accumulate_maps" and case.T == 512)
+    steps = predict.steps(case)
+    assert [step.name for step in steps] == ["accumulate_maps_kernel", "sum", "sum"]
+    splits = steps[0].programs // (math.ceil(case.T / 128) * math.ceil(case.N / 128))
+    assert steps[0].bytes == splits * case.T * case.N * 4
+    assert steps[1].bytes == (splits + 1) * case.T * case.N * 4
+
+
+def test_work_is_cut_into_whole_waves() -> None:
+    blocks = Blocks(128, 64, 8, 3)
+    for programs in (1, 7, 16, 20, 100, 131, 132, 133, 224, 256, 1000):
+        splits = splits_in_waves(MACHINES[90], blocks, programs, 512)
+        waves = programs * splits / 132
+        before = math.ceil(programs / 132) / (programs / 132)
+        assert math.ceil(waves) / waves <= min(before, 1.25), (programs, splits)
+
+
 @pytest.mark.parametrize(("stride_t", "far"), [(4096, False), (1 << 23, False), (1 << 26, True)])
 def test_cells_of_maps_that_lie_far_apart_have_offsets_of_64_bits(stride_t: int, far: bool) -> None:
     case = next(case for case in CASES if case.op == "accumulate_maps" and case.N == 16384)
     maps = torch.empty_strided((case.T, case.N), (stride_t, 1), device="meta")
     weights = torch.empty(case.T, case.H, device="meta")
-    launches, _ = accumulate_maps(operands(case, MACHINES[90]), "gradient", weights, None, maps, None)
+    launches, _ = accumulate_maps(operands(case, MACHINES[90]), [Out("gradient", 0, maps)], weights[None], None)
     assert launches[0].arguments["FAR"] == far
     assert launches[0].arguments["BLOCK_T"] * stride_t < 2**31 or far
 

@@ -24,8 +24,8 @@ def measure(case: Case, device: str, limits: Limits, *, repetitions: int, budget
     """The row of one case as JSON values.
 
     A contender whose result is wrong, or that raises, has no ``seconds``; ``failures`` says why. Times are seconds of
-    the device; ``over_product`` is a contender's median over that of the bare product, ``share_of_limit`` the floor's
-    over the contender's.
+    the device, and ``wall_seconds`` those until a GPU is done, the host's share included; ``over_product`` is a
+    contender's median over that of the bare product, ``share_of_limit`` the floor's over the contender's.
     """
     x = make_inputs(case, device)
     expected = expect(case, x)
@@ -63,6 +63,7 @@ def measure(case: Case, device: str, limits: Limits, *, repetitions: int, budget
         }
         if on_gpu(device):
             figures[name]["extra_mib"] = extra_mib(found[name], x, device)
+            figures[name]["wall_seconds"] = side_by_side([right[name]], repetitions, device)[0].median
     torch.compiler.reset()
     return {
         **case.facts(),

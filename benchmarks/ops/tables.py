@@ -29,7 +29,7 @@ HEADINGS = (
     "it / bare product",
     "share of limit",
     "memory besides: it, unfused",
-    "ms",
+    "ms: device, wall",
 )
 
 
@@ -130,7 +130,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
             f"{figures['over_product']:.2f}x",
             f"{figures['share_of_limit']:.0%} ({row['binds']})",
             f"{', '.join(filter(None, memory))} MiB" if any(memory) else "",
-            f"{median * 1e3:.4g}",
+            f"{median * 1e3:.4g}" + (f", {figures['wall_seconds'] * 1e3:.4g}" if "wall_seconds" in figures else ""),
         ]
         lines.append(_line([*facts, name, *cells]))
     return lines

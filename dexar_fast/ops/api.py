@@ -52,7 +52,7 @@ def head_scores(
     """
     value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
     scores, lse = library.head_scores(d_out, value, signal, backend, *library.pack(packed, attention))
-    return HeadScores(*scores.unbind(), None if attention is None else lse)
+    return HeadScores(scores[0], scores[1], scores[2], None if attention is None else lse)
 
 
 @torch.no_grad()
@@ -87,7 +87,6 @@ def accumulate_maps(
     library.accumulate_maps(d_out, value, weights, *sums[2:], signal, backend, *library.pack(packed, attention))
 
 
-@torch.no_grad()
 def score_and_accumulate(
     d_out: Tensor,
     value: Tensor,
@@ -149,7 +148,8 @@ def score_and_accumulate_all(
     order = dict.fromkeys(each.score_signal for each in sums)
     lse = None if attention is None else lse
     by_signal = {
-        signal: HeadScores(*of_signal.unbind(), lse) for signal, of_signal in zip(order, scores.unbind(), strict=True)
+        signal: HeadScores(of_signal[0], of_signal[1], of_signal[2], lse)
+        for signal, of_signal in zip(order, scores.unbind(), strict=True)
     }
     return [by_signal[each.score_signal] for each in sums]
 

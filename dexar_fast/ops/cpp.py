@@ -27,8 +27,9 @@ HEADS_ELEMENTS = 1 << 19  # 2 MiB: heads whose products are no larger share one 
 _empty = partial(torch.empty, dtype=torch.float32, device="cpu")
 _zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
 
-FEW_ROWS = 8  # whose products are made in C++: it reads each key once, as it is stored
-FEW_PAIRS = 16  # of row and query head of a group; BLAS is faster at more
+# Of so many pairs of row and query head of a group products are made in C++, which reads each key once, as it lies.
+# At more BLAS is faster, which takes float32 alone.
+FEW_PAIRS = {torch.float32: 8, torch.bfloat16: 24, torch.float16: 24}
 TASKS = 16  # of a call, so that a few rows keep many cores busy; no thread count changes the order of a sum
 
 
@@ -152,7 +153,7 @@ def _run(layer: _Layer) -> None:
     if layer.signals <= {"attention"}:
         layer = replace(layer, d_out=None, value=None)
     n_keys, most = layer.keys.kinds.shape[1], max(layer.keys.rows, default=0)
-    is_few = most <= FEW_ROWS and most * layer.group <= FEW_PAIRS
+    is_few = most * layer.group <= FEW_PAIRS[layer.per_row.dtype]
     columns = n_keys * (_padded(layer.H) if is_few else 1)
     for part in parts_of(layer.keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // max(1, columns)))):
         if is_few:
@@ -280,7 +281,8 @@ def _factors(layer: _Layer) -> Iterator[tuple[str, str, Tensor, Tensor, float]]:
 def _products(layer: _Layer, part: Part, lanes: int) -> Iterator[tuple[range, range, list[Tensor | None]]]:
     """Panels of ``V dO^T`` and ``scale * K Q^T`` of some heads after the other, each in the last one's place."""
     panel = part.n_keys * lanes
-    calls = list(_heads_at_once(layer.H, layer.per_key.shape[1], HEADS_ELEMENTS // max(1, panel)))
+    widened = part.n_keys * layer.per_key.shape[3] // layer.group if layer.per_key.dtype != torch.float32 else 0
+    calls = list(_heads_at_once(layer.H, layer.per_key.shape[1], HEADS_ELEMENTS // max(1, panel, widened)))
     most = max(len(heads) for heads, _ in calls)
     # Never empty, since a null pointer means that there is no such product.
     buffers = {product: _empty(max(1, most * panel)) for _, product, *_ in _factors(layer)}

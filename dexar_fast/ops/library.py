@@ -44,6 +44,8 @@ def _define(name: str, schema: str, kernel: Callable[..., Any], fake: Callable[.
     def alone(*arguments: Any) -> Any:
         # The ops have no derivative, and their sums are float32 whatever the caller's autocast says.
         device = next(argument.device.type for argument in arguments if isinstance(argument, Tensor))
+        if not torch.is_grad_enabled() and not torch.is_autocast_enabled(device):
+            return kernel(*arguments)
         with torch.no_grad(), torch.autocast(device, enabled=False):
             return kernel(*arguments)
 

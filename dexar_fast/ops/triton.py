@@ -14,7 +14,7 @@ try:
 except ImportError as error:
     raise ImportError("the package triton is not installed: pip install dexar-fast[triton]") from error
 
-from ..kernels import columns, maps, row_dots
+from ..kernels import columns, few, maps, row_dots
 from ..kernels import head_scores as scores
 from ..kernels.launch import Launch, Operands
 
@@ -55,6 +55,11 @@ def score_and_accumulate(
     of_maps = [each.map_signal for each in sums]
     # The log-sum-exp comes from the scores, so query and key are there if any signal reads P.
     operands = operands_of(keys, (*signals, *of_maps), attention, d_out, value)
+    outs = outs_of(sums, signals)
+    if few.has_few_rows(operands, outs) and all(each.token_sums is None for each in sums):
+        launches, found = few.score_and_accumulate(operands, tuple(signals), outs)
+        _run(launches)
+        return found.scores, found.lse
     launches, found = scores.head_scores(operands, tuple(signals))
     _run(launches)
     _accumulate_maps(operands, sums, signals, found.weights, found.lse)

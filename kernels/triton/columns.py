@@ -12,7 +12,7 @@ from .launch import Launch, Operands, strided
 from .tiles import LN2, cap_logits, image_positions, load_visible, products, sample_rows
 
 
-@triton.jit(do_not_specialize=["T", "K", "N", "image_start"])
+@triton.jit(do_not_specialize=["T", "K", "N", "image_start", "image_stride_b"])
 def attention_columns_kernel(
     query_ptr,
     query_stride_t,

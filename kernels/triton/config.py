@@ -64,6 +64,10 @@ LIMITS = {
     ),
     100: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 2), Blocks(128, 32, 8, 2)), width=128),
 }
+WRITTEN_BYTES = 20 << 20
+"""G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
+KEPT_BYTES = 64 << 20
+"""What G and logits of all keys may take, of which those of the image keys are written."""
 ROWS_HELD = 64 << 10
 """Bytes of one operand's rows that stay in shared memory, for all those keys that pass."""
 FEW_ROWS = (16, 64)
@@ -84,11 +88,13 @@ def machine_of(device: torch.device) -> Machine:
     return Machine(capability, properties.multi_processor_count, of_driver["max_shared_mem"])
 
 
+@cache
 def limits_of(machine: Machine) -> Limits:
     """Of the newest known architecture that is not newer than this one."""
     return LIMITS[max(known for known in LIMITS if known <= machine.capability)]
 
 
+@cache
 def width_of_tiles(machine: Machine, D: int, dtype: torch.dtype) -> int:
     """Columns of a tile: all D, up to a power of two that matrix units take, or some of them where D is too wide.
 
@@ -124,6 +130,7 @@ def columns_blocks(x: Operands) -> Blocks:
     return _fit(limits_of(x.machine).maps[0], x, x.most_rows * x.G, products=1, halvings=1, rows_stay=False)
 
 
+@cache
 def splits_in_waves(machine: Machine, blocks: Blocks, programs: int, most: int) -> int:
     """Into how many parts to cut the work of each program, so that as few SMs as possible idle in the last wave.
 
@@ -145,11 +152,27 @@ def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, 
         halvings: how often to halve the tile for what else the kernel keeps in registers.
         rows_stay: rows are loaded once, not in every stage of the pipeline.
     """
+    M = next(size for size in (*FEW_ROWS, largest.M) if size >= min(rows, largest.M))
+    return _fitted(
+        largest, M, x.machine, x.of_rows.dtype, max(x.D_v, x.D_qk), products, halvings + x.softcap, rows_stay
+    )
+
+
+@cache
+def _fitted(
+    largest: Blocks,
+    most_rows: int,
+    machine: Machine,
+    dtype: torch.dtype,
+    D: int,
+    products: int,
+    halvings: int,
+    rows_stay: bool,
+) -> Blocks:
+    """`_fit`, of what it depends on: the same for every layer."""
     M, N, warps, stages = largest
-    dtype = x.of_rows.dtype
-    width = max(width_of_tiles(x.machine, D, dtype) for D in (x.D_v, x.D_qk))
-    is_streamed = width < max(x.D_v, x.D_qk)
-    halvings += x.softcap
+    width = width_of_tiles(machine, D, dtype)
+    is_streamed = width < D
     halvings += 2 if dtype == torch.float32 else is_streamed * products  # three TF32 products, and parts of operands
     halvings += not rows_stay and width > 128  # operands of both sides pass, and are wide
     halvings += rows_stay and is_streamed and products == 2 and dtype != torch.float32  # the softmax beside two sums
@@ -158,15 +181,15 @@ def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, 
             N //= 2
         elif M > 64:  # warp groups multiply 64 rows
             M //= 2
-    M = next(size for size in (*FEW_ROWS, M) if size >= min(rows, M))
+    M = min(M, most_rows)
     rows_held = rows_stay and not is_streamed
-    if rows_held and M * width * x.of_rows.element_size() > ROWS_HELD:
+    if rows_held and M * width * dtype.itemsize > ROWS_HELD:
         M //= 2
 
     def shared() -> int:
-        return (stages * N + M * (1 if rows_held else stages)) * products * width * x.of_rows.element_size()
+        return (stages * N + M * (1 if rows_held else stages)) * products * width * dtype.itemsize
 
-    while shared() > x.machine.shared and (M, N, stages) != (16, 16, 1):
+    while shared() > machine.shared and (M, N, stages) != (16, 16, 1):
         if stages > 2 or (M, N) == (16, 16):
             stages -= 1
         elif M > N:

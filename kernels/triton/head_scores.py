@@ -138,13 +138,13 @@ def final_scores(extremes, text_seen, total, SIGNALS: tl.constexpr):
         image_bits, text_bits, low_bits = extremes[i]
         image = to_number(image_bits)
         text = to_number(text_bits)
-        # A maximum that is NaN makes the minimum NaN; without an image key in sight the maximum is 0, and so is it.
-        no_image = low_bits == UNSEEN
-        low = tl.where((image != image) | no_image, image, to_number(tl.maximum(low_bits, 0)))
+        no_image = low_bits == UNSEEN  # without an image key in sight the maximum is 0, and so is the minimum
+        low = tl.where(no_image, 0.0, to_number(tl.maximum(low_bits, 0)))
         if SIGNALS[i] != "gradient":
             image = tl.where(no_image, 0.0, image / total)
             low = tl.where(no_image, 0.0, low / total)
             text = tl.where(text_seen == 0, 0.0, text / total)
+        low = tl.where(image != image, image, low)  # a maximum that is NaN makes the minimum NaN
         scores = scores + ((image, text, low, relu(image - text)),)
     return scores
 

@@ -60,31 +60,31 @@ class Operands:
         assert tensor is not None
         return tensor
 
-    @property
+    @cached_property
     def T(self) -> int:
         return self.of_rows.shape[0]
 
-    @property
+    @cached_property
     def H(self) -> int:
         return self.of_rows.shape[1]
 
-    @property
+    @cached_property
     def B(self) -> int:
         return self.of_keys.shape[0]
 
-    @property
+    @cached_property
     def H_kv(self) -> int:
         return self.of_keys.shape[1]
 
-    @property
+    @cached_property
     def K(self) -> int:
         return self.of_keys.shape[2]
 
-    @property
+    @cached_property
     def N(self) -> int:
         return self.image.shape[1]
 
-    @property
+    @cached_property
     def G(self) -> int:
         """Query heads of a key/value head."""
         return self.H // self.H_kv
@@ -97,7 +97,7 @@ class Operands:
     def machine(self) -> Machine:
         return machine_of(self.device) if self.on is None else self.on
 
-    @property
+    @cached_property
     def most_rows(self) -> int:
         """Rows of the sample that has most."""
         return max(self.rows)

@@ -57,7 +57,20 @@ def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, SPLIT: 
 
 
 # With a number of heads known at compile time the loop over them is unrolled, which registers do not hold.
-@triton.jit(do_not_specialize=["T", "K", "N", "H_kv", "image_start", "HEAD_SPLITS"])
+@triton.jit(
+    do_not_specialize=[
+        "T",
+        "K",
+        "N",
+        "H_kv",
+        "image_start",
+        "image_stride_b",
+        "HEAD_SPLITS",
+        "weights_stride_s",
+        "outs_stride_s",
+        "outs_stride_t",
+    ]
+)
 def accumulate_maps_kernel(
     d_out_ptr,
     d_out_stride_t,
@@ -151,7 +164,7 @@ def accumulate_maps_kernel(
     sums = ()
     for _ in tl.static_range(len(OUTS)):
         sums = sums + (tl.zeros([BLOCK_T, BLOCK_N], tl.float32),)
-    first_kv = tl.to_tensor(0).to(tl.int64)
+    first_kv = split
     last_kv = H_kv.to(tl.int64)
     if SPLIT:
         first_head = split * H // HEAD_SPLITS
@@ -229,9 +242,9 @@ def accumulate_maps_kernel(
         seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & (position >= 0)[None, :]
         is_cell = is_row[:, None] & (n < N)[None, :]
         for i in tl.static_range(len(OUTS)):
-            tile = outs_ptr[i] + split * outs_stride_s[i] + first_n.to(tl.int64) * outs_stride_n[i]
+            tile = outs_ptr[i] + split * outs_stride_s + first_n.to(tl.int64) * outs_stride_n
             columns = part_of(sums[i], part, PARTS)  # [BLOCK_T, WIDTH]
-            add_to(tile, columns, outs_stride_t[i], outs_stride_n[i], first_row, seen, is_cell, SPLIT, FAR)
+            add_to(tile, columns, outs_stride_t, outs_stride_n, first_row, seen, is_cell, SPLIT, FAR)
         first_n += WIDTH
 
 
@@ -247,6 +260,11 @@ class Out(NamedTuple):
     signal: str
     weights: int
     total: Tensor
+
+
+def alike(outs: Sequence[Out]) -> bool:
+    """Whether one set of strides serves all."""
+    return len({out.total.stride() for out in outs}) == 1
 
 
 def accumulate_maps(
@@ -272,14 +290,15 @@ def accumulate_maps(
     splits = splits_in_waves(x.machine, blocks, row_blocks * key_blocks * x.B, x.H)
     written = [out.total[None] for out in outs]
     partials: list[tuple[Tensor, Tensor]] = []
-    if splits > 1:
-        written = [out.total.new_empty(splits, x.T, x.N) for out in outs]
+    is_split = splits > 1 or not alike(outs)
+    if is_split:
+        written = [*torch.empty(len(outs), splits, x.T, x.N, dtype=torch.float32, device=x.device)]
         partials = [(out.total, partial) for out, partial in zip(outs, written, strict=True)]
     of_blocks = None
     if token_sums:  # zero where a sample has fewer blocks of rows than the longest
         of_blocks = torch.zeros(len(token_sums), x.B, row_blocks, x.H, x.N, dtype=torch.float32, device=x.device)
         partials += [(total, of_signal.transpose(0, 1)) for (_, total), of_signal in zip(token_sums, of_blocks)]
-    spans = [blocks.M * out.stride(1) + blocks.N * out.stride(2) for out in written]
+    span = blocks.M * written[0].stride(1) + blocks.N * written[0].stride(2)
     arguments: dict[str, Any] = {
         **strided("d_out", x.d_out, "thd"),
         **strided("value", x.value, "bhkd"),
@@ -291,8 +310,8 @@ def accumulate_maps(
         **strided("image", x.image, "bn"),
         **strided("visible", x.visible, "tc"),
         "row_offsets_ptr": x.row_offsets,
+        **strided("outs", written[0], "stn"),
         "outs_ptr": tuple(written),
-        **{f"outs_stride_{axis}": tuple(out.stride(i) for out in written) for i, axis in enumerate("stn")},
         "token_sums_ptr": of_blocks,
         "T": x.T,
         "K": x.K,
@@ -305,7 +324,7 @@ def accumulate_maps(
         "OUTS": tuple(out.signal for out in outs),
         "WEIGHTS": tuple(out.weights for out in outs),
         "TOKEN_SUMS": tuple(signal for signal, _ in token_sums),
-        "SPLIT": splits > 1,
+        "SPLIT": is_split,
         "WITH_G": x.d_out is not None,
         "WITH_P": x.query is not None,
         "SOFTCAP": x.softcap,
@@ -315,7 +334,7 @@ def accumulate_maps(
         **x.widths(),
         "BLOCK_T": blocks.M,
         "BLOCK_N": blocks.N,
-        "FAR": max(spans) >= 2**31,
+        "FAR": span >= 2**31,
         "PRECISION": x.precision,
     }
     grid = (row_blocks, key_blocks, x.B * splits)

@@ -16,7 +16,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 def sample_and_split(program, SPLITS, SPLIT: tl.constexpr):
     """Which sample, and which part of its work, the last axis of a grid stands for."""
     b = program
-    split = tl.to_tensor(0).to(tl.int64)
+    split = (program * 0).to(tl.int64)
     if SPLIT:
         b = program // SPLITS
         split = (program % SPLITS).to(tl.int64)
