@@ -32,6 +32,7 @@ class Architecture:
         start: gives the weights that are not to start at random.
         code: what each class adds to the embedding of a patch that shows it, (classes, width), where image embeddings
             are taught as such sums (`patch_code.patch_code`).
+        one_prompt: its image tokens see the prompt, so that an image cannot be shared by several.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Architecture:
     loudness: tuple[str, ...] = ()
     start: Callable[[Any, PreTrainedTokenizerFast], None] | None = None
     code: Callable[[tuple[str, ...]], torch.Tensor] | None = None
+    one_prompt: bool = False
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of image tokens of a picture of that (width, height)."""

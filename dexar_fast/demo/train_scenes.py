@@ -24,12 +24,13 @@ from .gemma import GEMMA
 from .labels import ALL_ASPECTS, patch_labels
 from .losses import answer_loss, vision_loss
 from .packing import LEARNING, REVISION, choose_segments, pack
+from .paligemma import PALIGEMMA
 from .patch_code import code_loss
 from .qwen import QWEN
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
 from .training import Training, attend_in_float32, chosen, schedules
 
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, DEEP)}
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, PALIGEMMA, DEEP)}
 
 MODULE = "dexar_fast.demo.train_scenes"
 
@@ -58,6 +59,9 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "qwen": Settings(scenes=6000, vision_steps=(800, 700), steps=500, revision=100, batch=24, rate=1.2e-3),
     "gemma": Settings(),
+    "paligemma": Settings(
+        scenes=4000, vision_steps=(400,), steps=400, revision=100, batch=24, vision_rate=1e-3, rate=1e-3
+    ),
     "deep": Settings(
         scenes=6000,
         vision_steps=(300, 450),
@@ -195,7 +199,10 @@ def train(
             choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language)
             for i in rows
         ]
-        packed = pack(segments, encoder, len(encoder.prefix) + settings.text).to(device)
+        if architecture.one_prompt:  # mostly a description, which comes first
+            segments = [[each[max(0, int(rng.integers(-len(each), len(each))))]] for each in segments]
+        longest = max(sum(map(len, each)) for each in segments)
+        packed = pack(segments, encoder, len(encoder.prefix) + longest).to(device)
         embeds = seen[number][rows].float()
         return answer_loss(model, embeds, packed, encoder.image, architecture.hidden), ""
 
