@@ -28,7 +28,7 @@ from .paligemma import PALIGEMMA
 from .patch_code import code_loss
 from .qwen import QWEN
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
-from .training import Training, attend_in_float32, chosen, schedules
+from .training import Training, attend_in_float32, chosen, cut_short, schedules
 
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, PALIGEMMA, DEEP)}
 
@@ -46,6 +46,10 @@ class Settings:
     steps: int = 2000
     revision: int = 400
     """Steps of a last cycle with more of the questions that are learned last."""
+    stop: int = 0
+    """If not 0: the step of the decoder's training at which its rate leaves those cycles..."""
+    settle: int = 0
+    """...and goes straight down, in so many steps."""
     vision_batch: int = 16
     batch: int = 32
     text: int = 100
@@ -67,6 +71,8 @@ SETTINGS: dict[str, Settings] = {
         vision_steps=(300, 450),
         steps=700,
         revision=150,
+        stop=280,
+        settle=120,
         batch=12,
         text=110,
         vision_rate=0.7e-3,
@@ -214,6 +220,8 @@ def train(
         return summary(figures)
 
     factors = schedules((settings.steps, settings.revision), settings.warm_up)
+    if settings.stop:
+        factors = cut_short(factors, settings.stop, settings.settle)
     training.stage("language", language, factors, talk, rate=settings.rate, watch=watch)
     said = command(f"{MODULE} {architecture.name}", settings, SETTINGS[architecture.name])
     return write_folder(model.eval(), architecture.processor(tokenizer), out / "checkpoint", said, settings, training)
