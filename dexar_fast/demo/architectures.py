@@ -23,7 +23,8 @@ class Architecture:
         draw: the scene of a seed.
         language: what is said of it.
         aspects: which of `labels.ALL_ASPECTS` its vision tower learns.
-        tokenizer, model, processor: build them; the model's weights are random float32.
+        tokenizer, model, processor: build them, the latter two for a tokenizer; the model's weights are random float32,
+            its sizes can be given (width, text_layers) for tests.
         encoder: of a tokenizer and (rows, columns) of image tokens.
         image_embeds: uint8 (B, 3, height, width) to what the decoder sees of them, (B, tokens, width).
         hidden: embeddings (B, L, width) and their packing to the decoder's last hidden states (B, L, width).
@@ -42,7 +43,7 @@ class Architecture:
     language: Language
     aspects: tuple[str, ...]
     tokenizer: Callable[[], PreTrainedTokenizerFast]
-    model: Callable[[PreTrainedTokenizerFast], PreTrainedModel]
+    model: Callable[..., PreTrainedModel]
     processor: Callable[[PreTrainedTokenizerFast], ProcessorMixin]
     encoder: Callable[[PreTrainedTokenizerFast, tuple[int, int]], Encoder]
     image_embeds: Callable[[Any, torch.Tensor], torch.Tensor]

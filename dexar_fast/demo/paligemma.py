@@ -4,6 +4,8 @@ Tower and decoder start from the embedded model's: a CLIP tower becomes a SigLIP
 the two can be the same. Training does the rest.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -115,7 +117,7 @@ def start(model: PaliGemmaForConditionalGeneration, words: PreTrainedTokenizerFa
 
 
 @torch.no_grad()
-def _start_tower(tower: torch.nn.Module, source: torch.nn.Module) -> None:
+def _start_tower(tower: Any, source: Any) -> None:
     """CLIP's norm in front of the layers becomes linear, with the spread that patches have on average.
 
     Class token and last norm have no counterpart; the images' mean and deviation go into the first convolution.
