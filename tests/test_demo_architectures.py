@@ -16,12 +16,13 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.demo import MODELS, model_folder
 from dexar_fast.demo.architectures import Architecture
 from dexar_fast.demo.deep import DEEP, start
-from dexar_fast.demo.evaluate import conversation, main, measure
+from dexar_fast.demo.evaluate import main, measure, prompt_text
 from dexar_fast.demo.evaluate_reader import measure as measure_reader
 from dexar_fast.demo.gemma import GEMMA
 from dexar_fast.demo.labels import ASPECTS, IGNORE
 from dexar_fast.demo.losses import answer_loss
 from dexar_fast.demo.packing import Segment, choose_segments, pack
+from dexar_fast.demo.paligemma import PALIGEMMA
 from dexar_fast.demo.patch_code import code_loss, one_hot, start_decoder
 from dexar_fast.demo.qwen import PATCH, QWEN, patches_of
 from dexar_fast.demo.scenes import SIZES, Scene
@@ -34,6 +35,7 @@ CPU = torch.device("cpu")
 TINY: dict[str, Architecture] = {
     "qwen": replace(QWEN, model=partial(QWEN.model, width=64, vision_width=32, text_layers=2), start=None, code=None),
     "gemma": replace(GEMMA, model=partial(GEMMA.model, width=32, vision_layers=1)),
+    "paligemma": replace(PALIGEMMA, model=partial(PALIGEMMA.model, width=32, vision_layers=1), start=None, code=None),
     "deep": replace(DEEP, model=partial(DEEP.model, width=32, text_layers=3), start=None),
 }
 FEW = Settings(scenes=32, vision_steps=(1,), steps=1, revision=1, vision_batch=2, batch=2, text=90, precision="float32")
@@ -61,17 +63,19 @@ def test_a_packed_segment_scores_as_the_plain_model_does(architecture: Architect
     encoder = architecture.encoder(words, architecture.grid(scene.image.size))
     segments = choose_segments(scene.objects, encoder, 150, np.random.default_rng(0), language=architecture.language)
     last = max(segments, key=len)  # a description: longer than a sliding window leaves of the image
-    packed = pack([[*segments[1:3], last]], encoder, len(encoder.prefix) + 250)
+    others = [] if architecture.one_prompt else segments[1:3]
+    packed = pack([[*others, last]], encoder, len(encoder.prefix) + 250)
     packed.weights[:, : (packed.targets[0] >= 0).nonzero()[-len(last.answer), 0]] = 0.0
-    text = processor.apply_chat_template(conversation(architecture.language.prompts[0]), add_generation_prompt=True)
+    text = prompt_text(processor, architecture.language.prompts[0])
     inputs = processor(images=[[scene.image]], text=[text], return_tensors="pt")
     assert inputs["input_ids"][0, : len(encoder.prefix)].tolist() == list(encoder.prefix)
 
     ids = torch.tensor([encoder.prefix + last.prompt + last.answer])
-    of_image = (ids == encoder.image).int()
-    types = {name: of_image for name in ("token_type_ids", "mm_token_type_ids") if name in inputs}
+    answered = torch.arange(ids.shape[1]) >= ids.shape[1] - len(last.answer)
+    kinds = answered[None].int() if architecture.one_prompt else (ids == encoder.image).int()
+    types = {name: kinds for name in ("token_type_ids", "mm_token_type_ids") if name in inputs}
     pixels = {name: value for name, value in inputs.items() if name in ("pixel_values", "image_grid_thw")}
-    labels = torch.where(torch.arange(ids.shape[1]) < ids.shape[1] - len(last.answer), -100, ids)
+    labels = torch.where(answered, ids, -100)
     with torch.no_grad():
         seen = architecture.image_embeds(model, picture(scene))
         ours = answer_loss(model, seen, packed, encoder.image, architecture.hidden)

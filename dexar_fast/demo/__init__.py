@@ -17,6 +17,7 @@ MODELS: dict[str, Path] = {
     "demo": CHECKPOINT,
     "demo-qwen": CHECKPOINTS / "qwen",
     "demo-gemma": CHECKPOINTS / "gemma",
+    "demo-paligemma": CHECKPOINTS / "paligemma",
     "demo-reader": CHECKPOINTS / "reader",
     "demo-deep": CHECKPOINTS / "deep",
 }

@@ -23,7 +23,8 @@ class Architecture:
         draw: the scene of a seed.
         language: what is said of it.
         aspects: which of `labels.ALL_ASPECTS` its vision tower learns.
-        tokenizer, model, processor: build them; the model's weights are random float32.
+        tokenizer, model, processor: build them, the latter two for a tokenizer; the model's weights are random float32,
+            its sizes can be given (width, text_layers) for tests.
         encoder: of a tokenizer and (rows, columns) of image tokens.
         image_embeds: uint8 (B, 3, height, width) to what the decoder sees of them, (B, tokens, width).
         hidden: embeddings (B, L, width) and their packing to the decoder's last hidden states (B, L, width).
@@ -32,6 +33,7 @@ class Architecture:
         start: gives the weights that are not to start at random.
         code: what each class adds to the embedding of a patch that shows it, (classes, width), where image embeddings
             are taught as such sums (`patch_code.patch_code`).
+        one_prompt: its image tokens see the prompt, so that an image cannot be shared by several.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Architecture:
     language: Language
     aspects: tuple[str, ...]
     tokenizer: Callable[[], PreTrainedTokenizerFast]
-    model: Callable[[PreTrainedTokenizerFast], PreTrainedModel]
+    model: Callable[..., PreTrainedModel]
     processor: Callable[[PreTrainedTokenizerFast], ProcessorMixin]
     encoder: Callable[[PreTrainedTokenizerFast, tuple[int, int]], Encoder]
     image_embeds: Callable[[Any, torch.Tensor], torch.Tensor]
@@ -50,6 +52,7 @@ class Architecture:
     loudness: tuple[str, ...] = ()
     start: Callable[[Any, PreTrainedTokenizerFast], None] | None = None
     code: Callable[[tuple[str, ...]], torch.Tensor] | None = None
+    one_prompt: bool = False
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of image tokens of a picture of that (width, height)."""

@@ -30,6 +30,14 @@ def conversation(question: str) -> list[dict[str, object]]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
 
 
+def prompt_text(processor: ProcessorMixin, question: str) -> str:
+    """What the processor takes for one image and one question."""
+    if processor.chat_template is None:
+        return f"{processor.image_token}{question}"
+    text: str = processor.apply_chat_template(conversation(question), add_generation_prompt=True)
+    return text
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -48,10 +56,9 @@ def generate(
     for group in alike.values():
         for at in range(0, len(group), BATCH):
             chosen = group[at : at + BATCH]
-            texts = [
-                processor.apply_chat_template(conversation(asked[i][1]), add_generation_prompt=True) for i in chosen
-            ]
+            texts = [prompt_text(processor, asked[i][1]) for i in chosen]
             inputs = processor(images=[[asked[i][0]] for i in chosen], text=texts, return_tensors="pt").to(device)
+            inputs.pop("labels", None)  # PaliGemma's processor makes some
             ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[:, inputs["input_ids"].shape[1] :]
             pad = processor.tokenizer.pad_token_id
             for index, row in zip(chosen, ids.tolist(), strict=True):

@@ -83,7 +83,7 @@ def build_processor(words: PreTrainedTokenizerFast) -> Gemma3Processor:
 
 
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:
-    return Encoder(words, grid[0] * grid[1], before=(START,), after=(END,))
+    return Encoder(words, grid[0] * grid[1], before=("USER:", START), after=(END,))
 
 
 def image_embeds(model: Gemma3ForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:

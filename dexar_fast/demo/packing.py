@@ -64,7 +64,8 @@ class Encoder:
     Args:
         tokenizer: of the model.
         image_tokens: how many the model sees.
-        before, after: the tokens between "USER:" and the image's, and behind them.
+        before, after: the tokens in front of the image's and behind them.
+        ask: those between a prompt and its answer.
         image: the image token.
         grid: rows and columns of the image tokens where positions have three axes (time, row, column), as in Qwen2-VL.
     """
@@ -75,20 +76,22 @@ class Encoder:
         image_tokens: int,
         *,
         image: str = "<image>",
-        before: tuple[str, ...] = (),
+        before: tuple[str, ...] = ("USER:",),
         after: tuple[str, ...] = (),
+        ask: tuple[str, ...] = ("ASSISTANT:",),
         grid: tuple[int, int] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._ids: dict[str, tuple[int, ...]] = {}  # of the words so far
         self.pad = int(tokenizer.pad_token_id)
         self.image = int(tokenizer.convert_tokens_to_ids(image))
-        tokens = ("USER:", *before, *[image] * image_tokens, *after)
+        self.ask = ask
+        tokens = (*before, *[image] * image_tokens, *after)
         self.prefix: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(tokens))
         self.places: NDArray[np.int64] = np.arange(len(tokens))[None]
         """Positions of the prefix: (axes, len(prefix))."""
         if grid is not None:
-            start = 1 + len(before)
+            start = len(before)
             axes = np.stack([np.zeros(grid, dtype=np.int64), *np.indices(grid)]).reshape(3, -1) + start
             behind = axes.max() + 1 + np.arange(len(after))
             self.places = np.concatenate([np.tile(np.arange(start), (3, 1)), axes, np.tile(behind, (3, 1))], axis=1)
@@ -98,7 +101,7 @@ class Encoder:
     def segment(self, prompt: str, answer: Sequence[str], weight: float) -> Segment:
         """ "{prompt} ASSISTANT:" and "{answer}</s>"."""
         return Segment(
-            self.ids_of((*prompt.split(), "ASSISTANT:")),
+            self.ids_of((*prompt.split(), *self.ask)),
             self.ids_of((*answer, "</s>")),
             weight,
         )

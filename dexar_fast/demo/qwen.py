@@ -145,7 +145,7 @@ def _attend(
 
 
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:
-    return Encoder(words, grid[0] * grid[1], image=IMAGE, before=(START,), after=(END,), grid=grid)
+    return Encoder(words, grid[0] * grid[1], image=IMAGE, before=("USER:", START), after=(END,), grid=grid)
 
 
 def hidden(model: Qwen2_5_VLForConditionalGeneration, embeds: torch.Tensor, packed: Packed) -> torch.Tensor:

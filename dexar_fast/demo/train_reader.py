@@ -23,7 +23,7 @@ from .labels import IGNORE
 from .pages import CHARACTERS, Page, draw_page
 from .reader import GRID, MOST_TOKENS, PATCH, build_model, build_processor, build_tokenizer
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS
-from .training import Training, chosen, schedules
+from .training import Training, chosen, cut_short, schedules
 
 MODULE = "dexar_fast.demo.train_reader"
 LEAST_INK = 4
@@ -142,8 +142,7 @@ def train(settings: Settings, out: Path, device: torch.device, *, log_every: int
     trained = [(n, p) for n, p in model.named_parameters() if "pooler" not in n] + [
         (f"head.{n}", p) for n, p in head.named_parameters()
     ]
-    factors = schedules((settings.steps,), settings.warm_up)[: settings.stop]
-    factors += [factors[-1] * (1 - step / settings.settle) for step in range(settings.settle)]
+    factors = cut_short(schedules((settings.steps,), settings.warm_up), settings.stop, settings.settle)
     training.stage("reading", trained, factors, loss_of, rate=settings.rate, watch=watch)
     said = command(MODULE, settings, Settings())
     return write_folder(model.eval(), build_processor(), out / "checkpoint", said, settings, training)

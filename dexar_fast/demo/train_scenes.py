@@ -24,12 +24,13 @@ from .gemma import GEMMA
 from .labels import ALL_ASPECTS, patch_labels
 from .losses import answer_loss, vision_loss
 from .packing import LEARNING, REVISION, choose_segments, pack
+from .paligemma import PALIGEMMA
 from .patch_code import code_loss
 from .qwen import QWEN
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
-from .training import Training, attend_in_float32, chosen, schedules
+from .training import Training, attend_in_float32, chosen, cut_short, schedules
 
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, DEEP)}
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, PALIGEMMA, DEEP)}
 
 MODULE = "dexar_fast.demo.train_scenes"
 
@@ -45,6 +46,10 @@ class Settings:
     steps: int = 2000
     revision: int = 400
     """Steps of a last cycle with more of the questions that are learned last."""
+    stop: int = 0
+    """If not 0: the step of the decoder's training at which its rate leaves those cycles..."""
+    settle: int = 0
+    """...and goes straight down, in so many steps."""
     vision_batch: int = 16
     batch: int = 32
     text: int = 100
@@ -58,11 +63,16 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "qwen": Settings(scenes=6000, vision_steps=(800, 700), steps=500, revision=100, batch=24, rate=1.2e-3),
     "gemma": Settings(),
+    "paligemma": Settings(
+        scenes=4000, vision_steps=(400,), steps=400, revision=100, batch=24, vision_rate=1e-3, rate=1e-3
+    ),
     "deep": Settings(
         scenes=6000,
         vision_steps=(300, 450),
         steps=700,
         revision=150,
+        stop=280,
+        settle=120,
         batch=12,
         text=110,
         vision_rate=0.7e-3,
@@ -195,7 +205,10 @@ def train(
             choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language)
             for i in rows
         ]
-        packed = pack(segments, encoder, len(encoder.prefix) + settings.text).to(device)
+        if architecture.one_prompt:  # mostly a description, which comes first
+            segments = [[each[max(0, int(rng.integers(-len(each), len(each))))]] for each in segments]
+        longest = max(sum(map(len, each)) for each in segments)
+        packed = pack(segments, encoder, len(encoder.prefix) + longest).to(device)
         embeds = seen[number][rows].float()
         return answer_loss(model, embeds, packed, encoder.image, architecture.hidden), ""
 
@@ -207,6 +220,8 @@ def train(
         return summary(figures)
 
     factors = schedules((settings.steps, settings.revision), settings.warm_up)
+    if settings.stop:
+        factors = cut_short(factors, settings.stop, settings.settle)
     training.stage("language", language, factors, talk, rate=settings.rate, watch=watch)
     said = command(f"{MODULE} {architecture.name}", settings, SETTINGS[architecture.name])
     return write_folder(model.eval(), architecture.processor(tokenizer), out / "checkpoint", said, settings, training)

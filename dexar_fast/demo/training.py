@@ -33,6 +33,12 @@ def schedules(cycles: Sequence[int], warm_up: int) -> list[float]:
     return [schedule(step, steps, warm_up) for steps in cycles for step in range(steps)]
 
 
+def cut_short(factors: Sequence[float], stop: int, settle: int) -> list[float]:
+    """The factors up to step `stop`, then straight down to nothing in `settle` steps."""
+    last = factors[stop - 1]
+    return [*factors[:stop], *(last * (1 - step / settle) for step in range(settle))]
+
+
 def optimizers_of(
     named: Iterable[tuple[str, nn.Parameter]], rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
@@ -139,7 +145,7 @@ class Training:
             factors: of the rate, one per step.
             loss_of: the loss of a step, which depends on nothing but its number and the modules, and a remark.
             rate, weight_decay: of the optimizers.
-            watch: how the model does; its words are logged with every third state.
+            watch: how the model does; its words are logged with every fifth state.
         """
         if name in self.done:
             return
@@ -171,7 +177,7 @@ class Training:
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save(name, step + 1, optimizers)
                 saved, states = time.monotonic(), states + 1
-                if watch is not None and states % 3 == 0:
+                if watch is not None and states % 5 == 0:
                     self.say(watch())
         self.done.append(name)
         self._save("", 0, [])

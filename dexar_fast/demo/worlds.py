@@ -20,6 +20,7 @@ WORLDS: dict[str, World] = {
     "demo": World(draw_scene, PLAIN),
     "demo-qwen": World(draw_sized_scene, PLAIN),
     "demo-gemma": World(draw_scene, PLAIN),
+    "demo-paligemma": World(draw_scene, PLAIN),
     "demo-deep": World(draw_rich_scene, RICH),
 }
 """By the model's name."""
