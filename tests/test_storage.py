@@ -74,7 +74,7 @@ def test_files_of_the_first_format_load(explanation: Explanation, tmp_path: Path
     with safe_open(path, framework="numpy") as file:
         arrays, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["explanation"]  # noqa: SIM118
     old = json.loads(header)
-    assert old["format_version"] == 2
+    assert old["format_version"] == 3
     del old["targets"], old["foils"]
     save_file(arrays, path, metadata={"explanation": json.dumps({**old, "format_version": 1})})
     loaded = Explanation.load(path)
