@@ -171,7 +171,7 @@ function reading(unit) {
   return `${rests} ${where && `${where}.`}`.trim();
 }
 const LOOKED = {
-  "dexar-focus": "The model looked at", dexar: "As published, what would have moved it is strongest at",
+  "dexar-focus": "The model looked at", dexar: "The published map is strongest at",
 };
 
 const heads = headsPanel($("heads"), {
