@@ -767,7 +767,7 @@ def test_words_are_shaded_by_grounding_alone(open_report: Open) -> None:
     shaded = report.page.locator(".unit").evaluate_all(shares)
     assert shaded == [["0.0000", False], ["0.8000", False], ["0.5000", True]]
     report.unit(1).hover()
-    assert report.text("reading").startswith("“red” rests on the image (0.90). Strongest at the ")
+    assert report.text("reading").startswith("“red” rests on the image (0.90). The published map is strongest at the ")
     report.unit(2).hover()
     assert report.text("reading").startswith("“dog” hardly rests on the image (0.25).")
 
