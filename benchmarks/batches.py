@@ -50,11 +50,11 @@ def measure(
     """One row: seconds per answer, one by one and in one batch, in turns."""
 
     def one_by_one() -> list[Explanation]:
-        return [explainer.explain_ids(request.model_inputs, request.answer_ids) for request in requests]
+        return [explainer.explain_ids(request.model_inputs, request.answer_ids, method="dexar") for request in requests]
 
     def together() -> list[Explanation]:
         n_rows = sum(len(request.answer_ids) for request in requests)  # "auto" would part long answers
-        return list(explainer.explain_many(requests, batch_size=len(requests), row_chunk=n_rows))
+        return list(explainer.explain_many(requests, batch_size=len(requests), row_chunk=n_rows, method="dexar"))
 
     found = together()
     if any(e.settings["batch"] != len(requests) for e in found):

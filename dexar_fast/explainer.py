@@ -168,8 +168,8 @@ class Explainer(Engine):
                 a space in front if the token has one; an int is an id. The score is the token's logit less the foil's.
                 Where a foil for all is the token itself, its map is zero. `Explanation.foils` has what was taken.
             unfiltered: also compute the maps with every head weight 1.
-            grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of two
-                plain forward passes.
+            grounding: also ask how much the image supports each token (`Explanation.grounding`), at the cost of one
+                plain forward pass over the prompt with a blank image, and the answer.
             thumbnail: of a model that sees tiles and a thumbnail of the whole image: "blend" takes the mean of both,
                 "only" the thumbnail, "without" the tiles.
             max_new_tokens: limit of the model's own answer.

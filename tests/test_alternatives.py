@@ -22,7 +22,7 @@ def explainer() -> Explainer:
     return Explainer(tiny_llava(), tiny_processor())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.filters_heads])
 @pytest.mark.parametrize("token", [0, 2, -1])
 def test_each_is_explained_as_if_it_had_been_written(explainer: Explainer, token: int, method: str) -> None:
     """The row depends on the tokens before it alone: put each alternative there, and explain it."""
@@ -95,3 +95,9 @@ def test_unusable_arguments_are_named(explainer: Explainer, options: dict[str, A
 def test_an_empty_answer_is_named(explainer: Explainer) -> None:
     with pytest.raises(InputError, match="answer: expected at least one token"):
         explainer.alternatives(picture(), "what is it?", "")
+
+
+@pytest.mark.parametrize("method", ["dexar-focus", "attention", ["dexar", "tam"]])
+def test_methods_that_look_at_more_than_the_place_are_refused(explainer: Explainer, method: str | list[str]) -> None:
+    with pytest.raises(InputError, match="method: expected one of dexar"):
+        explainer.alternatives(picture(), "what is it?", ANSWER, method=method)

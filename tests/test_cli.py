@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -35,6 +37,7 @@ class StubExplainer:
         self.loaded: tuple[str, dict[str, Any]] | None = None
         self.asked: dict[str, Any] = {}
         self.tokens = ["a", " [red]", " st", "ar", "\n", "\x1b[31m.", " <b>"]
+        self.log_probabilities: np.ndarray | None = None
         self.failure: Exception | None = None
 
     def from_pretrained(self, model: str, **options: Any) -> StubExplainer:
@@ -46,7 +49,8 @@ class StubExplainer:
         if self.failure is not None:
             raise self.failure
         options["progress"]("explaining", 1, 2)
-        return make_explanation(self.tokens, image=image, prompt=prompt, rows=4, cols=6)
+        made = make_explanation(self.tokens, image=image, prompt=prompt, rows=4, cols=6)
+        return replace(made, log_probabilities=self.log_probabilities)
 
 
 @pytest.fixture
@@ -89,16 +93,17 @@ def test_explain_prints_the_tokens_and_where_the_files_are(stub: StubExplainer, 
     for name in ("report.html", "overlays", "explanation.safetensors"):
         assert str(tmp_path / "out" / name) in result.stdout
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()[:1].isdigit()]
-    assert [row[0] for row in rows] == [str(index) for index in range(len(stub.tokens))]
+    words = Explanation.load(tmp_path / "out" / "explanation.safetensors").words()
+    assert [row[0] for row in rows] == [str(index) for index in range(len(words))]
 
 
-def test_table_shows_weight_and_strongest_scores(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+def test_table_shows_grounding_and_place_of_words(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    stub.log_probabilities = np.log(np.array([(0.9, 0.1)] * len(stub.tokens)))
     result = call("explain", picture, "-p", "what?", "-o", tmp_path)
-    expected = Explanation.load(tmp_path / "explanation.safetensors")
+    expected = Explanation.load(tmp_path / "explanation.safetensors").words()[1]
     row = next(line.split() for line in result.stdout.splitlines() if line.split()[1:2] == ["[red]"])
-    assert float(row[2]) == pytest.approx(expected.token_weights[1], abs=1e-4)
-    assert float(row[-2]) == pytest.approx(expected.image_scores[1].max(), abs=1e-4)
-    assert float(row[-1]) == pytest.approx(expected.text_scores[1].max(), abs=1e-4)
+    assert row[2] == f"{expected.grounding:.2f}"
+    assert " ".join(row[4:]) == expected.place
 
 
 def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
@@ -109,7 +114,8 @@ def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_pa
 
 def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
-    more = "--method dexar-scores --max-new-tokens 7 --device cpu --dtype bfloat16 --targets words --contrast dog"
+    methods = "--method dexar-scores --method dexar"
+    more = f"{methods} --max-new-tokens 7 --device cpu --dtype bfloat16 --targets words --contrast dog"
     result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
@@ -119,7 +125,7 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "prompt": "what?",
         "answer": "yes",
         "layers": -10,
-        "method": "dexar-scores",
+        "method": ["dexar-scores", "dexar"],
         "normalization": "reference",
         "text_set": "content_only",
         "targets": "words",
@@ -159,7 +165,7 @@ def test_targets_and_contrast_of_the_demo(tmp_path: Path) -> None:
     assert saved.row_texts == ["a large blue circle", "a small white square"]
     assert {foil.text.strip() for foil in saved.foils or () if foil} == {"red"}
     shown = call("explain", image, "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out")
-    assert re.search(r"# +target +weight", shown.stdout)
+    assert re.search(r"# +target +grounding", shown.stdout)
     assert re.search(r"\n *0 +blue +\d", shown.stdout)
 
 

@@ -139,7 +139,7 @@ def test_foils_are_recorded_with_what_they_would_add() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["paper", "reference"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.filters_heads])
 def test_equals_autograd(method: str, normalization: str) -> None:
     ours, theirs = with_float64_norms(tiny_llava()), with_float64_norms(tiny_llava(attention="eager"))
     inputs, answer = tiny_inputs(ours), tiny_answer(5)

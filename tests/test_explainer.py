@@ -74,7 +74,7 @@ def test_free_running_is_greedy_and_ends_at_the_end_token() -> None:
 def test_text_sets_differ_as_they_say(explainer: Explainer) -> None:
     prompt, answer = "what is it?", " a small red square"
     everything, content, generated = (
-        explainer.explain(picture(), prompt, answer, text_set=text_set)
+        explainer.explain(picture(), prompt, answer, text_set=text_set, method="dexar")
         for text_set in ("all_non_image", "content_only", "generated_only")
     )
     assert (generated.text_scores[0] == 0).all()  # before the first token the model has generated nothing
@@ -99,8 +99,8 @@ def test_text_mask_of_the_users_own(explainer: Explainer) -> None:
     inputs, answer = tiny_inputs(model), tiny_answer(4)
     mask = torch.zeros(inputs["input_ids"].shape[1] + 4, dtype=torch.bool)
     mask[0] = True
-    only_first = Explainer(model).explain_ids(inputs, answer, text_set=mask)
-    everything = Explainer(model).explain_ids(inputs, answer)
+    only_first = Explainer(model).explain_ids(inputs, answer, text_set=mask, method="dexar")
+    everything = Explainer(model).explain_ids(inputs, answer, method="dexar")
     assert (only_first.text_scores <= everything.text_scores + 1e-12).all()
     assert (only_first.text_scores < everything.text_scores - 0.1).any()
     assert only_first.settings["text_set"] == [0]

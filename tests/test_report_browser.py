@@ -355,7 +355,7 @@ def test_screen_readers_hear_tokens_reached_by_keyboard(open_report: Open) -> No
     assert report.page.get_by_role("listbox").get_by_role("option").count() == 34
     assert report.page.get_by_role("option", name="line break").count() == 2
     report.press("ArrowRight", "End")
-    assert "weight" in report.text("status")
+    assert "Strongest: " in report.text("status")
     assert report.page.locator("#status[role=status]").count() == 1
     said = report.text("status")
     report.unit(5).hover()
@@ -409,9 +409,12 @@ CONTRAST = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_themes_follow_the_system_and_have_contrast(open_report: Open, scheme: str) -> None:
-    explanation = make_explanation()
+    plain = make_explanation()
+    log_p = np.log(np.full((len(plain.tokens), 2), 0.5))
+    heaviest = int(plain.token_weights.argmax())
+    log_p[heaviest] = np.log((0.999, 1e-9))
+    explanation = replace(plain, log_probabilities=log_p)
     report = open_report(explanation, color_scheme=scheme)
-    heaviest = int(explanation.token_weights.argmax())
     report.unit(heaviest).evaluate("one => one.classList.add('heaviest')")
     report.unit(0 if heaviest else 1).click()
     measured = report.page.evaluate(CONTRAST)
@@ -588,7 +591,7 @@ def test_grounding_of_tokens_and_words(open_report: Open) -> None:
     explanation = replace(plain, log_probabilities=log_p)
     report = open_report(explanation)
     tops = report.page.locator(".readout > div:visible").evaluate_all("all => all.map(e => e.offsetTop)")
-    assert len(set(tops)) == 1, "five numbers, one line"
+    assert len(set(tops)) == 1, "all in one line"
     bottom = report.page.locator("#controls").evaluate("e => e.getBoundingClientRect().bottom")
     assert bottom <= 900, "the controls are in sight"
     assert report.text("grounding") == "–"
@@ -754,6 +757,40 @@ def test_odd_tokens_are_seen_and_named(open_report: Open) -> None:
         assert box["width"] > 2  # there is something to point at
 
 
+def test_words_are_shaded_by_grounding_alone(open_report: Open) -> None:
+    plain = make_explanation(["a", " red", " dog"])
+    shares = "all => all.map(e => [e.style.getPropertyValue('--share'), e.classList.contains('against')])"
+    unshaded = open_report(plain).page.locator(".unit").evaluate_all(shares)
+    assert unshaded == [["0.0000", False]] * 3
+    log_p = np.log(np.array([(0.5, 0.5), (0.9, 0.1), (0.1, 0.3)]))
+    report = open_report(replace(plain, log_probabilities=log_p))
+    shaded = report.page.locator(".unit").evaluate_all(shares)
+    assert shaded == [["0.0000", False], ["0.8000", False], ["0.5000", True]]
+    report.unit(1).hover()
+    assert report.text("reading").startswith("“red” rests on the image (0.90). The published map is strongest at the ")
+    report.unit(2).hover()
+    assert report.text("reading").startswith("“dog” hardly rests on the image (0.25).")
+
+
+def test_the_maps_of_another_method_are_one_click_away(open_report: Open) -> None:
+    """Of the token that was looked at, with its own numbers; one method alone has no switch."""
+    first = make_explanation(["a", " red", " dog"], seed=1)
+    assert open_report(first).page.locator("#methods").is_hidden()
+    other = make_explanation(["a", " red", " dog"], seed=2)
+    first.settings["method"] = "dexar-focus"
+    report = open_report(first.with_beside("dexar", other))
+    report.unit(1).click()
+    before, weight = report.overlay(), report.text("weight")
+    frame = report.page.locator("#frame").bounding_box()
+    report.page.get_by_label("What would have moved it").check()
+    assert report.pinned() == ["red"]
+    assert report.overlay() != before
+    assert report.page.locator("#weight").get_attribute("title") == str(float(str(other.token_weights[1])))
+    assert report.page.locator("#frame").bounding_box() == frame, "nothing moves"
+    report.page.get_by_label("What it looked at").check()
+    assert (report.overlay(), report.text("weight")) == (before, weight)
+
+
 def test_a_direction_control_does_not_turn_what_follows(open_report: Open) -> None:
     report = open_report(make_explanation(["a", " \u202eback", " b", " c"]))
     left = [report.unit(i).bounding_box()["x"] for i in range(4)]
@@ -763,7 +800,7 @@ def test_a_direction_control_does_not_turn_what_follows(open_report: Open) -> No
 def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:
     grid = whole_image(2, 2, (40, 30))
     report = open_report(from_maps(np.zeros((2, 2, 2)), ["a", " b"], grid, weights=np.zeros(2), image=scene(40, 30)))
-    assert report.text("legend") == "every weight is 0"
+    assert report.text("legend") == "not shaded: explain with grounding=True"
     assert report.text("peak-aside") == "the map is constant"
     report.unit(1).hover()
     assert report.text("weight") == "0"

@@ -74,7 +74,7 @@ def test_files_of_the_first_format_load(explanation: Explanation, tmp_path: Path
     with safe_open(path, framework="numpy") as file:
         arrays, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["explanation"]  # noqa: SIM118
     old = json.loads(header)
-    assert old["format_version"] == 2
+    assert old["format_version"] == 3
     del old["targets"], old["foils"]
     save_file(arrays, path, metadata={"explanation": json.dumps({**old, "format_version": 1})})
     loaded = Explanation.load(path)
@@ -151,7 +151,7 @@ def test_foreign_files_are_named(explanation: Explanation, tmp_path: Path) -> No
         Explanation.load(tmp_path / "weights")
     newer = json.dumps({"format": "dexar_fast.result.explanation", "format_version": 99})
     save_file({"weight": np.zeros(3)}, tmp_path / "newer", metadata={"explanation": newer})
-    with pytest.raises(InputError, match=r"format version 99, this release reads up to 2; upgrade"):
+    with pytest.raises(InputError, match=r"format version 99, this release reads up to 3; upgrade"):
         Explanation.load(tmp_path / "newer")
 
 
@@ -165,3 +165,33 @@ def test_overlay_arguments(explanation: Explanation) -> None:
         explanation.overlay(99)
     with pytest.raises(InputError, match=r"word: expected an index from"):
         explanation.overlay(word=99)
+
+
+def test_maps_of_all_methods_come_back(tmp_path: Path) -> None:
+    explainer = Explainer(tiny_llava(dtype=torch.float32), tiny_processor())
+    names = ["dexar-focus", "dexar", "attention"]
+    several = explainer.explain([picture(), picture(20, 50)], "what?", " a red ✓", method=names, grounding=True)
+    loaded = Explanation.load(several.save(tmp_path / "several", exact=True))
+    assert loaded.methods == several.methods == tuple(names)
+    for name in names:
+        one, other = several.of_method(name), loaded.of_method(name)
+        assert (other.method, other.settings) == (name, one.settings)
+        for field in ("token_weights", "image_scores", "text_scores", "token_map_ranges"):
+            np.testing.assert_array_equal(getattr(other, field), getattr(one, field), err_msg=field)
+        for of_image, expected in zip(other.token_maps, one.token_maps, strict=True):
+            np.testing.assert_array_equal(of_image, expected)
+    np.testing.assert_array_equal(loaded.log_probabilities, several.log_probabilities)
+    assert not np.array_equal(several.maps("dexar")[0], several.maps("attention")[0])
+
+
+def test_files_of_one_method_load(explanation: Explanation, tmp_path: Path) -> None:
+    """As the second format has them."""
+    path = explanation.save(tmp_path / "old")
+    with safe_open(path, framework="numpy") as file:
+        arrays, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["explanation"]  # noqa: SIM118
+    old = json.loads(header)
+    del old["methods"]
+    save_file(arrays, path, metadata={"explanation": json.dumps({**old, "format_version": 2})})
+    loaded = Explanation.load(path)
+    assert loaded.methods == ("dexar",)
+    np.testing.assert_array_equal(loaded.text_scores, explanation.text_scores)

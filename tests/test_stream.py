@@ -70,8 +70,8 @@ def test_generation_in_inference_mode(name: str) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 5, 64])
 def test_any_block(explainer: Explainer, block: int) -> None:
-    whole = explainer.explain(picture(), "what is it?", max_new_tokens=5, row_chunk=block)
-    stream = explainer.stream(picture(), "what is it?", max_new_tokens=5, block=block)
+    whole = explainer.explain(picture(), "what is it?", max_new_tokens=5, row_chunk=block, method="dexar")
+    stream = explainer.stream(picture(), "what is it?", max_new_tokens=5, block=block, method="dexar")
     steps = list(stream)
     assert "".join(step.token for step in steps) == "".join(whole.tokens)
     assert [step.index for step in steps] == list(range(len(whole.tokens)))

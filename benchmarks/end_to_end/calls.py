@@ -67,7 +67,9 @@ class Calls:
             self.model(**inputs, logits_to_keep=length, use_cache=False)
 
     def explain(self, length: int, *, unfiltered: bool = False) -> Explanation:
-        return self.explainer.explain_ids(self.inputs, models.answer(self.model, length), unfiltered=unfiltered)
+        return self.explainer.explain_ids(
+            self.inputs, models.answer(self.model, length), method="dexar", unfiltered=unfiltered
+        )
 
     def generate(self, length: int) -> tuple[Tensor, Prefill]:
         """Greedily, as `explain` without an answer does; the ids, and the prompt as it ran."""
@@ -95,7 +97,10 @@ class Calls:
 
     def stream(self, length: int, block: int) -> Explanation:
         """Write an answer and explain it meanwhile."""
-        with evaluating(self.model), self.explainer.streamer(self.inputs, lambda _: None, block=block) as streamer:
+        with (
+            evaluating(self.model),
+            self.explainer.streamer(self.inputs, lambda _: None, block=block, method="dexar") as streamer,
+        ):
             write(self.explainer.decoder, self.inputs, length, streamer, streamer.cache)
         if streamer.explanation is None or len(streamer.explanation.tokens) != length:
             raise RuntimeError(f"expected an explanation of {length} tokens")

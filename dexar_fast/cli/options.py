@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # The engine's names, repeated because it can only be asked after torch has been imported.
 class Method(StrEnum):
+    dexar_focus = "dexar-focus"
     dexar = "dexar"
     dexar_scores = "dexar-scores"
     dexar_contribution = "dexar-contribution"
@@ -68,11 +69,14 @@ Layers = Annotated[
         metavar="LAYERS",
     ),
 ]
-OneMethod = Annotated[
-    Method,
+Methods = Annotated[
+    list[Method] | None,
     typer.Option(
-        help=f"Where the maps come from: {', '.join(Method)}. docs/evaluation.md compares them.",
+        "--method",
+        help=f"Where the maps come from: {', '.join(Method)}. Give it several times for maps beside each other; by "
+        "default dexar-focus (what the model looked at) and dexar (what would have moved the word, as published).",
         metavar="NAME",
+        show_default=False,
     ),
 ]
 OneNormalization = Annotated[Normalization, typer.Option(help="As in the paper, or as in the authors' released code.")]
@@ -141,3 +145,8 @@ def parse_layers(text: str | None) -> LayerSelection:
     if re.fullmatch(f"{number}(,{number})*,?", compact):  # "3," is layer 3 alone, as "3" is layer 3 and all after it
         return [int(layer) for layer in compact.split(",") if layer]
     raise InputError(f"--layers: expected a layer to start from (-10), a band (4:12) or a list (1,3,5); got {text!r}")
+
+
+def parse_methods(methods: list[Method] | None) -> list[str] | None:
+    """What `Explainer.explain` takes; None for its default."""
+    return [method.value for method in methods] if methods else None

@@ -10,12 +10,13 @@ from rich.text import Text
 
 from ..demo import MODELS, source_of
 from ..errors import InputError
+from ..inputs.methods import MEANINGS
 from ..inputs.tokens import printable, require_characters
 from ..progress import ProgressCallback
 from .live import show_live
 from .output import Written, make_folder, shown_path, write_files
 from .progress import shown_progress
-from .tables import token_table
+from .tables import word_table
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -131,7 +132,10 @@ def print_result(explanation: Explanation, written: Written) -> None:
     foils = explanation.rather_than(0, len(explanation.tokens))
     if foils:
         console.print(Text.assemble(("Rather than  ", "bold"), printable(foils)))
-    console.print(token_table(explanation))
+    console.print(word_table(explanation))
+    for method in explanation.methods:
+        if method in MEANINGS:
+            console.print(Text.assemble((f"{method:<12}", "bold"), f" {MEANINGS[method]}"))
     print_files(written)
 
 

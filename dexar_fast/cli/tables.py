@@ -1,8 +1,7 @@
-"""What the commands print: the tokens of an explanation, and the environment."""
+"""What the commands print: the words of an explanation, and the environment."""
 
 from __future__ import annotations
 
-from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -10,48 +9,31 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..inputs.tokens import printable, token_labels
+from ..inputs.tokens import printable
 
 if TYPE_CHECKING:
-    from ..result.explanation import Explanation, Floats
+    from ..result.explanation import Explanation
 
 BAR_WIDTH = 16
 
 
-def token_table(explanation: Explanation) -> Table:
-    """One row per token or target: weight in the answer map, and strongest score on the image and on the text."""
+def word_table(explanation: Explanation) -> Table:
+    """One row per word or target: how far it rests on the image, and where its map is strongest."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    what = "token" if explanation.targets is None else "target"
-    for heading in ("#", what, "weight", "", "image score", "text score"):
-        table.add_column(heading, justify="left" if heading in (what, "") else "right", no_wrap=heading != what)
-    weights = explanation.token_weights
-    greatest = float(weights.max()) or 1.0
-    rows = zip(
-        token_labels(explanation.row_texts),
-        weights,
-        _figures(weights),
-        _figures(explanation.image_scores.max(axis=(1, 2))),
-        _figures(explanation.text_scores.max(axis=(1, 2))),
-        strict=True,
-    )
-    for index, (token, weight, weight_text, image_score, text_score) in enumerate(rows):
-        # Text, not str: a token such as "[red]" is no markup.
+    what = "word" if explanation.targets is None else "target"
+    for heading in ("#", what, "grounding", "", "strongest at"):
+        table.add_column(heading, justify="right" if heading in ("#", "grounding") else "left", no_wrap=heading != what)
+    for index, word in enumerate(explanation.words()):
+        grounding = word.grounding
+        # Text, not str: a word such as "[red]" is no markup.
         table.add_row(
             str(index),
-            Text(token),
-            weight_text,
-            ProgressBar(total=greatest, completed=float(weight), width=BAR_WIDTH),
-            image_score,
-            text_score,
+            Text(printable(word.text)),
+            "" if grounding is None else f"{grounding:.2f}",
+            "" if grounding is None else ProgressBar(total=1.0, completed=grounding, width=BAR_WIDTH),
+            word.place if word.grids else "",
         )
     return table
-
-
-def _figures(values: Floats) -> list[str]:
-    """The values with as many decimals as give the greatest three digits, so that a column reads as one scale."""
-    greatest = float(values.max())
-    decimals = max(0, 2 - floor(log10(greatest))) if greatest > 0 else 0
-    return [f"{value:.{decimals}f}" for value in values]
 
 
 def info_table(facts: dict[str, Any]) -> Table:

@@ -46,6 +46,7 @@ class Accumulator:
 
     Attributes:
         beside: accumulators of other methods, which are given the same layers.
+        states: normed states ``(1, rows, d)`` of the rows that ran, chunk by chunk; empty unless they are wanted.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Accumulator:
         self.wants_unfiltered = unfiltered
         self.backend = backend
         self.beside: Mapping[str, Accumulator] = {}
+        self.states: list[Tensor] = []
         self._maps: Tensor | None = None
         self.unfiltered: Tensor | None = None
         self._scores: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # of each layer S_img, S_text, minimum: (T, H)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.decoder import Decoder
+from ..stages import stage
 from .answer_pass import row_states
 from .prefill import Prefill, prefill
 from .teacher_forcing import answer_log_probabilities, token_log_probabilities
@@ -39,9 +40,20 @@ def blank(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return blanked
 
 
-def log_probabilities(decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor) -> Tensor:
-    """``(T, 2)``: log-probability of every answer token with the image, and with a blank one. Two forward passes."""
-    return torch.stack([answer_log_probabilities(decoder, each, answer_ids) for each in (inputs, blank(inputs))], dim=1)
+@stage("grounding")
+def log_probabilities(
+    decoder: Decoder, inputs: Mapping[str, Tensor], answer_ids: Tensor, states: Tensor | None = None
+) -> Tensor:
+    """``(T, 2)``: log-probability of every answer token with the image, and with a blank one.
+
+    Args:
+        decoder, inputs, answer_ids: as for `answer_log_probabilities`.
+        states: ``(1, T, d)``, normed states of the rows with the image, if they ran already; else they run once more.
+    """
+    without = answer_log_probabilities(decoder, blank(inputs), answer_ids)
+    if states is None:
+        return torch.stack((answer_log_probabilities(decoder, inputs, answer_ids), without), dim=1)
+    return torch.stack((token_log_probabilities(decoder, states, answer_ids)[0], without), dim=1)
 
 
 class GrowingGrounding:

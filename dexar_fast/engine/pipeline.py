@@ -15,7 +15,7 @@ from ..models.decoder import Decoder
 from ..ops import KeySets
 from ..progress import ProgressCallback, Steps
 from .aggregate import Accumulator
-from .answer_pass import LayerGradient, run_rows
+from .answer_pass import LastStates, LayerGradient, run_rows
 from .focus import make_accumulator
 from .logit_lens import LogitLens
 from .prefill import Prefill, prefill
@@ -70,8 +70,13 @@ def accumulate_layers(
         steps = Steps(report, done=done * len(layers), total=(done + len(todo)) * len(layers))
         fewer = (chunk.stop - chunk.start) // 2
         divisible = prompt.cache is not None and len(row_chunks(chunk, fewer, spans)) > 1
-        if _add_rows(decoder, request, prompt, chunk, layers, lens, accumulator, unchecked, steps, targets, divisible):
+        states = _add_rows(
+            decoder, request, prompt, chunk, layers, lens, accumulator, unchecked, steps, targets, divisible
+        )
+        if states is not None:
             done, todo = done + 1, todo[1:]
+            if options.grounding:
+                accumulator.states.append(states.normed)
         else:
             if not warned:
                 message = f"out of memory with {chunk.stop - chunk.start} answer tokens at once: going on with fewer. "
@@ -94,8 +99,8 @@ def _add_rows(
     steps: Steps,
     targets: TargetRows | None,
     divisible: bool,
-) -> bool:
-    """Add every layer of some rows; False, with nothing added that counts, if they did not fit into memory.
+) -> LastStates | None:
+    """Add every layer of some rows; None, with nothing added that counts, if they did not fit into memory.
 
     Rows that are ``divisible`` may run again as fewer; of others the error is the caller's.
     """
@@ -113,8 +118,8 @@ def _add_rows(
         if not divisible:
             raise
         unchecked.update(due)
-        return False  # the traceback, which holds the tensors of the run, ends here
-    return True
+        return None  # the traceback, which holds the tensors of the run, ends here
+    return states
 
 
 def visitor(

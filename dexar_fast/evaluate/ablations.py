@@ -60,12 +60,12 @@ def ablation_tables(explainer: Explainer, data: DataSet, n: int, *, progress: Pr
 
 
 def _options(explainer: Explainer, explain: Explain, sample: Sample) -> Iterator[tuple[str, Explanation]]:
-    yield DEXAR, explain()
+    yield DEXAR, explain(method=DEXAR)
     for layer in range(len(explainer.decoder.layers)):
-        yield f"{DEXAR}, layer {layer}", explain(layers=[layer])
-    yield f"{DEXAR}, reference normalization", explain(normalization="reference")
+        yield f"{DEXAR}, layer {layer}", explain(method=DEXAR, layers=[layer])
+    yield f"{DEXAR}, reference normalization", explain(method=DEXAR, normalization="reference")
     for name in TEXT_SETS[1:]:
-        yield f"{DEXAR}, text set {name}", explain(text_set=name)
+        yield f"{DEXAR}, text set {name}", explain(method=DEXAR, text_set=name)
     yield f"{DEXAR}, unfiltered", explain(method="dexar-unfiltered")
     yield ATTENTION, explain(method=ATTENTION)
     yield CONTRAST, explain(method=CONTRAST)
@@ -92,7 +92,7 @@ def _unfiltered(explanation: Explanation) -> Explanation:
 
 def _combinations(explain: Explain) -> Iterator[tuple[str, Explanation]]:
     maps = {method: explain(method=method) for method in (ATTENTION, CONTRAST)}
-    maps[DEXAR] = explain(grounding=True)
+    maps[DEXAR] = explain(method=DEXAR, grounding=True)
     gains = gain(maps[DEXAR])
     equal = np.ones(len(gains))
     for method in (DEXAR, ATTENTION, CONTRAST):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..inputs.methods import MEANINGS
 from ..layout.grid import draw_box
 from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .colormap import NAMES, table
@@ -36,6 +37,8 @@ def payload(explanation: Explanation) -> dict[str, Any]:
     Args:
         explanation: T tokens on a grid of h x w cells.
 
+    The maps of other methods are in ``beside``, a dict for each with ``method``, ``meaning`` and what differs.
+
     Returns:
         A dict whose ``maps`` is base64 of ``(M, h, w)`` uint8: the maps of the T tokens (or of the targets, where there
         are any), the answer map, then those of words that are not just one token's. Every word names its map by index.
@@ -43,10 +46,9 @@ def payload(explanation: Explanation) -> dict[str, Any]:
     Raises:
         InputError: a number is NaN or infinite, or the image has another size than the grid's.
     """
-    tokens = _tokens(explanation)
-    words, word_maps = _words(explanation) if explanation.targets is None else ([], [])
-    maps = [*explanation.token_maps, explanation.answer_map, *word_maps]
     return {
+        **_of_method(explanation),
+        "beside": [_of_method(explanation.of_method(method)) for method in explanation.beside],
         "prompt": explanation.prompt,
         "settings": explanation.settings,
         "layers": list(explanation.layers),
@@ -56,15 +58,25 @@ def payload(explanation: Explanation) -> dict[str, Any]:
             "box": draw_box(explanation.grid),
         },
         "image": _image(explanation),
-        "tokens": tokens,
+        "colormaps": {name: _base64(table(name).tobytes()) for name in NAMES},
+        "colormap": DEFAULT_COLORMAP,
+        "opacity": DEFAULT_OPACITY,
+    }
+
+
+def _of_method(explanation: Explanation) -> dict[str, Any]:
+    """What the method in front fills."""
+    words, word_maps = _words(explanation) if explanation.targets is None else ([], [])
+    maps = [*explanation.token_maps, explanation.answer_map, *word_maps]
+    return {
+        "method": explanation.method,
+        "meaning": MEANINGS.get(explanation.method, ""),
+        "tokens": _tokens(explanation),
         "words": words,
         "targets": None if explanation.targets is None else _targets(explanation),
         "heads": heads_payload(explanation),
         "answerMap": len(explanation.token_maps),
         "maps": _base64(np.stack([quantised(one) for one in maps]).tobytes()),
-        "colormaps": {name: _base64(table(name).tobytes()) for name in NAMES},
-        "colormap": DEFAULT_COLORMAP,
-        "opacity": DEFAULT_OPACITY,
     }
 
 

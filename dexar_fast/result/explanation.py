@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from ..layout.per_image import as_tuple, one_or_tuple
 from .appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .method_maps import MAPS, MethodMaps
+from .word import Word, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,29 +32,6 @@ Floats = NDArray[np.floating[Any]]
 # One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
 Maps = Any
 PerImage = Any
-
-
-@dataclass(frozen=True)
-class Word:
-    """A run of tokens without white space between them, or what else the explanation has a row for.
-
-    For scripts that put no white space between words, see `dexar_fast.inputs.tokens.word_spans`.
-
-    Attributes:
-        text: the word without surrounding white space.
-        start, stop: its tokens are ``tokens[start:stop]``.
-        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
-            images a tuple, one per image. A target has its own.
-        weight: the largest ``delta`` of its tokens. A target has its own.
-        grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
-    """
-
-    text: str
-    start: int
-    stop: int
-    map: Maps
-    weight: float
-    grounding: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +199,15 @@ class Explanation:
         """
         return list(self._words)
 
+    def to_table(self) -> list[dict[str, Any]]:
+        """One dict for each of `words()`, for people and for ``pandas.DataFrame``.
+
+        Keys: ``word``, ``start`` and ``stop`` (its tokens), ``grounding`` (None if it was not asked for), ``place`` and
+        ``peak`` (where its map is strongest, in words and in pixels; None where there is no 2-D map), and ``weight``,
+        with which it enters the answer map, which does not tell whether the word rests on the image.
+        """
+        return table(self.words())
+
     def rather_than(self, start: int, stop: int) -> str:
         """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
         foils = [foil for foil in (self.foils or ())[start:stop] if foil is not None]
@@ -273,7 +261,7 @@ class Explanation:
         self,
         token: int | None = None,
         *,
-        word: int | None = None,
+        word: int | str | None = None,
         image: int = 0,
         heatmap_opacity: float = DEFAULT_OPACITY,
         colormap: str = DEFAULT_COLORMAP,
@@ -282,16 +270,19 @@ class Explanation:
 
         Args:
             token: index of a token, negative from the end; None for the answer map. With targets there is none.
-            word: index into `words()`, instead of a token.
+            word: index into `words()`, instead of a token; or the word itself, which stands for its first occurrence.
             image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
         Raises:
-            InputError: both a token and a word, an index out of range, a token where the rows are targets, or an
-                opacity or colour map that does not exist.
+            InputError: both a token and a word, an index out of range, a word that the answer does not have, a token
+                where the rows are targets, or an opacity or colour map that does not exist.
         """
         from ..render.overlay import overlay
+
+        if isinstance(word, str):
+            word = self._first(word)
 
         self.require_map()
         cell_map = _item(as_tuple(self._map(token, word)), image, "image")
@@ -350,7 +341,13 @@ class Explanation:
             supported = float(share(self.log_probabilities[start:stop].sum(axis=0)))
         if self.targets is not None:
             return Word(
-                self.targets[index].text, start, stop, self._row(index), float(self.token_weights[index]), supported
+                self.targets[index].text,
+                start,
+                stop,
+                self._row(index),
+                float(self.token_weights[index]),
+                supported,
+                self.grids,
             )
         maps = as_tuple(self.token_maps)
         low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
@@ -360,7 +357,16 @@ class Explanation:
         flat = minmax(np.concatenate([total.ravel() for total in totals]))
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
-        return Word(text, start, stop, word_map, float(self.token_weights[start:stop].max()), supported)
+        weight = float(self.token_weights[start:stop].max())
+        return Word(text, start, stop, word_map, weight, supported, self.grids)
+
+    def _first(self, text: str) -> int:
+        """Index of the first word of this text; punctuation around a word does not count."""
+        words = [word.text for word in self.words()]
+        for index, word in enumerate(words):
+            if text.strip() in (word, word.strip(string.punctuation)):
+                return index
+        raise InputError(f"word: expected one of the answer's words ({' '.join(words[:20])}); got {text!r}")
 
     def _map(self, token: int | None, word: int | None) -> Maps:
         start, _ = self._rows(token, word)

@@ -66,10 +66,11 @@ def check_alternatives(decoder: Decoder, options: Options, token: int, k: int) -
     Raises:
         InputError: says so.
     """
-    if not options.our_own:
+    usable = [name for name, method in METHODS.items() if method.filters_heads]
+    if not set(options.methods) <= set(usable):
         raise InputError(
-            f"method: expected one of {', '.join(METHODS)} for alternatives, which differ in the score that is "
-            f"explained; got {options.methods}"
+            f"method: expected one of {', '.join(usable)} for alternatives, which differ in the score at one place "
+            f"alone; got {', '.join(options.methods)}"
         )
     _check_whole("token", token)
     _check_whole("k", k, 1, decoder.vocabulary_size)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from ..engine.aggregate import aggregate_plain
 from ..engine.assemble import to_numpy
 from ..engine.encoded import Encoded
@@ -33,9 +36,9 @@ def explain_encoded(
     """
     check_answer(engine.decoder, encoded.answer_ids)
     own = [method for method in options.methods if method in METHODS]
-    found = {}
+    found, states = {}, None
     if own:
-        together = _by_our_own(engine, encoded, replace(options, method=own[0], beside=tuple(own[1:])), report)
+        together, states = _by_our_own(engine, encoded, replace(options, method=own[0], beside=tuple(own[1:])), report)
         found = {method: together.of_method(method) for method in own}
     for method in options.methods:
         if method not in METHODS:
@@ -46,12 +49,15 @@ def explain_encoded(
     for method in options.beside:
         explanation = explanation.with_beside(method, found[method])
     if options.grounding:
-        log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids)
+        log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids, states)
         explanation = replace(explanation, log_probabilities=to_numpy(log_p))
     return explanation
 
 
-def _by_our_own(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+def _by_our_own(
+    engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback
+) -> tuple[Explanation, Tensor | None]:
+    """The explanation, and the normed states ``(1, T, d)`` of all rows if they ran and are wanted."""
     ids = encoded.answer_ids.tolist()
     targets = find_targets(options.targets, token_pieces(engine.tokenizer, ids))
     foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids)
@@ -64,7 +70,9 @@ def _by_our_own(engine: Engine, encoded: Encoded, options: Options, report: Prog
     )
     cache = "none" if engine.family.rows != "cached" else "new" if encoded.ran is None else "reused"
     recorded = replace(encoded, settings={**encoded.settings, "cache": cache})
-    return engine.result(request, sums, options, recorded, targets, foils)
+    states = torch.cat(sums.states, dim=1) if sums.states else None
+    complete = states is not None and states.shape[1] == len(encoded.answer_ids)  # targets may end before the answer
+    return engine.result(request, sums, options, recorded, targets, foils), states if complete else None
 
 
 def _by_comparison(engine: Engine, encoded: Encoded, options: Options) -> Explanation:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,13 @@ class StreamedToken:
         index: its place in the answer, from 0.
         token: its piece of the text; empty where it ends inside a character, which the token that completes it carries.
         token_id: its id.
-        token_map: ``(h, w)`` in [0, 1]; of several images a tuple, one per image.
+        token_map: ``(h, w)`` in [0, 1], of the first method; of several images a tuple, one per image. That of
+            "dexar-focus" is contrasted with the tokens so far, in the explanation at the end with all of them.
         token_weight: delta of Eq. 6.
         image_scores, text_scores: ``(L, H)``.
         grounding: how much the image supports the token, in [0, 1] (`Explanation.grounding`), or None if that was not
             asked for.
+        beside: the maps of the other methods, by name.
     """
 
     index: int
@@ -57,6 +59,7 @@ class StreamedToken:
     image_scores: Floats
     text_scores: Floats
     grounding: float | None = None
+    beside: Mapping[str, Maps] = field(default_factory=dict)
 
 
 class ExplainingStreamer(BaseStreamer):
@@ -182,8 +185,11 @@ class ExplainingStreamer(BaseStreamer):
                 log_p = self.grounding.add(torch.cat(states, dim=1), ids, rows)
                 self._log_probabilities.append(to_numpy(log_p))
             layout, maps = self._request.layout, aggregate(sums, self._request.layout, self.options.normalization)
+            beside = {name: aggregate(each, layout, self.options.normalization) for name, each in sums.beside.items()}
         pieces = self._pieces.add(self._ids[rows], ended=ended)
-        token_maps = one_or_tuple(layout.per_image(to_numpy(maps.token_maps)))
+        token_maps, *other_maps = (
+            layout.per_image(to_numpy(each.token_maps)) for each in (maps, *beside.values())
+        )  # of each method, of each image, [rows, h, w]
         weights, image_scores, text_scores = map(to_numpy, (maps.token_weights, sums.image_scores, sums.text_scores))
         supported = share(self._log_probabilities[-1]) if self._log_probabilities else None
         for i, index in enumerate(range(rows.start, rows.stop)):
@@ -192,10 +198,14 @@ class ExplainingStreamer(BaseStreamer):
                     index=index,
                     token=pieces[i],
                     token_id=self._ids[index],
-                    token_map=tuple(one[i] for one in token_maps) if isinstance(token_maps, tuple) else token_maps[i],
+                    token_map=one_or_tuple([of_image[i] for of_image in token_maps]),
                     token_weight=float(weights[i]),
                     image_scores=image_scores[i],
                     text_scores=text_scores[i],
                     grounding=None if supported is None else float(supported[i]),
+                    beside={
+                        name: one_or_tuple([of_image[i] for of_image in of_method])
+                        for name, of_method in zip(beside, other_maps)
+                    },
                 )
             )

@@ -57,7 +57,8 @@ function markOf(text) {
 }
 
 // White space around a unit stays outside its shaded box; a unit without ink gets a mark.
-function unitElement(unit, index, share) {
+function unitElement(unit, index) {
+  const support = unit.grounding === undefined ? 0 : 2 * unit.grounding - 1; // -1 against the image, 1 rests on it
   const element = document.createElement("span");
   element.className = "unit";
   element.id = `unit-${index}`;
@@ -65,7 +66,8 @@ function unitElement(unit, index, share) {
   element.setAttribute("role", "option");
   element.setAttribute("aria-selected", "false");
   element.tabIndex = -1;
-  element.style.setProperty("--share", share.toFixed(4));
+  element.style.setProperty("--share", Math.abs(support).toFixed(4));
+  element.classList.toggle("against", support < 0);
   const core = unit.text.trim();
   element.textContent = core;
   const found = markOf(unit.text);
@@ -237,12 +239,11 @@ function answerList(box, onLook) {
 
   return {
     release,
-    show(newUnits, largest, around = []) { // the text before each unit, and behind the last
+    show(newUnits, around = []) { // the text before each unit, and behind the last
       const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
       units = newUnits;
       hovered = cursor = pinned = -1;
-      const element = (unit, i) => unitElement(unit, i, largest > 0 ? unit.weight / largest : 0);
-      const parts = units.flatMap((unit, i) => [around[i] ?? "", ...element(unit, i)]);
+      const parts = units.flatMap((unit, i) => [around[i] ?? "", ...unitElement(unit, i)]);
       parts.push(around[units.length] ?? "");
       box.replaceChildren(...parts);
       elements = parts.filter((part) => part instanceof Element);

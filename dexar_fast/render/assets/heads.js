@@ -38,7 +38,7 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
   if (!heads) {
     part("note").textContent = "This method scores no heads.";
     part("body").hidden = true;
-    return { show() {}, recolour() {} };
+    return { show() {}, recolour() {}, use() {} };
   }
   const size = layers.length * heads.count;
   const box = part("grid");
@@ -60,7 +60,7 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
 
   function render() {
     pending = 0;
-    if (!panel.open) return;
+    if (!panel.open || part("body").hidden) return;
     if (looked && heads.tokens) {
       ofTokens ??= tokenHeads(heads.tokens, size);
       values = ofTokens(looked.start, looked.stop);
@@ -156,6 +156,13 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
   panel.addEventListener("toggle", redraw);
 
   return {
+    use(ofMethod) { // the heads of another method of the same layers, or null
+      part("body").hidden = !ofMethod;
+      part("note").textContent = ofMethod ? "" : "This method scores no heads.";
+      if (!ofMethod) return;
+      heads = ofMethod;
+      ofAnswer = ofTokens = null;
+    },
     show(unit) {
       looked = unit;
       if (panel.open) redraw();

@@ -2,16 +2,22 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const { tokens, grid } = data;
+const { grid } = data;
+let { tokens } = data; // of the method whose maps are shown, as are the maps
 const cells = grid.rows * grid.cols;
 const rowName = data.targets ? "target" : "token"; // what each map, weight and score is of
 const ofSingle = data.targets ? "of single targets" : "of single tokens and words";
-const maps = bytes(data.maps);
+const methods = [data, ...data.beside];
+const decoded = methods.map(({ maps }) => bytes(maps));
+let shownMethod = data;
+let maps = decoded[0];
 const mapAt = (index) => maps.subarray(index * cells, (index + 1) * cells);
 const palettes = Object.fromEntries(Object.entries(data.colormaps).map(([name, raw]) => [name, palette(bytes(raw))]));
 
-const largestWeight = Math.max(0, ...tokens.weight);
-const largestScore = Math.max(0, ...[...tokens.imageScore, ...tokens.textScore].map(([score]) => score));
+const mostOf = ({ weight, imageScore, textScore }) => ({
+  weight: Math.max(0, ...weight), score: Math.max(0, ...[...imageScore, ...textScore].map(([score]) => score)),
+});
+let most = mostOf(tokens);
 
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !tokens.grounding;
 $("targets-note").hidden = !data.targets;
@@ -113,7 +119,7 @@ function score(name, entry) {
   const [value, layer, head] = entry;
   number($(`${name}-score`), value);
   $(`${name}-aside`).textContent = value > 0 ? `layer ${layer}, head ${head}` : "in no head";
-  $(`${name}-meter`).style.transform = `scaleX(${largestScore > 0 ? value / largestScore : 0})`;
+  $(`${name}-meter`).style.transform = `scaleX(${most.score > 0 ? value / most.score : 0})`;
 }
 
 function grounding(share) {
@@ -151,6 +157,22 @@ function ends(unit) {
   if (single && high <= low) return "constant: nothing to show";
   return unit ? "evidence, scaled" : `weighted sum of the ${rowName} maps, scaled`;
 }
+
+// One sentence about what is looked at.
+function reading(unit) {
+  const peak = strongest(view.map);
+  const where = peak < 0 ? "" : `${LOOKED[shownMethod.method] ?? "Strongest at"} the ${region(peak)}`;
+  if (!unit) return shownMethod.meaning ? `Shown: ${shownMethod.meaning}.` : "";
+  const share = unit.grounding;
+  const name = named(unit);
+  const rests = share === undefined ? "" : share > 0.75 ? `${name} rests on the image (${share.toFixed(2)}).`
+    : share < 0.25 ? `The image speaks against ${name} (${share.toFixed(2)}).`
+      : `${name} hardly rests on the image (${share.toFixed(2)}).`;
+  return `${rests} ${where && `${where}.`}`.trim();
+}
+const LOOKED = {
+  "dexar-focus": "The model looked at", dexar: "The published map is strongest at",
+};
 
 const heads = headsPanel($("heads"), {
   heads: data.heads,
@@ -194,10 +216,11 @@ function look(unit, { pinned, spoken }) {
     `Colour bar from 0 ${$("low-raw").textContent} to 1 ${$("high-raw").textContent}: ${meaning}`,
   );
 
-  const weight = unit ? unit.weight : largestWeight;
+  const weight = unit ? unit.weight : most.weight;
+  $("reading").textContent = reading(unit);
   $("weight-name").textContent = unit ? "Weight" : "Largest weight";
   number($("weight"), weight);
-  const share = largestWeight > 0 ? `${Math.round((100 * weight) / largestWeight)}% of the largest` : "as all others";
+  const share = most.weight > 0 ? `${Math.round((100 * weight) / most.weight)}% of the largest` : "as all others";
   const texts = data.targets?.map((target) => target.text) ?? tokens.text;
   $("weight-aside").textContent = unit ? share : weight > 0 ? quoted(texts[tokens.weight.indexOf(weight)]) : "";
   if (tokens.grounding) grounding(unit?.grounding);
@@ -212,8 +235,8 @@ function look(unit, { pinned, spoken }) {
   if (spoken) {
     const state = pinned ? ", pinned" : "";
     const name = unit && named(unit) + (foil && ` rather than ${foil}`);
-    const what = unit ? `${name}${state}: weight ${short(weight)}, ${share}` : "Answer map";
-    $("status").textContent = `${what}. Strongest: ${where}.`;
+    const supported = unit?.grounding === undefined ? "" : `: grounding ${short(unit.grounding)}`;
+    $("status").textContent = `${unit ? `${name}${state}${supported}` : "Answer map"}. Strongest: ${where}.`;
   }
 }
 
@@ -321,11 +344,11 @@ const model = String(data.settings.model ?? "");
 $("model").textContent = /^([/\\]|[a-z]:)/i.test(model) ? model.split(/[/\\]/).filter(Boolean).at(-1) : model;
 $("prompt").textContent = data.prompt;
 $("prompt-section").hidden = !data.prompt;
-if (largestWeight > 0) {
-  $("legend-most").textContent = short(largestWeight);
-  $("legend").setAttribute("aria-label", `Shading of the answer: weight 0 to ${short(largestWeight)}`);
+$("legend").classList.toggle("unshaded", !tokens.grounding);
+if (tokens.grounding) {
+  $("legend").setAttribute("aria-label", "Shading of the answer: from against the image to rests on the image");
 } else {
-  $("legend").textContent = "every weight is 0";
+  $("legend").textContent = "not shaded: explain with grounding=True";
   $("legend").removeAttribute("role");
 }
 $("units-switch").hidden = !data.words.length || Boolean(data.targets);
@@ -338,13 +361,42 @@ setColours(data.colormap);
 nameTheme();
 const list = answerList($("answer"), look);
 const showUnits = (kind) => {
-  list.show(kind === "words" ? wordUnits(tokens, data.words) : tokenUnits(tokens), largestWeight);
+  list.show(kind === "words" ? wordUnits(tokens, shownMethod.words) : tokenUnits(tokens));
 };
-$("units-switch").addEventListener("change", (event) => showUnits(event.target.value));
-$("reset").addEventListener("click", () => list.release());
-if (data.targets) {
-  const { units, around } = targetUnits(tokens, data.targets);
-  list.show(units, largestWeight, around);
-} else {
-  showUnits("tokens");
+const unitKind = () => document.querySelector("#units-switch input:checked").value;
+$("units-switch").addEventListener("change", () => showUnits(unitKind()));
+
+// ---- the methods
+
+function showTargets() {
+  const { units, around } = targetUnits(tokens, shownMethod.targets);
+  list.show(units, around);
 }
+
+function showMethod(index) {
+  shownMethod = methods[index];
+  maps = decoded[index];
+  tokens = shownMethod.tokens;
+  most = mostOf(tokens);
+  heads.use(shownMethod.heads);
+  if (data.targets) showTargets();
+  else showUnits(unitKind());
+}
+
+$("methods").hidden = methods.length < 2;
+const NAMES = { "dexar-focus": "What it looked at", dexar: "What would have moved it" };
+$("methods").append(
+  ...methods.map(({ method, meaning }, i) => {
+    const label = document.createElement("label");
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "method", value: i, checked: !i });
+    const text = document.createElement("span");
+    text.textContent = NAMES[method] ?? method;
+    label.title = meaning ? `${method}: ${meaning}` : method;
+    label.append(input, text);
+    return label;
+  }),
+);
+$("methods").addEventListener("change", (event) => showMethod(Number(event.target.value)));
+$("reset").addEventListener("click", () => list.release());
+if (data.targets) showTargets();
+else showUnits("tokens");

@@ -1,0 +1,109 @@
+"""A word of an answer, with its map, and where that is strongest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..layout.grid import Grid
+from ..layout.per_image import as_tuple
+from . import region
+
+
+@dataclass(frozen=True)
+class Word:
+    """A run of tokens without white space between them, or what else the explanation has a row for.
+
+    For scripts that put no white space between words, see `dexar_fast.inputs.tokens.word_spans`. Of several images
+    `peak`, `box` and `mask` are about the one with the largest value, `image`.
+
+    Attributes:
+        text: the word without surrounding white space.
+        start, stop: its tokens are ``tokens[start:stop]``.
+        map: ``(h, w)`` in [0, 1]: ``minmax`` of the sum of its tokens' maps before their normalisation; of several
+            images a tuple, one per image. A target has its own.
+        weight: the largest ``delta`` of its tokens. A target has its own.
+        grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
+        grids: where the map's cells lie on each image; empty if there is no 2-D map.
+    """
+
+    text: str
+    start: int
+    stop: int
+    map: Any
+    weight: float
+    grounding: float | None = None
+    grids: tuple[Grid, ...] = field(default=(), repr=False)
+
+    @property
+    def image(self) -> int:
+        """Index of the image that the word's map is strongest on."""
+        return int(np.argmax([float(of_image.max()) for of_image in as_tuple(self.map)]))
+
+    @property
+    def peak(self) -> tuple[float, float] | None:
+        """``(x, y)`` in pixels, where the map is strongest; None for a constant map.
+
+        Raises:
+            InputError: there is no 2-D map.
+        """
+        return region.peak(*self._strongest)
+
+    def box(self, share: float = 0.5) -> tuple[int, int, int, int] | None:
+        """``(left, top, right, bottom)`` in pixels, around all where the map reaches a share of its largest value.
+
+        Raises:
+            InputError: there is no 2-D map, or the share is not above 0 and at most 1.
+        """
+        return region.box(*self._strongest, share)
+
+    def mask(self, share: float = 0.5) -> NDArray[np.bool_]:
+        """``(height, width)`` bool, where the map reaches a share of its largest value.
+
+        Raises:
+            InputError: as `box`.
+        """
+        return region.mask(*self._strongest, share)
+
+    @property
+    def place(self) -> str:
+        """Where the map is strongest, in words: "upper left", "centre"."""
+        return region.place_name(self.peak, self.grids[self.image].image_size)
+
+    @property
+    def reading(self) -> str:
+        """One sentence about the word: whether it rests on the image, and where its map is strongest."""
+        if self.grounding is None:
+            return f"\u201c{self.text}\u201d: strongest at the {self.place}."
+        if self.grounding > 0.75:
+            return f"\u201c{self.text}\u201d rests on the image ({self.grounding:.2f}); strongest at the {self.place}."
+        if self.grounding < 0.25:
+            return f"The image speaks against \u201c{self.text}\u201d ({self.grounding:.2f})."
+        return f"\u201c{self.text}\u201d hardly rests on the image ({self.grounding:.2f})."
+
+    @property
+    def _strongest(self) -> tuple[Any, Grid]:
+        if not self.grids:
+            raise InputError("word: the model's image tokens have no place on the image, so neither has the word")
+        return as_tuple(self.map)[self.image], self.grids[self.image]
+
+
+def table(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """See `Explanation.to_table`."""
+    return [
+        {
+            "word": word.text,
+            "start": word.start,
+            "stop": word.stop,
+            "grounding": word.grounding,
+            "place": word.place if word.grids else None,
+            "peak": word.peak if word.grids else None,
+            "weight": word.weight,
+        }
+        for word in words
+    ]

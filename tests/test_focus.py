@@ -1,0 +1,188 @@
+"""The method "dexar-focus" against its equations as they stand, and what must not move it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dexar_fast import Explainer
+from dexar_fast.engine.answer_pass import LayerGradient, run_rows
+from dexar_fast.engine.encoded import Encoded
+from dexar_fast.engine.logit_lens import token_lens
+from dexar_fast.engine.prefill import prefill
+from dexar_fast.inputs.methods import FOCUS
+from dexar_fast.models.state import evaluating
+from dexar_fast.result.explanation import Explanation
+
+from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
+
+T = 7
+
+
+def explain(model: nn.Module, *, tokens: int = T, **options) -> Explanation:
+    return Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(tokens), method=FOCUS, **options)
+
+
+def signals(model: nn.Module, tokens: int = T) -> tuple[Tensor, Tensor]:
+    """P and dS of every layer and head on the image keys, ``(L, T, H, N)``, from the layers' own tensors."""
+    engine = Explainer(model)
+    encoded = Encoded(tiny_inputs(model), tiny_answer(tokens))
+    request = engine.request(encoded, engine.options())
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def visit(gradient: LayerGradient) -> None:
+        call, d_out = gradient.attention, gradient.d_out  # [T, H, D]
+        groups = d_out.shape[1] // len(call.key)
+        key, value = (of.repeat_interleave(groups, 0) for of in (call.key, call.value))  # [H, K, D]
+        logits = call.scale * torch.einsum("thd,hkd->thk", call.query, key)
+        seen = torch.arange(key.shape[1]) <= request.row_positions[:, None]
+        P = logits.masked_fill(~seen[:, None], -math.inf).softmax(dim=-1)
+        G = torch.einsum("thd,hkd->thk", d_out, value)
+        dS = P * (G - (P * G).sum(dim=-1, keepdim=True))
+        found.append((P[..., request.image_keys], dS[..., request.image_keys]))
+
+    with evaluating(model):
+        ids = encoded.answer_ids
+        run_rows(
+            engine.decoder, prefill(engine.decoder, encoded.inputs), ids, slice(0, tokens), range(3),
+            token_lens(engine.decoder, ids), visit,
+        )  # fmt: skip
+    P, dS = (torch.stack(parts) for parts in zip(*found))
+    return P, dS
+
+
+def by_the_equations(P: Tensor, dS: Tensor) -> Tensor:
+    """``(T, N)``, every sum written out; see `dexar_fast.engine.focus`."""
+    L, n_tokens, _, N = P.shape
+    S = dS.clamp(min=0).amax(dim=-1)  # [L, T, H]
+    did = (S[..., None] * dS.clamp(min=0)).sum(dim=(0, 2))
+    A = P.sum(dim=2)  # [L, T, N]
+    s = S.sum(dim=2)  # [L, T]
+    f = 1 - A.sum(dim=-1) ** 2 / (N * (A**2).sum(dim=-1))
+    d = torch.arange(L, dtype=A.dtype)
+    d = (d / d.mean())[:, None]
+    alike = A.log().mean(dim=1, keepdim=True).exp()
+    read = ((s * f * d)[..., None] * (A - (1 - 1 / n_tokens) * alike)).sum(dim=0).clamp(min=0)
+    h = ((s * f * d).sum(dim=0) / s.sum(dim=0)).clamp(max=1)
+    g = (h**2 / (h**2 + (1 - h) ** 2))[:, None]
+    return (1 - g) * did / did.sum(dim=1, keepdim=True) + g * read / read.sum(dim=1, keepdim=True)
+
+
+def before_minmax(e: Explanation) -> np.ndarray:
+    low, high = e.token_map_ranges.T[..., None, None]
+    return (low + e.token_maps * (high - low)).reshape(len(e.tokens), -1)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, T])
+@pytest.mark.parametrize("row_chunk", ["auto", 2])
+def test_maps_are_those_of_the_equations(tokens: int, row_chunk: int | str) -> None:
+    model = tiny_llava()
+    expected = by_the_equations(*signals(model, tokens))
+    found = explain(model, tokens=tokens, row_chunk=row_chunk)
+    np.testing.assert_allclose(before_minmax(found), expected.numpy(), atol=1e-12)
+    np.testing.assert_allclose(before_minmax(found).sum(axis=1), 1)
+
+
+def test_head_weights_are_the_largest_score_gradients() -> None:
+    model = tiny_llava()
+    _, dS = signals(model)
+    found = explain(model)
+    np.testing.assert_allclose(found.head_weights, dS.clamp(min=0).amax(dim=-1).transpose(0, 1).numpy(), atol=1e-12)
+
+
+def attentions(model: nn.Module) -> list[nn.Module]:
+    return [layer.self_attn for layer in model.model.language_model.layers]
+
+
+def shift_values(model: nn.Module) -> None:
+    """Add a vector to every value, and take what it does out behind the output projection."""
+    for number, attention in enumerate(attentions(model)):
+        generator = torch.Generator().manual_seed(number)
+        v, o = attention.v_proj, attention.o_proj
+        shift = torch.randn(v.out_features, generator=generator, dtype=torch.float64)
+        of_heads = shift.unflatten(0, (2, -1)).repeat_interleave(2, dim=0).flatten()  # 4 heads read 2
+        v.bias = nn.Parameter(shift)
+        o.bias = nn.Parameter(-(o.weight @ of_heads).detach())
+
+
+def permute_heads(model: nn.Module) -> None:
+    """Exchange the two heads of a key/value head, and the two key/value heads."""
+    order = torch.tensor([3, 2, 1, 0])
+    for attention in attentions(model):
+        rows = (order[:, None] * 16 + torch.arange(16)).flatten()
+        kv_rows = (torch.tensor([1, 0])[:, None] * 16 + torch.arange(16)).flatten()
+        with torch.no_grad():
+            for name, chosen in (("q_proj", rows), ("k_proj", kv_rows), ("v_proj", kv_rows)):
+                weight = getattr(attention, name).weight
+                weight.copy_(weight[chosen].clone())
+            attention.o_proj.weight.copy_(attention.o_proj.weight[:, rows].clone())
+
+
+def scale_scores(model: nn.Module) -> None:
+    """Every logit four times as large: a power of two, which rounds nothing in the model's float32 norms."""
+    with torch.no_grad():
+        model.lm_head.weight.mul_(4)
+
+
+@pytest.mark.parametrize("change", [shift_values, permute_heads, scale_scores])
+def test_unmoved_by(change) -> None:
+    before = explain(tiny_llava())
+    model = tiny_llava()
+    change(model)
+    after = explain(model)
+    np.testing.assert_allclose(after.token_maps, before.token_maps, atol=1e-9)
+
+
+def test_the_shift_of_values_moves_the_published_maps() -> None:
+    """Or the test above would show nothing."""
+    model = tiny_llava()
+    shift_values(model)
+    moved, unmoved = (
+        Explainer(each).explain_ids(tiny_inputs(each), tiny_answer(T), method="dexar") for each in (model, tiny_llava())
+    )
+    assert np.abs(moved.token_maps - unmoved.token_maps).max() > 0.1
+
+
+def test_beside_the_published_method_in_one_pass() -> None:
+    model = tiny_llava()
+    both = Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(T))
+    assert both.methods == (FOCUS, "dexar")
+    published = Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(T), method="dexar")
+    for name in ("token_maps", "answer_map", "token_weights", "image_scores", "text_scores", "token_map_ranges"):
+        np.testing.assert_array_equal(getattr(both.of_method("dexar"), name), getattr(published, name), err_msg=name)
+    np.testing.assert_array_equal(both.token_maps, explain(model).token_maps)
+    np.testing.assert_array_equal(both.maps("dexar"), published.token_maps)
+
+
+def test_in_batches_as_alone() -> None:
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    answers = [" a small red square", " blue", " at the top"]
+    alone = [explainer.explain(picture(), "what is it?", answer) for answer in answers]
+    together = explainer.explain_many([(picture(), "what is it?", answer) for answer in answers], batch_size=3)
+    for one, of_batch in zip(alone, together, strict=True):
+        assert of_batch.settings["batch"] == 3
+        for method in (FOCUS, "dexar"):
+            np.testing.assert_allclose(of_batch.maps(method), one.maps(method), atol=1e-9)
+
+
+def test_streamed_maps_are_contrasted_with_what_came_before() -> None:
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    stream = explainer.stream(picture(), "what is it?", block=3, max_new_tokens=8)
+    tokens = list(stream)
+    whole = stream.explanation
+    assert whole is not None
+    expected = explainer.explain(picture(), "what is it?", max_new_tokens=8)
+    for method in (FOCUS, "dexar"):
+        np.testing.assert_allclose(whole.maps(method), expected.maps(method), atol=1e-9)
+    ids = whole.token_ids
+    inputs, _ = explainer.encode([picture()], "what is it?", "")
+    for stop in (3, 6):  # a block knows the tokens up to its end
+        so_far = explainer.explain_ids(inputs, ids[:stop], method=FOCUS)
+        live = np.stack([token.token_map for token in tokens[stop - 3 : stop]])
+        np.testing.assert_allclose(live, so_far.token_maps[stop - 3 :], atol=1e-9)
+    published = np.stack([token.beside["dexar"] for token in tokens])
+    np.testing.assert_allclose(published, whole.maps("dexar"), atol=1e-9)
