@@ -139,8 +139,8 @@ def test_the_end_of_a_stream_that_is_closed_reaches_who_waits(explainer: Explain
     stream = opened(explainer)
     with ThreadPoolExecutor(2) as pool:
         reader = pool.submit(list, stream)
-        closer = pool.submit(stream.close)
         assert gate.reached.wait(PATIENCE)
+        closer = pool.submit(stream.close)
         gate.open.set()
         closer.result(timeout=PATIENCE)
         assert reader.result(timeout=PATIENCE) == []

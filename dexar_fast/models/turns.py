@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import InputError
+from ..interrupts import check
 
 POLL_SECONDS = 0.1
 """How often one who waits looks for Ctrl-C."""
@@ -79,7 +80,7 @@ class Turn:
             within: seconds, None for as long as it takes.
 
         Raises:
-            InputError: the turn was lost in a fork.
+            InputError: the turn was lost in a fork, or could never come.
         """
         if self.mine:
             self._depth += 1
@@ -95,12 +96,15 @@ class Turn:
                 return True
             waiter = _Waiter()
             self._queue.append(waiter)
+        _WAITING[waiter.thread] = self
         try:
             if self._wait(waiter, waiting, within):
                 return True
         except BaseException:
             self._leave_queue(waiter)
             raise
+        finally:
+            del _WAITING[waiter.thread]
         self._leave_queue(waiter)
         return False
 
@@ -126,7 +130,13 @@ class Turn:
     def _wait(self, waiter: _Waiter, waiting: Callable[[], None], within: float | None) -> bool:
         start, announced = time.monotonic(), False
         while True:
+            check()
             waiting()
+            if self._waits_for_me():
+                raise InputError(
+                    "model: the thread that uses it waits for a model that this thread uses, so neither would ever go "
+                    "on. Call for one model behind the other, not from its progress callback or inside its turn()."
+                )
             waited = time.monotonic() - start
             if within is not None and waited >= within:
                 return False
@@ -136,6 +146,16 @@ class Turn:
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
             if waiter.gate.acquire(timeout=POLL_SECONDS):
                 return True
+
+    def _waits_for_me(self) -> bool:
+        """Whether the thread that has this turn waits, perhaps by way of others, for one that the caller has."""
+        turn: Turn | None = self
+        for _ in range(len(_WAITING)):  # others may wait in a circle of their own
+            owner = None if turn is None else turn._owner
+            turn = None if owner is None else _WAITING.get(owner)
+            if turn is not None and turn.mine:
+                return True
+        return False
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         with self._mutex:
@@ -165,6 +185,7 @@ class Turn:
             self.lost, self._owner, self._depth = True, None, 0
 
 
+_WAITING: dict[int, Turn] = {}  # by thread, what it waits for
 _TURNS: WeakKeyDictionary[nn.Module, Turn] = WeakKeyDictionary()
 _TURNS_LOCK = threading.Lock()
 _HELD_AT_FORK: list[Any] = [_TURNS_LOCK]
@@ -232,6 +253,7 @@ def _after_fork_in_child() -> None:
         lock.release()
     for turn in list(_TURNS.values()):
         turn._begin_anew(held=turn in _taken_for_fork)
+    _WAITING.clear()
     _taken_for_fork.clear()
 
 
