@@ -245,6 +245,16 @@ def test_who_waits_in_vain_leaves_the_queue(model) -> None:
     assert beside(lambda: turn.take(within=0.0))
 
 
+def test_a_long_wait_is_announced(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.0)
+    turn = turn_of(model)
+    with (
+        turn,
+        pytest.warns(RuntimeWarning, match="waiting for the model for 0 s; it is the turn of thread 'MainThread'"),
+    ):
+        beside(lambda: turn.take(within=2 * turns.POLL_SECONDS))
+
+
 @pytest.mark.parametrize("path", ["answer given", "answer written"])
 def test_an_interrupt_leaves_the_model_as_it_was(model, path: str) -> None:
     """Wherever Ctrl-C comes: a signal at the n-th function that is entered or left, for many n."""

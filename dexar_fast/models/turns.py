@@ -142,19 +142,24 @@ class Turn:
                 return False
             if not announced and waited >= PATIENCE_SECONDS:
                 announced = True
-                message = f"another thread ({self._owner_name()}) has used this model for {waited:.0f} s; waiting"
+                message = f"waiting for the model for {waited:.0f} s; it is the turn of thread {self._owner_name()!r}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
             if waiter.gate.acquire(timeout=POLL_SECONDS):
                 return True
 
     def _waits_for_me(self) -> bool:
         """Whether the thread that has this turn waits, perhaps by way of others, for one that the caller has."""
-        turn: Turn | None = self
+        turn, links = self, []
         for _ in range(len(_WAITING)):  # others may wait in a circle of their own
-            owner = None if turn is None else turn._owner
-            turn = None if owner is None else _WAITING.get(owner)
-            if turn is not None and turn.mine:
-                return True
+            owner = turn._owner
+            following = None if owner is None else _WAITING.get(owner)
+            if following is None or turn.mine:  # it goes on, or the turn has just come
+                return False
+            links.append((turn, owner))
+            turn = following
+            if turn.mine:
+                # Who waits keeps what it has: if nothing has changed meanwhile, nothing ever will.
+                return turn is not self and all(each._owner == of_each for each, of_each in links)
         return False
 
     def _leave_queue(self, waiter: _Waiter) -> None:
@@ -173,7 +178,8 @@ class Turn:
             self._owner, self._depth = None, 0
 
     def _owner_name(self) -> str:
-        return next((thread.name for thread in threading.enumerate() if thread.ident == self._owner), "of no name")
+        owner = self._owner  # it may change while we look
+        return next((thread.name for thread in threading.enumerate() if thread.ident == owner), str(owner))
 
     def _begin_anew(self, *, held: bool) -> None:
         """In a forked child: nobody waits; held by the thread that forked, and only taken for the fork, or lost."""
