@@ -16,6 +16,9 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.models.turns import turn_of
 from dexar_fast.runs.stream import StreamedToken
 
+from .families.case import picture as family_picture
+from .families.test_families import explainer_of
+from .families.test_rows import CACHED
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_llava, tiny_processor
 
 PATIENCE = 60  # seconds, for what comes at once if it comes at all
@@ -139,8 +142,8 @@ def test_the_end_of_a_stream_that_is_closed_reaches_who_waits(explainer: Explain
     stream = opened(explainer)
     with ThreadPoolExecutor(2) as pool:
         reader = pool.submit(list, stream)
-        closer = pool.submit(stream.close)
         assert gate.reached.wait(PATIENCE)
+        closer = pool.submit(stream.close)
         gate.open.set()
         closer.result(timeout=PATIENCE)
         assert reader.result(timeout=PATIENCE) == []
@@ -308,3 +311,27 @@ def test_a_streamers_callback_may_explain(explainer: Explainer) -> None:
         )
     assert [step.token_id for step in steps] == expected.token_ids.tolist()
     np.testing.assert_allclose([step.token_map for step in steps], expected.token_maps, atol=1e-4)
+
+
+def test_a_model_that_notes_something_on_itself_while_it_writes() -> None:
+    """M-RoPE's offset: the stream's while it writes, and the user's own within a turn and afterwards."""
+    case = CACHED["qwen2_vl"]
+    explainer = explainer_of(case)
+    base = explainer.decoder.base
+    explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
+    text, n_images = case.prompts[next(iter(case.prompts))]
+    large, small = [[family_picture(size)] * n_images for size in ((120, 60), (30, 40))]
+    expected = explainer.explain(large, text, max_new_tokens=8)
+    inputs, _ = explainer.encode(small, text, "")
+    written = explainer.model.generate(**inputs, max_new_tokens=3, do_sample=False).tolist()
+    offset = base.rope_deltas.clone()
+    steps = []
+    with explainer.stream(large, text, max_new_tokens=8, block=1) as stream:
+        for step in stream:
+            steps.append(step)
+            with explainer.turn():
+                assert torch.equal(base.rope_deltas, offset)
+                assert explainer.model.generate(**inputs, max_new_tokens=3, do_sample=False).tolist() == written
+    assert [step.token_id for step in steps] == expected.token_ids.tolist()
+    np.testing.assert_allclose([step.token_map for step in steps], expected.token_maps, atol=1e-4)
+    assert torch.equal(base.rope_deltas, offset)

@@ -122,3 +122,13 @@ def test_calibration_saved(tmp_path):
     assert Calibration.load(calibration.save(tmp_path / "c.json")) == calibration
     with pytest.raises(InputError, match="both kinds"):
         calibrate([0.1, 0.9], [True, True])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "7", '{"slope": 1}', '{"slope": [], "offset": 1}', '{"slope": NaN, "offset": 1}', None]
+)
+def test_a_file_that_is_no_calibration(tmp_path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "c.json").write_text(text)
+    with pytest.raises(InputError, match=r"path: .*c\.json"):
+        Calibration.load(tmp_path / "c.json")

@@ -162,6 +162,34 @@ def test_a_call_from_a_progress_callback_is_refused_as_that(model) -> None:
     assert_exact(explain(other), expected)
 
 
+def test_two_models_that_wait_for_each_other(model) -> None:
+    """Each in the progress callback of the other: one of them at least is told, and none hangs."""
+    explainers = Explainer(model), Explainer(tiny_llava(seed=3, dtype=torch.float32))
+    both = threading.Barrier(2)
+
+    def work(index: int) -> str:
+        mine, other = explainers[index], explainers[1 - index]
+        met: list[bool] = []
+
+        def progress(stage: str, done: int, total: int | None) -> None:
+            if stage == "explaining" and not met:
+                met.append(True)
+                both.wait(PATIENCE)
+                explain(other)
+
+        try:
+            explain(mine, progress=progress)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        told = [future.result(timeout=PATIENCE) for future in [pool.submit(work, index) for index in range(2)]]
+    assert any("so neither would ever go on" in message for message in told)
+    assert all("so neither would ever go on" in message for message in told if message)
+    explain(explainers[0])
+
+
 @pytest.mark.parametrize("return_exceptions", [False, True], ids=["raise", "return"])
 def test_what_a_progress_callback_raises_ends_a_batch_at_once(model, return_exceptions: bool) -> None:
     class Stop(Exception):
@@ -215,6 +243,16 @@ def test_who_waits_in_vain_leaves_the_queue(model) -> None:
         assert not beside(lambda: turn.take(within=0.0))
         assert not turn.wanted
     assert beside(lambda: turn.take(within=0.0))
+
+
+def test_a_long_wait_is_announced(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.0)
+    turn = turn_of(model)
+    with (
+        turn,
+        pytest.warns(RuntimeWarning, match="waiting for the model for 0 s; it is the turn of thread 'MainThread'"),
+    ):
+        beside(lambda: turn.take(within=2 * turns.POLL_SECONDS))
 
 
 @pytest.mark.parametrize("path", ["answer given", "answer written"])

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,16 @@ def test_names_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
 def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     sync, rename = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("sync"), sync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("rename"), rename(*paths)))
+
+    def noted(name: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: object) -> None:
+            order.append(name)
+            function(*args)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted("sync", sync))
+    monkeypatch.setattr(os, "replace", noted("rename", rename))
     write_atomically(tmp_path / "file", b"data", durable=True)
     assert order == ["sync", "rename", "sync"]  # the file, its name, the folder that holds the name
 

@@ -12,6 +12,7 @@ from ..progress import ProgressCallback
 
 _LABELS = {
     "loading": "Loading the model",
+    "waiting": "Waiting for the model",
     "generating": "Writing the answer",
     "explaining": "Explaining",
     "saving": "Saving",

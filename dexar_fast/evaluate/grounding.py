@@ -170,8 +170,21 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Calibration:
-        """Read what `save` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            if sorted(fields) != ["offset", "slope"]:
+                raise ValueError("expected slope and offset")
+            calibration = cls(**{name: float(value) for name, value in fields.items()})
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"path: {path} is not a saved calibration ({error})") from error
+        if not np.isfinite([calibration.slope, calibration.offset]).all():
+            raise InputError(f"path: expected finite numbers in {path}; got {calibration}")
+        return calibration
 
 
 def calibrate(grounding: Sequence[float] | Floats, supported: Sequence[bool] | NDArray[np.bool_]) -> Calibration:

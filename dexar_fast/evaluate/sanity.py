@@ -146,12 +146,13 @@ def randomising(explainer: Explainer, stages: Sequence[str], seed: int) -> Itera
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
-    try:
-        yield randomise
-    finally:
-        with torch.no_grad():
-            for parameter, values in saved:
-                parameter.copy_(values)
+    with explainer.turn():  # nobody else may see these weights
+        try:
+            yield randomise
+        finally:
+            with torch.no_grad():
+                for parameter, values in saved:
+                    parameter.copy_(values)
 
 
 def _table(figures: dict[tuple[str, str], list[float]], methods: Sequence[str], checks: Sequence[str], n: int) -> Table:

@@ -84,7 +84,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         outermost = not turn.evaluating
         if outermost:
             turn.training[:] = [module for module in modules if module.training]
-        turn.evaluating = True
         with (
             torch.inference_mode(False),
             torch.no_grad(),
@@ -92,6 +91,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             torch.compiler.set_stance("force_eager") if _has_compiled_parts(modules) else nullcontext(),
         ):
             try:
+                turn.evaluating = True
                 for module in turn.training:
                     module.training = False
                 yield

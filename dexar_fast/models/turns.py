@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ..errors import InputError
+from ..interrupts import check
 
 POLL_SECONDS = 0.1
 """How often one who waits looks for Ctrl-C."""
@@ -79,7 +80,7 @@ class Turn:
             within: seconds, None for as long as it takes.
 
         Raises:
-            InputError: the turn was lost in a fork.
+            InputError: the turn was lost in a fork, or could never come.
         """
         if self.mine:
             self._depth += 1
@@ -95,12 +96,15 @@ class Turn:
                 return True
             waiter = _Waiter()
             self._queue.append(waiter)
+        _WAITING[waiter.thread] = self
         try:
             if self._wait(waiter, waiting, within):
                 return True
         except BaseException:
             self._leave_queue(waiter)
             raise
+        finally:
+            del _WAITING[waiter.thread]
         self._leave_queue(waiter)
         return False
 
@@ -126,16 +130,37 @@ class Turn:
     def _wait(self, waiter: _Waiter, waiting: Callable[[], None], within: float | None) -> bool:
         start, announced = time.monotonic(), False
         while True:
+            check()
             waiting()
+            if self._waits_for_me():
+                raise InputError(
+                    "model: the thread that uses it waits for a model that this thread uses, so neither would ever go "
+                    "on. Call for one model behind the other, not from its progress callback or inside its turn()."
+                )
             waited = time.monotonic() - start
             if within is not None and waited >= within:
                 return False
             if not announced and waited >= PATIENCE_SECONDS:
                 announced = True
-                message = f"another thread ({self._owner_name()}) has used this model for {waited:.0f} s; waiting"
+                message = f"waiting for the model for {waited:.0f} s; it is the turn of thread {self._owner_name()!r}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
             if waiter.gate.acquire(timeout=POLL_SECONDS):
                 return True
+
+    def _waits_for_me(self) -> bool:
+        """Whether the thread that has this turn waits, perhaps by way of others, for one that the caller has."""
+        turn, links = self, []
+        for _ in range(len(_WAITING)):  # others may wait in a circle of their own
+            owner = turn._owner
+            following = None if owner is None else _WAITING.get(owner)
+            if following is None or turn.mine:  # it goes on, or the turn has just come
+                return False
+            links.append((turn, owner))
+            turn = following
+            if turn.mine:
+                # Who waits keeps what it has: if nothing has changed meanwhile, nothing ever will.
+                return turn is not self and all(each._owner == of_each for each, of_each in links)
+        return False
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         with self._mutex:
@@ -153,7 +178,8 @@ class Turn:
             self._owner, self._depth = None, 0
 
     def _owner_name(self) -> str:
-        return next((thread.name for thread in threading.enumerate() if thread.ident == self._owner), "of no name")
+        owner = self._owner  # it may change while we look
+        return next((thread.name for thread in threading.enumerate() if thread.ident == owner), str(owner))
 
     def _begin_anew(self, *, held: bool) -> None:
         """In a forked child: nobody waits; held by the thread that forked, and only taken for the fork, or lost."""
@@ -165,6 +191,7 @@ class Turn:
             self.lost, self._owner, self._depth = True, None, 0
 
 
+_WAITING: dict[int, Turn] = {}  # by thread, what it waits for
 _TURNS: WeakKeyDictionary[nn.Module, Turn] = WeakKeyDictionary()
 _TURNS_LOCK = threading.Lock()
 _HELD_AT_FORK: list[Any] = [_TURNS_LOCK]
@@ -232,6 +259,7 @@ def _after_fork_in_child() -> None:
         lock.release()
     for turn in list(_TURNS.values()):
         turn._begin_anew(held=turn in _taken_for_fork)
+    _WAITING.clear()
     _taken_for_fork.clear()
 
 

@@ -1,6 +1,7 @@
 """What a saved explanation holds: every field checked, its type, its size, and its shape against the others'.
 
-A file may come from anywhere: cut off, changed by a bit, or made to harm. What passes here can be used everywhere.
+A file may come from anywhere: cut off, changed by a bit, or made to harm. What passes here can be used everywhere; what
+does not raises `Damaged`. Each function is named after what it takes out of the header.
 """
 
 from __future__ import annotations
@@ -178,9 +179,10 @@ def check_maps(maps: Mapping[str, Sequence[NDArray[Any]] | None], placed: Sequen
     unfiltered = [maps["unfiltered_token_maps"] is None, maps["unfiltered_answer_map"] is None]
     if any(unfiltered) and not all(unfiltered):
         raise Damaged("expected both unfiltered maps or neither; got one of them")
-    n_queries = np.shape((maps["answer_map"] or [np.zeros(1)])[0])
-    queries = n_queries if len(n_queries) == 1 else (1,)
-    shapes: list[tuple[int, ...]] = [(grid.rows, grid.cols) for grid in placed] or [queries]
+    shapes: list[tuple[int, ...]] = [(grid.rows, grid.cols) for grid in placed]
+    if not placed:
+        n_queries = np.size((maps["answer_map"] or [np.zeros(1)])[0])
+        shapes = [(n_queries,)]
     for name, of_images in maps.items():
         if of_images is None and name.startswith("unfiltered"):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from io import BytesIO
 from os import PathLike
@@ -126,8 +127,7 @@ def _checked(header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) ->
         saved.check_maps(maps, grids, n_rows)
     if pngs and grids and len(pngs) != len(grids):
         raise saved.Damaged(f"expected {len(grids)} pictures, one for each grid; got {len(pngs)}")
-    sizes: list[tuple[int, int] | None] = [grid.image_size for grid in grids]
-    sizes = sizes or [None] * len(pngs or ())
+    sizes: Sequence[tuple[int, int] | None] = [grid.image_size for grid in grids] or [None] * len(pngs or ())
     log_probabilities = arrays.get("log_probabilities")
     first, *beside = (_widened(maps, scores) for maps, scores in of_methods)
     return Explanation(
