@@ -47,8 +47,10 @@ def marked_runs(prompt: Prompt, pattern: re.Pattern[str]) -> Iterator[tuple[int,
 
 def _one_image(tokens: LayoutBuilder, tiles: list[tuple[int, int]], side: int, tile: tuple[int, int]) -> None:
     rows, cols = tiles[-1] if tiles else (1, 1)
-    width, height = tokens.image((cols * tile[0], rows * tile[1]))
+    canvas = cols * tile[0], rows * tile[1]
+    width, height = tokens.image(canvas)
     if tiles:
+        tokens.expect_shape(canvas, rounded_to=max(tile))
         for box in tile_boxes((0.0, 0.0, float(width), float(height)), rows, cols):
             tokens.grid(side, side, box)
     tokens.grid(side, side, thumbnail=bool(tiles))

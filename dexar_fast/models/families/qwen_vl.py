@@ -24,8 +24,10 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         if grid is None:
             return
         frames, rows, cols = grid.tolist()
+        patch = config.vision_config.patch_size
         for _ in range(frames):
-            tokens.image((cols * config.vision_config.patch_size, rows * config.vision_config.patch_size))
+            tokens.image((cols * patch, rows * patch))
+            tokens.expect_shape((cols * patch, rows * patch), rounded_to=merge * patch)
             tokens.grid(rows // merge, cols // merge)
 
 
