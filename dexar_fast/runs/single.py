@@ -5,20 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..engine.aggregate import aggregate_plain
+from ..engine.answer_pass import row_states
 from ..engine.assemble import to_numpy
 from ..engine.encoded import Encoded
 from ..engine.engine import Engine
 from ..engine.grounding import log_probabilities
 from ..engine.logit_lens import contrasted
-from ..engine.request import check_answer
+from ..engine.mistakes import check_answer
+from ..engine.prefill import prefill
+from ..engine.row_chunk import row_chunks, rows_at_once
 from ..engine.target_rows import TargetRows
+from ..engine.written_cache import is_written
 from ..inputs.contrast import find_foils
 from ..inputs.methods import METHODS
+from ..inputs.only import find_part
 from ..inputs.options import Options
 from ..inputs.targets import find_targets
 from ..inputs.tokens import token_pieces
 from ..methods.comparisons import relevance
 from ..methods.subject import Subject
+from ..models.state import evaluating
 from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation
 
@@ -32,34 +38,57 @@ def explain_encoded(
         InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `Explainer.explain`.
     """
     check_answer(engine.decoder, encoded.answer_ids)
+    pieces = token_pieces(engine.tokenizer, encoded.answer_ids.tolist())
+    part = find_part(options.only, pieces)
+    rows = slice(0, len(pieces)) if part is None else slice(*part)
+    if part is not None:
+        encoded = replace(encoded, settings={**encoded.settings, "part": list(part), "whole_answer": "".join(pieces)})
     explain = _by_our_own if options.method in METHODS else _by_comparison
-    explanation = explain(engine, encoded, options, report)
+    explanation = explain(engine, encoded, options, report, rows)
     if options.grounding:
-        log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids)
+        log_p = log_probabilities(engine.decoder, encoded.inputs, encoded.answer_ids[: rows.stop])[rows]
         explanation = replace(explanation, log_probabilities=to_numpy(log_p))
     return explanation
 
 
-def _by_our_own(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+def _by_our_own(
+    engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback, rows: slice
+) -> Explanation:
     ids = encoded.answer_ids.tolist()
-    targets = find_targets(options.targets, token_pieces(engine.tokenizer, ids))
-    foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids)
+    targets = find_targets(options.targets, token_pieces(engine.tokenizer, ids)[rows])
+    foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids, rows)
+    spans = None if targets is None else tuple((rows.start + t.start, rows.start + t.stop) for t in targets)
+    cache = "none" if engine.family.rows != "cached" else "new" if encoded.ran is None else "reused"
     request, sums = engine.run(
-        encoded,
+        _with_rows_before(engine, encoded, rows),
         options,
         report=report,
         adapt=None if foils is None else lambda request, lens: (request, contrasted(lens, foils)),
-        targets=None if targets is None else TargetRows(tuple((t.start, t.stop) for t in targets)),
+        rows=rows if rows.stop - rows.start < len(ids) else None,
+        targets=None if spans is None else TargetRows(spans),
     )
-    cache = "none" if engine.family.rows != "cached" else "new" if encoded.ran is None else "reused"
     recorded = replace(encoded, settings={**encoded.settings, "cache": cache})
-    return engine.result(request, sums, options, recorded, targets, foils)
+    return engine.result(request, sums, options, recorded, targets, None if foils is None else foils[rows])
 
 
-def _by_comparison(engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback) -> Explanation:
+def _with_rows_before(engine: Engine, encoded: Encoded, rows: slice) -> Encoded:
+    """The same with a cache that holds the rows before those that are explained: they only run."""
+    if rows.start == 0 or engine.family.rows != "cached" or (encoded.ran and is_written(encoded.ran.cache)):
+        return encoded
+    with evaluating(engine.model):
+        prompt = encoded.ran or prefill(engine.decoder, encoded.inputs)
+        before = slice(0, rows.start)
+        for chunk in row_chunks(before, rows_at_once(engine.decoder, "auto")):
+            row_states(engine.decoder, prompt, encoded.answer_ids, chunk)
+    return replace(encoded, ran=prompt)
+
+
+def _by_comparison(
+    engine: Engine, encoded: Encoded, options: Options, report: ProgressCallback, rows: slice
+) -> Explanation:
     request = engine.request(encoded, options)
-    prompt = encoded.settings.get("prompt")
-    found = relevance(options.method, Subject(engine, request, options.layers, encoded.images, prompt))
+    subject = Subject(engine, request, options.layers, encoded.images, encoded.prompt, options.image_kwargs)
+    found = relevance(options.method, subject)[rows]
     none = found.new_zeros(len(found), len(options.layers), 1)  # no heads are scored
     maps = aggregate_plain(found, options.normalization)
-    return engine.explanation(request, maps, (none, none), slice(None), options, encoded)
+    return engine.explanation(request, maps, (none, none), rows, options, encoded)

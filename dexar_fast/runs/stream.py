@@ -309,7 +309,8 @@ def _write(streamer: ExplainingStreamer, tokens: _Queue, closed: threading.Event
     try:
         with evaluating(decoder.model), streamer:
             stoppable, length = _StoppableStreamer(streamer, closed), streamer.options.max_new_tokens
-            write(decoder, streamer.encoded.inputs, length, stoppable, streamer.cache)
+            tokenizer = streamer.engine.tokenizer
+            write(decoder, streamer.encoded.inputs, length, stoppable, streamer.cache, tokenizer)
     except _Stopped:
         pass
     except BaseException as error:  # handed over, to be raised where the stream is read
