@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers.utils import is_torchvision_available
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.engine.request import lay_out
@@ -16,6 +15,7 @@ from dexar_fast.layout.image_layout import THUMBNAILS
 from . import gemma3
 from .case import all_cases, answer, picture, without_mixing
 from .test_families import _assert_lit, _regions, explainer_of, image_states
+from .torchvision_free import torchvision_free
 
 CASES = all_cases()
 SQUARE = {"height": 48, "width": 48}
@@ -114,14 +114,12 @@ def test_turned_picture_is_not_laid_on(name: str) -> None:
         explainer.explain_ids(inputs, answer(2), image=stored.transpose(Image.Transpose.ROTATE_90))
 
 
-@pytest.mark.skipif(
-    not is_torchvision_available(), reason="torchvision is not installed: its processors cannot be built"
-)
 def test_crops_of_the_processor_for_torchvision() -> None:
-    from transformers import Gemma3ImageProcessor
-
+    """It cuts by a method of another name, which takes tensors."""
+    images_class = torchvision_free("transformers.models.gemma3.image_processing_gemma3", "Gemma3ImageProcessor")
+    assert not hasattr(images_class, "pan_and_scan")
     explainer = model_of("gemma3")
-    explainer.processor.image_processor = Gemma3ImageProcessor(size=SQUARE)
+    explainer.processor.image_processor = images_class(size=SQUARE)
     images = [picture((200, 40)), picture((40, 100), seed=1)]
     inputs = explainer.processor(images=[images], text=["<boi> a <boi>"], return_tensors="pt", **gemma3.CROPS)
     e = explainer.explain_ids(dict(inputs), answer(2), image=images, processor_kwargs=gemma3.CROPS)
