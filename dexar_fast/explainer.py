@@ -17,13 +17,18 @@ from .demo import source_of
 from .engine.encoded import Encoded
 from .engine.engine import Engine
 from .engine.prefill import take_up
+from .errors import InputError
 from .inputs.contrast import Contrast
-from .inputs.images import ImageInput, load_images
+from .inputs.images import ImageInput
 from .inputs.layers import LayerSelection
+from .inputs.messages import Messages
 from .inputs.methods import MethodSelection
+from .inputs.only import Only
 from .inputs.options import AskedOptions, TextSet
+from .inputs.pixels import Colour
+from .inputs.question import read_question
 from .inputs.targets import TargetSelection
-from .models.loading import load_model
+from .models.loading import Loading, load_model
 from .models.modules import DescribedModule, ModuleParts
 from .models.report import ModelReport
 from .models.turns import turn_of
@@ -51,7 +56,8 @@ class Explainer(Engine):
 
     Args:
         model: a transformers model of a supported family, on its device or devices; it may be compiled, hold LoRA
-            adapters of peft, or be offloaded by accelerate.
+            adapters of peft, or be offloaded by accelerate. Or a pipeline of transformers that holds model and
+            processor.
         processor: its processor; without one only `explain_ids` works and tokens are shown as ids.
         backend: implementation of the ops, "auto" or a name of `dexar_fast.ops.available_backends`.
 
@@ -68,8 +74,17 @@ class Explainer(Engine):
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         attn_implementation: str | None = None,
+        revision: str | None = None,
+        device_map: Any = None,
+        max_memory: Mapping[int | str, int | str] | None = None,
+        quantization_config: Any = None,
+        load_in_4bit: bool = False,
+        load_in_8bit: bool = False,
+        trust_remote_code: bool = False,
+        torch_dtype: str | torch.dtype | None = None,
         backend: str = "auto",
         self_test: bool = True,
+        **model_kwargs: Any,
     ) -> Explainer:
         """Load a model and its processor.
 
@@ -78,18 +93,39 @@ class Explainer(Engine):
                 another of `dexar_fast.demo.MODELS`.
             device: where to put it; None takes the first GPU, or else the CPU.
             dtype: "auto" takes the checkpoint's own, except that float16 becomes float32 on a CPU, which has no fast
-                float16 arithmetic; or a torch dtype or its name.
+                float16 arithmetic; or a torch dtype or its name. ``torch_dtype`` is its older name.
             attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None leaves it to transformers.
+            revision: of a hub id: a branch, a tag or the hash of a commit.
+            device_map, max_memory: as transformers takes them, in place of ``device``.
+            quantization_config: a configuration of transformers; or ``load_in_4bit`` (nf4, computing in ``dtype``) or
+                ``load_in_8bit``, which need bitsandbytes.
+            trust_remote_code: run Python code that the checkpoint brings along. Only for checkpoints whose code you
+                have read; their model types need a declaration of yours (`register_family`).
             backend: as for the constructor.
+            model_kwargs: further arguments of the model's `from_pretrained`.
             self_test: run `self_test` on the loaded model: one forward pass over a small picture.
 
         Raises:
             UnsupportedModelError: the model's family is not supported.
-            InputError: unknown dtype, or no such model.
+            InputError: unknown dtype, no such model, or one that cannot be loaded in this way.
             SelfCheckError, NotFiniteError: the self-test failed.
         """
-        loaded = load_model(source_of(model), device=device, dtype=dtype, attn_implementation=attn_implementation)
-        explainer = cls(*loaded, backend=backend)
+        if torch_dtype is not None and dtype != "auto":
+            raise InputError(f"torch_dtype: it is another name of dtype; got {torch_dtype!r} and dtype={dtype!r}")
+        how = Loading(
+            device=device,
+            dtype=dtype if torch_dtype is None else torch_dtype,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            device_map=device_map,
+            max_memory=max_memory,
+            quantization_config=quantization_config,
+            load_in_4bit=load_in_4bit,
+            load_in_8bit=load_in_8bit,
+            trust_remote_code=trust_remote_code,
+            model_kwargs=model_kwargs,
+        )
+        explainer = cls(*load_model(source_of(model), how), backend=backend)
         explainer.model_name = str(model)
         if self_test:
             explainer.self_test()
@@ -122,10 +158,11 @@ class Explainer(Engine):
 
     def explain(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        prompt: str,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        prompt: str | None = None,
         answer: str | None = None,
         *,
+        messages: Messages | None = None,
         layers: LayerSelection = None,
         method: MethodSelection = None,
         normalization: str = "paper",
@@ -137,13 +174,21 @@ class Explainer(Engine):
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
         row_chunk: int | str = "auto",
+        only: Only = None,
+        image_kwargs: Mapping[str, Any] | None = None,
+        background: Colour = "white",
+        frame: int | None = None,
+        allow_urls: bool = False,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """Which part of the image made the model write each token of its answer.
 
         Args:
-            image: a PIL image, a path, or ``(height, width, 3)`` uint8; or a list of these, in the prompt's order.
+            image: a PIL image, a path, bytes, an open file, a data URI, an array or a tensor (docs/inputs.md); or a
+                list of these, in the prompt's order.
             prompt: what the user asks; put into the model's chat template, unless it holds the image token itself.
+            messages: a chat in place of the prompt, as OpenAI's interface and transformers write it: roles, several
+                turns, images in any of them; ``image`` then has the pictures of parts that hold none.
             answer: the answer to explain, exactly as the model would write it (a leading space counts); None lets the
                 model write it, greedily.
             layers: None for all; an int to start from (negative: from the end); ``(start, stop)``; or a list.
@@ -176,6 +221,15 @@ class Explainer(Engine):
             row_chunk: how many answer tokens run at once; "auto" takes what a quarter of the free memory holds, 512 at
                 most. It changes memory and speed, and the result by rounding. Where the rows do not fit on a GPU after
                 all, half as many run, with a warning.
+            only: which part of the answer is explained; what stands before it only runs, and the result has the part's
+                tokens alone, its place in `settings["part"]`. None for all; "last_sentence"; "after_thinking", what
+                follows a reasoning model's closing tag; a compiled regular expression, of which the first match counts;
+                or a range ``(start, stop)`` of tokens, negative from the end. Spans of `targets` and a list as
+                `contrast` count the part's tokens.
+            image_kwargs: settings of the image processor for this call (``{"do_pan_and_scan": True}``).
+            background: what shows through where a picture is transparent.
+            frame: of an animation or a file with pages, from 0; None takes the first, with a warning.
+            allow_urls: fetch pictures that are given as http(s) URLs.
             progress: True for bars on stderr, or a callback ``(stage, done, total)``.
 
         Returns:
@@ -199,17 +253,23 @@ class Explainer(Engine):
             thumbnail=thumbnail,
             max_new_tokens=max_new_tokens,
             row_chunk=row_chunk,
+            only=only,
+            image_kwargs=image_kwargs,
+            background=background,
+            frame=frame,
+            allow_urls=allow_urls,
         )
-        pictures = load_images(image)
+        pictures, asked = read_question(options, image, prompt, messages)
         with self.running(progress) as report:
-            return explain_encoded(self, self.encoded(pictures, prompt, answer, options, report), options, report)
+            return explain_encoded(self, self.encoded(pictures, asked, answer, options, report), options, report)
 
     def alternatives(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        prompt: str,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        prompt: str | None = None,
         answer: str | None = None,
         *,
+        messages: Messages | None = None,
         token: int = 0,
         k: int = 5,
         layers: LayerSelection = None,
@@ -219,6 +279,10 @@ class Explainer(Engine):
         unfiltered: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        image_kwargs: Mapping[str, Any] | None = None,
+        background: Colour = "white",
+        frame: int | None = None,
+        allow_urls: bool = False,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
         """What the model could have written at one place of its answer, and which part of the image speaks for each.
@@ -227,8 +291,9 @@ class Explainer(Engine):
             token: index of a token of the answer, negative from the end.
             k: how many tokens: the most probable ones there, by the model's own probabilities after the answer so far;
                 the written one takes the last place if it is not among them.
-            image, prompt, answer, layers, method, normalization, text_set, unfiltered, thumbnail, max_new_tokens,
-                progress: as for `explain`, with a method of `dexar_fast.inputs.methods.METHODS`.
+            image, prompt, answer, messages, layers, method, normalization, text_set, unfiltered, thumbnail,
+                max_new_tokens, image_kwargs, background, frame, allow_urls, progress: as for `explain`, with a method
+                of `dexar_fast.inputs.methods.METHODS`.
 
         Returns:
             `Explanation` with a row for each alternative (`targets`, with id and probability, falling). Its tokens are
@@ -245,11 +310,15 @@ class Explainer(Engine):
             unfiltered=unfiltered,
             thumbnail=thumbnail,
             max_new_tokens=max_new_tokens,
+            image_kwargs=image_kwargs,
+            background=background,
+            frame=frame,
+            allow_urls=allow_urls,
         )
         check_alternatives(self.decoder, options, token, k)
-        pictures = load_images(image)
+        pictures, asked = read_question(options, image, prompt, messages)
         with self.running(progress) as report:
-            encoded = self.encoded(pictures, prompt, answer, options, report)
+            encoded = self.encoded(pictures, asked, answer, options, report)
             return explain_alternatives(self, encoded, options, token, k, report)
 
     def explain_ids(
@@ -269,6 +338,11 @@ class Explainer(Engine):
         grounding: bool = False,
         thumbnail: str = "blend",
         row_chunk: int | str = "auto",
+        only: Only = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        background: Colour = "white",
+        frame: int | None = None,
+        allow_urls: bool = False,
         past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
     ) -> Explanation:
@@ -279,11 +353,14 @@ class Explainer(Engine):
             answer_ids: ``(T,)`` or ``(1, T)`` integer ids.
             image: the picture to show behind the maps, or a list of them, one for each image or video frame that has a
                 map; they need the processor, which says how a picture was cropped. Without them the result has none,
-                and its grid is in model pixels.
+                and its grid is in model pixels. One that its EXIF data turn is refused: pass the pixels that were
+                processed.
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
+            processor_kwargs: what the processor's call was given besides images and text: settings that change where
+                pixels go (``do_center_crop=False``, crops) are not to be seen in the tensors.
             layers, method, normalization, text_set, targets, contrast, unfiltered, grounding, thumbnail, row_chunk,
-                progress: as for `explain`; the text set "content_only" needs `explain`, and foils as text need the
-                processor.
+                only, background, frame, allow_urls, progress: as for `explain`; the text set "content_only" needs
+                `explain`, and foils as text need the processor.
             past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
                 does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
                 sliding window only) is of no use: the prompt runs, with a warning.
@@ -305,12 +382,18 @@ class Explainer(Engine):
             grounding=grounding,
             thumbnail=thumbnail,
             row_chunk=row_chunk,
+            only=only,
+            image_kwargs=processor_kwargs,
+            background=background,
+            frame=frame,
+            allow_urls=allow_urls,
         )
-        inputs, ids = self.tensors(model_inputs, answer_ids)
-        pictures = None if image is None else load_images(image)
+        inputs, ids = self.given(model_inputs, answer_ids)
+        pictures = None if image is None else options.pictures(image, turn=False)
         with self.running(progress) as report:
             ran = None if past_key_values is None else take_up(self.decoder, inputs, past_key_values)
-            encoded = Encoded(inputs, ids, pictures, settings={"prompt": prompt, "generated": False}, ran=ran)
+            settings = {"prompt": prompt, "generated": False}
+            encoded = Encoded(inputs, ids, pictures, settings=settings, ran=ran, prompt=prompt)
             return explain_encoded(self, encoded, options, report)
 
     @overload
@@ -346,8 +429,8 @@ class Explainer(Engine):
 
         The answers of a batch run together; each prompt runs alone, and once for all requests of the batch that share
         it and its images, or follow them in the next batch. The model writes answers one by one. Explained one by one
-        are methods to compare with, targets other than tokens, and families with cross-attention, an encoder, or layers
-        that keep a state; `settings["batch"]` of a result says how many ran together.
+        are methods to compare with, targets other than tokens, parts of answers, and families with cross-attention, an
+        encoder, or layers that keep a state; `settings["batch"]` of a result says how many ran together.
 
         Args:
             requests: `ExplainRequest`, or a tuple ``(image, prompt)`` or ``(image, prompt, answer)``; or
@@ -377,9 +460,10 @@ class Explainer(Engine):
 
     def stream(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        prompt: str,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        prompt: str | None = None,
         *,
+        messages: Messages | None = None,
         block: int = 16,
         layers: LayerSelection = None,
         method: MethodSelection = None,
@@ -387,6 +471,10 @@ class Explainer(Engine):
         grounding: bool = False,
         thumbnail: str = "blend",
         max_new_tokens: int = 256,
+        image_kwargs: Mapping[str, Any] | None = None,
+        background: Colour = "white",
+        frame: int | None = None,
+        allow_urls: bool = False,
     ) -> AnswerStream:
         """Each token of the model's own answer with its map, soon after it was written.
 
@@ -395,8 +483,9 @@ class Explainer(Engine):
                 cost is about one forward over the block's tokens per block.
             grounding: also ask how much the image supports each token, at the cost of the prompt with a blank image
                 once and one more forward over the block's tokens per block.
-            image, prompt, layers, method, text_set, thumbnail, max_new_tokens: as for `explain`, with the
-                normalisation "paper" and a text set by name; "content_only" needs `explain`.
+            image, prompt, messages, layers, method, text_set, thumbnail, max_new_tokens, image_kwargs, background,
+                frame, allow_urls: as for `explain`, with the normalisation "paper" and a text set by name;
+                "content_only" needs `explain`.
 
         Returns:
             `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
@@ -412,9 +501,13 @@ class Explainer(Engine):
             grounding=grounding,
             thumbnail=thumbnail,
             max_new_tokens=max_new_tokens,
+            image_kwargs=image_kwargs,
+            background=background,
+            frame=frame,
+            allow_urls=allow_urls,
         )
-        pictures = load_images(image)
-        encoded = self.encoded(pictures, prompt, "", options)
+        pictures, asked = read_question(options, image, prompt, messages)
+        encoded = self.encoded(pictures, asked, "", options)
         return AnswerStream(ExplainingStreamer(self, encoded, options, lambda token: None, block=block))
 
     def close_stream(self) -> None:
@@ -446,32 +539,39 @@ class Explainer(Engine):
         text_set: TextSet = "all_non_image",
         grounding: bool = False,
         thumbnail: str = "blend",
+        processor_kwargs: Mapping[str, Any] | None = None,
     ) -> ExplainingStreamer:
         """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
 
         Args:
             model_inputs: what `generate` is called with for the prompt.
             on_token: called with each token and its map.
-            image: as for `explain_ids`.
+            image, processor_kwargs: as for `explain_ids`.
             block, layers, method, text_set, grounding, thumbnail: as for `stream`.
 
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
         """
         options = self.options(
-            layers=layers, method=method, text_set=text_set, grounding=grounding, thumbnail=thumbnail
+            layers=layers,
+            method=method,
+            text_set=text_set,
+            grounding=grounding,
+            thumbnail=thumbnail,
+            image_kwargs=processor_kwargs,
         )
-        inputs, ids = self.tensors(model_inputs, [])
-        pictures = None if image is None else load_images(image)
+        inputs, ids = self.given(model_inputs, [])
+        pictures = None if image is None else options.pictures(image, turn=False)
         encoded = Encoded(inputs, ids, pictures, settings={"prompt": None})
         return ExplainingStreamer(self, encoded, options, on_token, block=block)
 
     def profile(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        prompt: str,
+        image: ImageInput | Sequence[ImageInput] | None = None,
+        prompt: str | None = None,
         answer: str | None = None,
         *,
+        messages: Messages | None = None,
         trace: str | PathLike[str] | None = None,
         progress: bool | ProgressCallback = False,
         **options: Unpack[AskedOptions],
@@ -482,7 +582,7 @@ class Explainer(Engine):
         explaining.
 
         Args:
-            image, prompt, answer, progress, options: as for `explain`.
+            image, prompt, answer, messages, progress, options: as for `explain`.
             trace: file to write the run's operations and stages to, as JSON for Perfetto (https://ui.perfetto.dev) or
                 chrome://tracing; explains once more, because recording every operation takes time itself.
 
@@ -493,7 +593,7 @@ class Explainer(Engine):
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
             OSError: the trace cannot be written.
         """
-        return profile(self, image, prompt, answer, trace=trace, progress=progress, **options)
+        return profile(self, image, prompt, answer, messages=messages, trace=trace, progress=progress, **options)
 
     def estimate(
         self,

@@ -20,7 +20,7 @@ import dexar_fast
 from dexar_fast import Explanation, InputError, NotFiniteError, SelfCheckError, UnsupportedModelError
 from dexar_fast.cli import app
 from dexar_fast.cli.failures import BAD_INPUT, RUN_FAILED
-from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers, parse_targets
+from dexar_fast.cli.options import Method, Normalization, TextSet, parse_layers, parse_only, parse_targets
 from dexar_fast.cli.output import WORD_PIXELS, overlay_name
 from dexar_fast.cli.progress import shown_progress
 from dexar_fast.demo.scenes import draw_scene
@@ -74,7 +74,7 @@ def call(*arguments: str | Path) -> Result:
 
 def test_explain_writes_report_overlays_and_explanation(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    result = call("explain", picture, "--prompt", "what?", "--out", out)
+    result = call("explain", "-m", "a/model", picture, "--prompt", "what?", "--out", out)
     assert result.exit_code == 0, result.output
     assert (out / "report.html").read_text().startswith("<!")
     saved = Explanation.load(out / "explanation.safetensors")
@@ -85,7 +85,7 @@ def test_explain_writes_report_overlays_and_explanation(stub: StubExplainer, pic
 
 
 def test_explain_prints_the_tokens_and_where_the_files_are(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
-    result = call("explain", picture, "-p", "[bold]what?", "-o", tmp_path / "out")
+    result = call("explain", "-m", "a/model", picture, "-p", "[bold]what?", "-o", tmp_path / "out")
     assert "[bold]what?" in result.stdout
     assert "[red]" in result.stdout, "a token is text, not markup"
     assert "\x1b[31m" not in result.stdout, "a token must not reach the terminal as a command"
@@ -99,7 +99,7 @@ def test_explain_prints_the_tokens_and_where_the_files_are(stub: StubExplainer, 
 
 def test_table_shows_grounding_and_place_of_words(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     stub.log_probabilities = np.log(np.array([(0.9, 0.1)] * len(stub.tokens)))
-    result = call("explain", picture, "-p", "what?", "-o", tmp_path)
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path)
     expected = Explanation.load(tmp_path / "explanation.safetensors").words()[1]
     row = next(line.split() for line in result.stdout.splitlines() if line.split()[1:2] == ["[red]"])
     assert row[2] == f"{expected.grounding:.2f}"
@@ -107,7 +107,7 @@ def test_table_shows_grounding_and_place_of_words(stub: StubExplainer, picture: 
 
 
 def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
-    result = call("explain", picture, "-p", "what?", "-o", tmp_path, "--quiet")
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path, "--quiet")
     assert result.stdout == f"{tmp_path / 'report.html'}\n"
     assert result.stderr == ""
 
@@ -116,7 +116,7 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
     options = "--answer yes --model some/where --layers -10 --normalization reference --text-set content_only"
     methods = "--method dexar-scores --method dexar"
     more = f"{methods} --max-new-tokens 7 --device cpu --dtype bfloat16 --targets words --contrast dog"
-    result = call("explain", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path, *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert stub.loaded == ("some/where", {"device": "cpu", "dtype": "bfloat16"})
     assert stub.asked["image"].size == (64, 48)
@@ -132,7 +132,60 @@ def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_pat
         "contrast": "dog",
         "grounding": True,
         "max_new_tokens": 7,
+        "only": None,
+        "image_kwargs": {},
+        "background": "white",
+        "allow_urls": False,
     }
+
+
+def test_question_and_loading_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    options = "--only 2:5 --background #204060 --image-kwargs do_pan_and_scan=true --image-kwargs max_pixels=500"
+    more = "--load revision=v2 --load load_in_4bit=true --load device_map=auto"
+    out = ["-m", "a/model", "-p", "what?", "-o", str(tmp_path)]
+    result = call("explain", picture, *out, *options.split(), *more.split(), "--load", 'max_memory={"0": "9GiB"}')
+    assert result.exit_code == 0, result.output
+    assert stub.loaded is not None
+    assert stub.loaded[1] == {
+        "device": None,
+        "dtype": "auto",
+        "revision": "v2",
+        "load_in_4bit": True,
+        "device_map": "auto",
+        "max_memory": {"0": "9GiB"},
+    }
+    assert stub.asked["only"] == (2, 5)
+    assert stub.asked["background"] == "#204060"
+    assert stub.asked["image_kwargs"] == {"do_pan_and_scan": True, "max_pixels": 500}
+
+
+def test_chat_from_a_file(stub: StubExplainer, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "what?"}]}]
+    (tmp_path / "chat.json").write_text(json.dumps(messages))
+    stub.explain = lambda **options: stub.asked.update(options) or make_explanation(stub.tokens)  # type: ignore
+    result = call("explain", "--messages", tmp_path / "chat.json", "-m", "a/model", "-o", tmp_path, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert stub.asked["messages"] == messages
+
+
+@pytest.mark.parametrize("command", ["explain", "profile"])
+def test_a_photo_needs_a_model(stub: StubExplainer, picture: Path, command: str) -> None:
+    """The embedded model would answer it, and well-formed nonsense."""
+    result = call(command, picture, "-p", "Who is this?")
+    assert result.exit_code == BAD_INPUT
+    assert "--model: expected the model whose answer is explained" in result.stderr
+    assert stub.loaded is None
+
+
+def test_the_embedded_model_is_named_loudly(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    result = call("explain", picture, "-p", "what?", "-m", "demo", "-o", tmp_path)
+    assert "The model is the small embedded one: it knows drawn scenes" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["last_sentence", "after_thinking", "10:20", "-5:-1", "/a (red|blue)/"])
+def test_only_is_a_name_a_range_or_a_regular_expression(text: str) -> None:
+    wanted: dict[str, Any] = {"10:20": (10, 20), "-5:-1": (-5, -1), "/a (red|blue)/": re.compile("a (red|blue)")}
+    assert parse_only(text) == wanted.get(text, text)
 
 
 @pytest.mark.parametrize("text", ["tokens", "words", "phrases", "/a (red|blue)/", "/\\//"])
@@ -146,7 +199,7 @@ def test_targets_are_a_name_or_a_regular_expression(text: str) -> None:
     [("word", "--targets: expected tokens, words, phrases or a"), ("//", "--targets"), ("/(/", "not a regular expr")],
 )
 def test_other_targets_are_refused(picture: Path, text: str, message: str) -> None:
-    result = call("explain", picture, "-p", "what?", "--targets", text)
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "--targets", text)
     assert result.exit_code == BAD_INPUT
     assert message in result.stderr
 
@@ -157,31 +210,34 @@ def test_targets_and_contrast_of_the_demo(tmp_path: Path) -> None:
     draw_scene(24, scale=4).image.save(image)
     answer = "a large blue circle . a small white square ."
     options = ["--targets", "phrases", "--contrast", "red", "--quiet", "--out"]
-    result = call("explain", image, "-p", "describe the image", "--answer", answer, *options, tmp_path / "out")
+    result = call(
+        "explain", "-m", "demo", image, "-p", "describe the image", "--answer", answer, *options, tmp_path / "out"
+    )
     assert result.exit_code == 0, result.output
     overlays = {path.name for path in (tmp_path / "out" / "overlays").iterdir()}
     assert overlays == {"answer.png", "000-a-large-blue-circle.png", "001-a-small-white-square.png"}
     saved = Explanation.load(tmp_path / "out" / "explanation.safetensors")
     assert saved.row_texts == ["a large blue circle", "a small white square"]
     assert {foil.text.strip() for foil in saved.foils or () if foil} == {"red"}
-    shown = call("explain", image, "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out")
-    assert re.search(r"# +target +grounding", shown.stdout)
+    options = "-m", "demo", "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out"
+    shown = call("explain", image, *options)
+assert re.search(r"# +target +grounding", shown.stdout)
     assert re.search(r"\n *0 +blue +\d", shown.stdout)
 
 
 def test_word_overlays_of_a_large_image_are_small(stub: StubExplainer, tmp_path: Path) -> None:
     scene(1400, 700).save(tmp_path / "large.png")
-    call("explain", tmp_path / "large.png", "-p", "what?", "-o", tmp_path)
+    call("explain", "-m", "a/model", tmp_path / "large.png", "-p", "what?", "-o", tmp_path)
     assert Image.open(tmp_path / "overlays" / "answer.png").size == (1400, 700)
     assert Image.open(tmp_path / "overlays" / "000-a.png").size == (WORD_PIXELS, WORD_PIXELS // 2)
 
 
 def test_second_run_replaces_the_first(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
-    call("explain", picture, "-p", "what?", "-o", tmp_path)
+    call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path)
     mine = tmp_path / "overlays" / "holiday.png"
     mine.write_bytes(b"not ours")
     stub.tokens = ["two", " words"]
-    call("explain", picture, "-p", "what?", "-o", tmp_path)
+    call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path)
     overlays = {path.name for path in (tmp_path / "overlays").iterdir()}
     assert overlays == {"answer.png", "000-two.png", "001-words.png", "holiday.png"}
     assert Explanation.load(tmp_path / "explanation.safetensors").tokens == stub.tokens
@@ -214,7 +270,7 @@ def test_failure_is_one_line_and_an_exit_code(
     stub: StubExplainer, picture: Path, tmp_path: Path, failure: Exception, code: int
 ) -> None:
     stub.failure = failure
-    result = call("explain", picture, "-p", "what?", "-o", tmp_path)
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path)
     assert result.exit_code == code
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -225,7 +281,7 @@ def test_failure_is_one_line_and_an_exit_code(
 
 def test_debug_lets_the_traceback_through(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
     stub.failure = SelfCheckError("layer 3")
-    result = call("explain", picture, "-p", "what?", "-o", tmp_path, "--debug")
+    result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path, "--debug")
     assert result.exception is stub.failure
 
 
@@ -240,13 +296,22 @@ def test_debug_lets_the_traceback_through(stub: StubExplainer, picture: Path, tm
         (["PICTURE", "-p", "x", "--normalization", "none"], "--normalization"),
         (["PICTURE", "-p", "x", "--text-set", "none"], "--text-set"),
         (["PICTURE", "-p", "x", "--max-new-tokens", "0"], "--max-new-tokens"),
+        (["-p", "x"], "image: expected a picture"),
+        (["https://host/a.png", "-p", "x"], "https://host/a.png is a URL, and nothing is fetched"),
+        (["PICTURE", "-p", "x", "--only", "last"], "--only: expected last_sentence"),
+        (["PICTURE", "-p", "x", "--only", "/(/"], "--only: /(/ is not a regular expression"),
+        (["PICTURE", "-p", "x", "--load", "revision"], "--load: expected NAME=VALUE; got 'revision'"),
+        (["PICTURE", "-p", "x", "--frame", "3"], "frame: expected a number from 0 to 0"),
+        (["PICTURE", "-p", "x", "--background", "whitish"], "background: expected a colour"),
+        (["--messages", "nowhere.json"], "--messages: nowhere.json is no readable JSON file"),
+        (["PICTURE", "-p", "x", "--only", "1:2", "--live"], "--live: explains the answer from its beginning"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_bad_input_is_told_before_the_model_is_loaded(
     stub: StubExplainer, picture: Path, arguments: list[str], message: str
 ) -> None:
-    result = call("explain", *(str(picture) if each == "PICTURE" else each for each in arguments))
+    result = call("explain", "-m", "a/model", *(str(picture) if each == "PICTURE" else each for each in arguments))
     assert result.exit_code == BAD_INPUT
     assert message in result.stderr
     assert stub.loaded is None

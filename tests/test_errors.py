@@ -20,8 +20,8 @@ def explainer() -> Explainer:
 
 
 def test_no_image(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"image: expected a PIL image, a path or .*; got NoneType"):
-        explainer.explain(None, "what is it?", "a")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"image: expected a PIL image, a path, bytes, .*; got NoneType"):
+        explainer.explain(None, "what is it?", "a")
 
 
 def test_missing_image_file(explainer: Explainer, tmp_path: Path) -> None:
@@ -46,19 +46,6 @@ def test_text_file_as_image(explainer: Explainer, tmp_path: Path) -> None:
         explainer.explain(path, "what is it?", "a")
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)], ids=str
-)
-def test_image_array_of_another_form(explainer: Explainer, array) -> None:
-    with pytest.raises(InputError, match=r"image: expected a \(height, width, 3\) uint8 array; got"):
-        explainer.explain(array, "what is it?", "a")
-
-
-def test_deep_image_is_refused_not_flattened(explainer: Explainer) -> None:
-    with pytest.raises(InputError, match=r"expected 8 bits per channel; got mode 'I;16'"):
-        explainer.explain(Image.new("I;16", (9, 9)), "what is it?", "a")
-
-
 def test_prompt_without_an_image_place() -> None:
     explainer = Explainer(tiny_llava(dtype=torch.float32), tiny_processor(chat_template=None))
     with pytest.raises(InputError, match=r"prompt: no place for the image. Put <image> where.*no chat template"):
@@ -69,7 +56,7 @@ def test_prompt_ids_without_an_image_place() -> None:
     model = tiny_llava()
     inputs = tiny_inputs(model)
     inputs["input_ids"] = inputs["input_ids"].clamp(min=50)
-    with pytest.raises(InputError, match=r"the prompt has 0 image tokens, but its layout gives 9 \(1 image.* 3 x 3"):
+    with pytest.raises(InputError, match=r"the prompt has 0 image tokens, and the inputs hold an image\. Put"):
         Explainer(model).explain_ids(inputs, tiny_answer(2))
 
 
@@ -220,7 +207,7 @@ def test_model_inputs_of_another_form() -> None:
 
 def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"model: .* is neither a folder with a config.json, nor a hub id"):
+    with pytest.raises(InputError, match=r"model: .* is no folder with a config.json"):
         Explainer.from_pretrained(tmp_path / "nowhere")
 
 
@@ -265,5 +252,8 @@ def test_opened_image_that_is_cut_off(explainer: Explainer, tmp_path: Path) -> N
     path = tmp_path / "cut.png"
     picture(100, 100).save(path)
     path.write_bytes(path.read_bytes()[:-60])
-    with Image.open(path) as opened, pytest.raises(InputError, match=r"image: its file is cut off or broken"):
+    with (
+        Image.open(path) as opened,
+        pytest.raises(InputError, match=r"image: the picture is not a readable image, or is cut off"),
+    ):
         explainer.explain(opened, "what is it?", "a")

@@ -159,9 +159,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_options_reach_the_stream(loaded: SimpleNamespace, scene: Path, tmp_path: Path) -> None:
     options = "--live --block 4 --layers -2 --method dexar-scores --text-set generated_only --max-new-tokens 7"
-    call("explain", scene, "-p", "what?", "-o", tmp_path, *options.split())
+    call("explain", scene, "-m", "demo", "-p", "what?", "-o", tmp_path, *options.split())
     assert loaded.options == {
         "prompt": "what?",
+        "image_kwargs": {},
+        "background": "white",
+        "allow_urls": False,
         "grounding": True,
         "block": 4,
         "layers": -2,
@@ -180,7 +183,7 @@ def test_what_ends_it_early(
     loaded: SimpleNamespace, scene: Path, tmp_path: Path, failure: BaseException, code: int
 ) -> None:
     loaded.failure = failure
-    result = call("explain", scene, "-p", "what?", "-o", tmp_path, "--live")
+    result = call("explain", scene, "-m", "demo", "-p", "what?", "-o", tmp_path, "--live")
     assert result.exit_code == code
     assert result.stdout == "a\n", "what was shown, and a line of its own for what follows"
     assert loaded.stream.closed
@@ -199,7 +202,7 @@ def test_what_ends_it_early(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_refused(loaded: SimpleNamespace, scene: Path, options: list[str], message: str) -> None:
-    result = call("explain", scene, "-p", "what?", *options)
+    result = call("explain", scene, "-m", "demo", "-p", "what?", *options)
     assert result.exit_code == BAD_INPUT
     assert message in result.stderr
     assert loaded.stream is None
@@ -209,9 +212,9 @@ def test_writes_the_files_of_a_run_without_it(scene: Path, tmp_path: Path, monke
     demo = Explainer.from_pretrained("demo", device="cpu")
     monkeypatch.setattr(Explainer, "from_pretrained", lambda *_, **__: demo)
     live, usual = tmp_path / "live", tmp_path / "usual"
-    result = call("explain", scene, "-p", PROMPT, "-o", live, "--live", "--max-new-tokens", "12")
+    result = call("explain", scene, "-m", "demo", "-p", PROMPT, "-o", live, "--live", "--max-new-tokens", "12")
     assert result.exit_code == 0, result.output
-    call("explain", scene, "-p", PROMPT, "-o", usual, "--max-new-tokens", "12")
+    call("explain", scene, "-m", "demo", "-p", PROMPT, "-o", usual, "--max-new-tokens", "12")
     assert files(live) == files(usual)
     one, other = (Explanation.load(folder / "explanation.safetensors") for folder in (live, usual))
     assert result.stdout.splitlines()[0] == one.answer.strip() == other.answer.strip()
@@ -229,7 +232,8 @@ def files(folder: Path) -> list[str]:
 def test_in_a_pseudo_terminal(scene: Path, tmp_path: Path, root: Path, interrupted: bool) -> None:
     """The whole command, watched from outside: the text grows, in colours; Ctrl-C ends it with 130."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "dexar_fast", "explain", str(scene), "-p", PROMPT, "-o", str(tmp_path), "--live"]
+    arguments = ["explain", str(scene), "-m", "demo", "-p", PROMPT, "-o", str(tmp_path), "--live"]
+    command = [sys.executable, "-m", "dexar_fast", *arguments]
     environment = {**os.environ, **TERMINAL, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=environment)

@@ -174,7 +174,8 @@ def test_nothing_is_measured_without_a_recorder(explainer: Explainer, monkeypatc
 
 def test_command_line(tmp_path: Path) -> None:
     picture(96, 96).save(tmp_path / "picture.png")
-    arguments = f"profile {tmp_path}/picture.png -p describe --answer star --device cpu --trace {tmp_path}/trace.json"
+    arguments = f"profile {tmp_path}/picture.png -m demo -p describe --answer star --device cpu"
+    arguments += f" --trace {tmp_path}/trace.json"
     done = CliRunner().invoke(app, arguments.split(), env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "tail gradients" in done.stdout

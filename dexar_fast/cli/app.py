@@ -15,21 +15,28 @@ from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
     DEFAULT_OUT,
+    AllowUrls,
     Answer,
+    Background,
     Block,
+    ChatFile,
     Contrast,
     Debug,
     Device,
     Dtype,
+    Frame,
     ImageFile,
+    ImageKwargs,
     Layers,
     Live,
+    Load,
     MaxNewTokens,
     Methods,
     Model,
     Normalization,
     OneNormalization,
     OneTextSet,
+    Only,
     Out,
     Prompt,
     Quiet,
@@ -37,7 +44,11 @@ from .options import (
     TextSet,
     parse_layers,
     parse_methods,
+    parse_only,
+    parse_settings,
     parse_targets,
+    read_chat,
+    require_model,
 )
 from .progress import shown_progress
 
@@ -101,27 +112,35 @@ def demo(
         from ..demo.scenes import draw_scene
         from .run import explain_and_write
 
-        explain_and_write("demo", draw_scene(seed, scale=DEMO_SCALE).image, DEMO_PROMPT, out, quiet=quiet)
+        image = draw_scene(seed, scale=DEMO_SCALE).image
+        explain_and_write("demo", out, quiet=quiet, image=image, prompt=DEMO_PROMPT)
 
 
 @app.command(short_help="Explain an image: report, overlays, saved maps.")
 def explain(
-    image: ImageFile,
-    prompt: Prompt,
+    image: ImageFile = None,
+    prompt: Prompt = None,
     answer: Answer = None,
-    model: Model = "demo",
+    messages: ChatFile = None,
+    model: Model = None,
     layers: Layers = None,
     method: Methods = None,
     normalization: OneNormalization = Normalization.paper,
     text_set: OneTextSet = TextSet.all_non_image,
     targets: Targets = "tokens",
     contrast: Contrast = None,
+    only: Only = None,
     max_new_tokens: MaxNewTokens = 256,
     live: Live = False,
     block: Block = None,
+    background: Background = "white",
+    frame: Frame = None,
+    allow_urls: AllowUrls = False,
+    image_kwargs: ImageKwargs = None,
     out: Out = DEFAULT_OUT,
     device: Device = None,
     dtype: Dtype = "auto",
+    load: Load = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -131,48 +150,49 @@ def explain(
     Examples:
       dexar-fast explain photo.jpg --prompt "What is on the table?" --model llava-hf/llava-1.5-7b-hf
       dexar-fast explain photo.jpg -p "Describe it." -m ./my-llava --answer "A cat on a mat." --layers -10
-      dexar-fast explain photo.jpg -p "What is it?" --targets words --contrast dog
-      dexar-fast explain scene.png -p "is there a red star ?" --out star --quiet
-      dexar-fast explain scene.png -p "describe the image" --live
+      dexar-fast explain photo.jpg -p "What is it?" -m ./my-llava --targets words --contrast dog
+      dexar-fast explain photo.jpg -p "What is it?" -m ./my-qwen --only after_thinking --load load_in_4bit=true
+      dexar-fast explain --messages chat.json -m ./my-qwen
+      dexar-fast explain scene.png -p "is there a red star ?" -m demo --out star --quiet
+      dexar-fast explain scene.png -p "describe the image" -m demo --live
 
     \b
     Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
     with failures_as_exit_codes(debug):
-        from ..inputs.images import load_image
         from .live import check_live
-        from .run import explain_and_write, explain_live_and_write
+        from .run import asked, explain_and_write, explain_live_and_write, name_the_demo
 
         # Wrong input is told before the model is loaded.
-        chosen_layers, chosen_targets = parse_layers(layers), parse_targets(targets)
+        model = require_model(model)
+        chosen_layers, chosen_targets, part = parse_layers(layers), parse_targets(targets), parse_only(only)
+        how = {"device": device, "dtype": dtype, **parse_settings("--load", load)}
         if live:
-            check_live(answer, normalization, text_set, targets, contrast, quiet=quiet)
+            check_live(answer, normalization, text_set, targets, contrast, only, quiet=quiet)
         elif block is not None:
             raise InputError("--block: goes with --live")
-        picture = load_image(image)
+        question = asked(image, prompt, read_chat(messages), background=background, frame=frame, allow_urls=allow_urls)
+        settings = parse_settings("--image-kwargs", image_kwargs)
+        name_the_demo(model, quiet)
         if live:
             explain_live_and_write(
                 model,
-                picture,
-                prompt,
                 out,
-                device=device,
-                dtype=dtype,
+                how=how,
                 block=block or 1,
                 layers=chosen_layers,
                 method=parse_methods(method),
                 text_set=text_set.value,
                 max_new_tokens=max_new_tokens,
+                image_kwargs=settings,
+                **question,
             )
             return
         explain_and_write(
             model,
-            picture,
-            prompt,
             out,
             quiet=quiet,
-            device=device,
-            dtype=dtype,
+            how=how,
             answer=answer,
             layers=chosen_layers,
             method=parse_methods(method),
@@ -180,27 +200,36 @@ def explain(
             text_set=text_set.value,
             targets=chosen_targets,
             contrast=contrast,
+            only=part,
             max_new_tokens=max_new_tokens,
+            image_kwargs=settings,
+            **question,
         )
 
 
 @app.command(short_help="Show where the time and memory of an explanation go.")
 def profile(
-    image: ImageFile,
-    prompt: Prompt,
+    image: ImageFile = None,
+    prompt: Prompt = None,
     answer: Answer = None,
-    model: Model = "demo",
+    messages: ChatFile = None,
+    model: Model = None,
     layers: Layers = None,
     method: Methods = None,
     normalization: OneNormalization = Normalization.paper,
     text_set: OneTextSet = TextSet.all_non_image,
     max_new_tokens: MaxNewTokens = 256,
+    background: Background = "white",
+    frame: Frame = None,
+    allow_urls: AllowUrls = False,
+    image_kwargs: ImageKwargs = None,
     trace: Annotated[
         Path | None,
         typer.Option(help="Also write every operation to this JSON file, for https://ui.perfetto.dev.", metavar="FILE"),
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    load: Load = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the stages and nothing else.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -215,25 +244,24 @@ def profile(
     Exit codes: 0 done, 1 the run failed, 2 bad input.
     """
     with failures_as_exit_codes(debug):
-        from ..inputs.images import load_image
-        from .run import profile_and_print
+        from .run import asked, name_the_demo, profile_and_print
 
-        chosen_layers = parse_layers(layers)
-        picture = load_image(image)
+        model, chosen_layers = require_model(model), parse_layers(layers)
+        question = asked(image, prompt, read_chat(messages), background=background, frame=frame, allow_urls=allow_urls)
+        name_the_demo(model, quiet)
         profile_and_print(
             model,
-            picture,
-            prompt,
             quiet=quiet,
-            device=device,
-            dtype=dtype,
+            how={"device": device, "dtype": dtype, **parse_settings("--load", load)},
             answer=answer,
             layers=chosen_layers,
             method=parse_methods(method),
             normalization=normalization.value,
             text_set=text_set.value,
             max_new_tokens=max_new_tokens,
+            image_kwargs=parse_settings("--image-kwargs", image_kwargs),
             trace=trace,
+            **question,
         )
 
 
@@ -247,6 +275,7 @@ def info(
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    load: Load = None,
     estimate: Annotated[
         int | None,
         typer.Option(help="With --model: also estimate what explaining so many answer tokens takes.", min=1),
@@ -275,17 +304,18 @@ def info(
 
         if model is None and estimate is not None:
             raise InputError("--estimate: needs --model, whose explanations it is about")
-        if model is None and (device is not None or dtype != "auto"):
-            raise InputError("--device, --dtype: go with --model, which they are for")
+        if model is None and (device is not None or dtype != "auto" or load):
+            raise InputError("--device, --dtype, --load: go with --model, which they are for")
         if estimate is None and (image is not None or prompt is not None):
             raise InputError("--image, --prompt: go with --estimate")
         facts = collect()
         expected = None
         if model is not None:
-            from .run import estimated, load
+            from .run import estimated, load_explainer
 
+            how = {"device": device, "dtype": dtype, **parse_settings("--load", load)}
             with shown_progress(quiet=as_json) as progress:
-                explainer = load(model, device, dtype, progress, self_test=False)
+                explainer = load_explainer(model, progress, **how, self_test=False)
                 facts["model"] = dataclasses.asdict(explainer.self_test())
                 if estimate is not None:
                     expected = estimated(explainer, image, prompt, estimate)

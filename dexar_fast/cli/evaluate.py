@@ -14,6 +14,7 @@ from .options import (
     Device,
     Dtype,
     Layers,
+    Load,
     MaxNewTokens,
     Model,
     Normalization,
@@ -22,6 +23,8 @@ from .options import (
     Quiet,
     TextSet,
     parse_layers,
+    parse_settings,
+    require_model,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ DEFAULT_OUT = Path("dexar-fast-evaluation")
 
 
 def evaluate(
-    model: Model = "demo",
+    model: Model = None,
     data: Annotated[
         str,
         typer.Option(help="demo, demo-questions, voc:FOLDER, or a .jsonl or .parquet file (see docs/evaluation.md)."),
@@ -58,6 +61,7 @@ def evaluate(
     ablations: Annotated[bool, typer.Option(help="Also vary layers, normalization, text set and weights.")] = False,
     device: Device = None,
     dtype: Dtype = "auto",
+    load: Load = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -81,12 +85,15 @@ def evaluate(
         from ..evaluate.run import Plan
         from .output import make_folder, shown_path
         from .progress import shown_progress
-        from .run import load
+        from .run import load_explainer
 
         # Wrong input is told before the model is loaded.
         require_pyarrow()
         if removal not in REMOVALS:
             raise InputError(f"--removal: expected one of {', '.join(REMOVALS)}; got {removal!r}")
+        # The demo's scenes are what the embedded model knows.
+        model = "demo" if model is None and data in ("demo", "demo-questions") else require_model(model)
+        how = {"device": device, "dtype": dtype, **parse_settings("--load", load)}
         options: dict[str, Any] = {"normalization": normalization.value, "text_set": text_set.value}
         if chosen_layers is not None:
             options["layers"] = chosen_layers
@@ -105,7 +112,7 @@ def evaluate(
         samples = open_data(data)
         make_folder(out)
         with shown_progress(quiet) as progress:
-            explainer = load(model, device, dtype, progress)
+            explainer = load_explainer(model, progress, **how)
             extra = _extra(explainer, data, plan, out, progress, sanity, grounding, ablations)
             written = write_evaluation(explainer, samples, plan, out, extra=extra, progress=progress)
         if quiet:

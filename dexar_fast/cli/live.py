@@ -24,7 +24,14 @@ _PLAIN_BELOW = 0.1  # the image hardly matters
 
 
 def check_live(
-    answer: str | None, normalization: str, text_set: str, targets: str, contrast: str | None, *, quiet: bool
+    answer: str | None,
+    normalization: str,
+    text_set: str,
+    targets: str,
+    contrast: str | None,
+    only: str | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Refuse options that have no meaning while an answer is being written.
 
@@ -37,6 +44,8 @@ def check_live(
         raise InputError(f"--live: expected --normalization paper; got {normalization}, which needs the whole answer")
     if text_set == "content_only":
         raise InputError("--live: expected another --text-set; got content_only, which needs the whole answer")
+    if only is not None:
+        raise InputError(f"--live: explains the answer from its beginning; got --only {only}. Leave one of them out.")
     if targets != "tokens" or contrast is not None:
         option = f"--targets {targets}" if contrast is None else "--contrast"
         raise InputError(f"--live: explains token by token; got {option}. Leave one of them out.")

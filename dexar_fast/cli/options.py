@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..inputs.layers import LayerSelection
+    from ..inputs.only import Only as Part
     from ..inputs.targets import TargetSelection
 
 
@@ -48,9 +50,12 @@ class TextSet(StrEnum):
     generated_only = "generated_only"
 
 
-ImageFile = Annotated[Path, typer.Argument(help="The picture, in any format that Pillow reads.", show_default=False)]
+ImageFile = Annotated[
+    str | None,
+    typer.Argument(help="The picture: a file, a data URI or, with --allow-urls, a URL.", show_default=False),
+]
 Prompt = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--prompt",
         "-p",
@@ -58,10 +63,61 @@ Prompt = Annotated[
         show_default=False,
     ),
 ]
+ChatFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--messages",
+        help="In place of --prompt: a JSON file with a chat of several turns, pictures in any of them.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Answer = Annotated[
     str | None, typer.Option("--answer", "-a", help="The answer to explain; without it the model writes one.")
 ]
-Model = Annotated[str, typer.Option("--model", "-m", help='A hub id, a folder, or "demo", the small embedded model.')]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help='A hub id, a folder, or "demo", the small embedded model, which knows drawn scenes alone.',
+        show_default=False,
+    ),
+]
+Load = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--load",
+        help="How to load the model, as Explainer.from_pretrained takes it; repeat it: revision=v2, load_in_4bit=true, "
+        "device_map=auto.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+ImageKwargs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image-kwargs",
+        help="A setting of the model's image processor; repeat it: do_pan_and_scan=true, max_pixels=500000.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+Background = Annotated[str, typer.Option(help="What shows through where the picture is transparent: white, #336699.")]
+Frame = Annotated[
+    int | None,
+    typer.Option(help="Which frame of an animation or page of a file, from 0.", min=0, show_default=False),
+]
+AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures that are given as http(s) URLs.")]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        help="Explain this part of the answer: a range of tokens (10:20), the last sentence, what follows a reasoning "
+        "model's closing tag, or the first match of a regular expression.",
+        metavar="START:STOP|last_sentence|after_thinking|/REGEX/",
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -117,14 +173,96 @@ def parse_targets(text: str) -> TargetSelection:
     Raises:
         InputError: neither, or not a regular expression.
     """
-    if len(text) > 2 and text[0] == text[-1] == "/":
-        try:
-            return re.compile(text[1:-1])
-        except re.error as error:
-            raise InputError(f"--targets: {text} is not a regular expression ({error})") from error
+    pattern = _pattern("--targets", text)
+    if pattern is not None:
+        return pattern
     if text not in ("tokens", "words", "phrases"):
         raise InputError(f"--targets: expected tokens, words, phrases or a /regular expression/; got {text!r}")
     return text
+
+
+def parse_only(text: str | None) -> Part:
+    """What `--only` names: a name as it is, a range of tokens, or the regular expression between slashes.
+
+    Raises:
+        InputError: none of these.
+    """
+    if text is None or text in ("last_sentence", "after_thinking"):
+        return text
+    pattern = _pattern("--only", text)
+    if pattern is not None:
+        return pattern
+    found = re.fullmatch(r"(-?\d+):(-?\d+)", text.replace(" ", ""))
+    if found is None:
+        raise InputError(
+            f"--only: expected last_sentence, after_thinking, a range of tokens (10:20) or a /regular expression/; got "
+            f"{text!r}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def parse_settings(option: str, texts: list[str] | None) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as a mapping; a value is read as JSON (true, 3, {"height": 448}), or else as text.
+
+    Raises:
+        InputError: a text without a name, or a name twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name.isidentifier():
+            raise InputError(f"{option}: expected NAME=VALUE; got {text!r}")
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = {"True": True, "False": False, "None": None}.get(value, value)
+    return found
+
+
+def read_chat(path: Path | None) -> Any:
+    """The messages of a JSON file.
+
+    Raises:
+        InputError: no such file, or not JSON.
+    """
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--messages: {path} is no readable JSON file ({reason})") from error
+
+
+def require_model(model: str | None) -> str:
+    """The model that was named.
+
+    Raises:
+        InputError: none was.
+    """
+    if model is None:
+        raise InputError(
+            "--model: expected the model whose answer is explained: a hub id or a folder, such as -m "
+            "llava-hf/llava-1.5-7b-hf. The small embedded one, -m demo, knows drawn scenes alone (dexar-fast demo)."
+        )
+    return model
+
+
+def _pattern(option: str, text: str) -> re.Pattern[str] | None:
+    """The regular expression between slashes, None where there are none.
+
+    Raises:
+        InputError: it is none.
+    """
+    if len(text) <= 2 or not text[0] == text[-1] == "/":
+        return None
+    try:
+        return re.compile(text[1:-1])
+    except re.error as error:
+        raise InputError(f"{option}: {text} is not a regular expression ({error})") from error
 
 
 def parse_layers(text: str | None) -> LayerSelection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +20,27 @@ from .progress import shown_progress
 from .tables import word_table
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..explainer import Explainer
     from ..result.explanation import Explanation
     from ..runs.estimate.result import Estimate
 
 
 def explain_and_write(
-    model: str,
-    image: Image.Image,
-    prompt: str,
-    out: Path,
-    *,
-    quiet: bool,
-    device: str | None = None,
-    dtype: str = "auto",
-    **options: Any,
+    model: str, out: Path, *, quiet: bool, how: Mapping[str, Any] | None = None, **options: Any
 ) -> None:
-    """Explain one image, write the files into `out` and print what came of it; `options` go to `Explainer.explain`."""
+    """Explain one answer, write the files into `out` and print what came of it.
+
+    Args:
+        model, how: what is loaded, and with which options of `Explainer.from_pretrained`.
+        out: the folder.
+        quiet: print the path of the report alone.
+        options: for `Explainer.explain`, image and prompt among them.
+    """
     make_folder(out)
-    check_texts(model, prompt, options.get("answer"))
+    check_texts(model, options.get("prompt"), options.get("answer"))
     with shown_progress(quiet) as progress:
-        explainer = load(model, device, dtype, progress)
-        explanation = explainer.explain(image, prompt, grounding=True, progress=progress, **options)
+        explainer = load_explainer(model, progress, **(how or {}))
+        explanation = explainer.explain(grounding=True, progress=progress, **options)
         written = write_files(explanation, out, progress)
     if quiet:
         print(shown_path(written.report))
@@ -50,29 +48,25 @@ def explain_and_write(
         print_result(explanation, written)
 
 
-def explain_live_and_write(
-    model: str, image: Image.Image, prompt: str, out: Path, *, device: str | None, dtype: str, **options: Any
-) -> None:
+def explain_live_and_write(model: str, out: Path, *, how: Mapping[str, Any], **options: Any) -> None:
     """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
     make_folder(out)
-    check_texts(model, prompt)
+    check_texts(model, options.get("prompt"))
     with shown_progress(quiet=False) as progress:
-        explainer = load(model, device, dtype, progress)
-    stream = explainer.stream(image, prompt, grounding=True, **options)
+        explainer = load_explainer(model, progress, **how)
+    stream = explainer.stream(grounding=True, **options)
     explanation = show_live(stream, Console())
     with shown_progress(quiet=False) as progress:
         written = write_files(explanation, out, progress)
     print_files(written)
 
 
-def profile_and_print(
-    model: str, image: Image.Image, prompt: str, *, quiet: bool, device: str | None, dtype: str, **options: Any
-) -> None:
+def profile_and_print(model: str, *, quiet: bool, how: Mapping[str, Any], **options: Any) -> None:
     """Profile one explanation and print its stages; `options` go to `Explainer.profile`."""
-    check_texts(model, prompt, options.get("answer"))
+    check_texts(model, options.get("prompt"), options.get("answer"))
     with shown_progress(quiet) as progress:
-        explainer = load(model, device, dtype, progress)
-        profile = explainer.profile(image, prompt, progress=progress, **options)
+        explainer = load_explainer(model, progress, **how)
+        profile = explainer.profile(progress=progress, **options)
     console = Console()
     if not quiet:
         console.print(Text.assemble(("Answer  ", "bold"), printable(profile.explanation.answer.strip())))
@@ -92,23 +86,54 @@ def estimated(explainer: Explainer, image: Path | None, prompt: str | None, answ
     return explainer.estimate(*lengths(explainer, [picture], prompt), answer_tokens)
 
 
-def check_texts(model: str, prompt: str, answer: str | None = None) -> None:
+def check_texts(model: str, prompt: str | None, answer: str | None = None) -> None:
     """Refuse texts that no model takes, or not this one, before it is loaded.
 
     Raises:
         InputError: the prompt or the answer is empty, or holds halves of characters.
     """
-    require_characters("prompt", prompt)
+    require_characters("prompt", prompt or "")
     require_characters("answer", answer or "")
     if answer == "":
         raise InputError("answer: expected at least one token; got an empty answer. Without one the model writes.")
-    if not prompt.strip():
+    if prompt is not None and not prompt.strip():
         from ..models.loading import check_prompt
 
         check_prompt(source_of(model), prompt)
 
 
-def load(model: str, device: str | None, dtype: str, progress: ProgressCallback, **options: Any) -> Explainer:
+def asked(
+    image: str | None, prompt: str | None, messages: Any, *, background: str, frame: int | None, allow_urls: bool
+) -> dict[str, Any]:
+    """The arguments of `Explainer.explain` that are the question, its pictures read.
+
+    Raises:
+        InputError: not one of prompt and messages, no picture, or one that cannot be read.
+    """
+    from ..inputs.images import load_image
+    from ..inputs.messages import check_prompt_or_messages
+
+    if prompt is None and messages is None:
+        raise InputError('--prompt: expected the question, -p "What is it?", or a chat as --messages FILE')
+    check_prompt_or_messages(prompt, messages)
+    if image is None and messages is None:
+        raise InputError("image: expected a picture, as in dexar-fast explain photo.jpg; got none")
+    reading: dict[str, Any] = {"background": background, "allow_urls": allow_urls}
+    if messages is not None:
+        return {"messages": messages, "image": image, "frame": frame, **reading}
+    assert image is not None
+    # Read now: a wrong file is told before a model is loaded.
+    return {"image": load_image(image, frame=frame, **reading), "prompt": prompt, **reading}
+
+
+def name_the_demo(model: str, quiet: bool) -> None:
+    """Say what the embedded model is: its answers to photos are as fluent as wrong."""
+    if model == "demo" and not quiet:
+        text = "The model is the small embedded one: it knows drawn scenes (dexar-fast demo), and no photos."
+        Console(stderr=True).print(text, style="bold", soft_wrap=True)
+
+
+def load_explainer(model: str, progress: ProgressCallback, **options: Any) -> Explainer:
     """The model, loaded with options of `Explainer.from_pretrained`.
 
     Without transformers' bars for local files; those for downloads and its warnings stay.
@@ -121,7 +146,7 @@ def load(model: str, device: str | None, dtype: str, progress: ProgressCallback,
     from ..explainer import Explainer
 
     logging.disable_progress_bar()
-    return Explainer.from_pretrained(model, device=device, dtype=dtype, **options)
+    return Explainer.from_pretrained(model, **options)
 
 
 def print_result(explanation: Explanation, written: Written) -> None:

@@ -118,7 +118,7 @@ class DexarWrapper:
         n_layers = len(self.explainer.decoder.layers)
         layers = max(self.layer_index, -n_layers) if isinstance(self.layer_index, int) else self.layer_index
         options = self.explainer.options(layers=layers, normalization="reference", unfiltered=True)
-        inputs, ids = self.explainer.tensors(model_inputs, target_ids)
+        inputs, ids = self.explainer.given(model_inputs, target_ids)
         adapt = with_reference_quirks if self.reference_quirks else None
         request, sums = self.explainer.run(Encoded(inputs, ids), options, adapt=adapt)
         if len(request.layout.grids) != 1:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from ..inputs.prompts import Prompt
 from .prefill import Prefill
 
 
@@ -23,6 +24,7 @@ class Encoded:
         template: ``(P,)`` bool, which tokens of the prompt are the template's; the text set "content_only" needs it.
         settings: what the result is to record: the prompt as text, who wrote the answer, ...
         ran: the prompt, if it ran already.
+        prompt: what the inputs were made of, or None; to be encoded anew with another image.
     """
 
     inputs: Mapping[str, Tensor]
@@ -31,6 +33,7 @@ class Encoded:
     template: Tensor | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     ran: Prefill | None = None
+    prompt: Prompt | None = None
 
     @property
     def image_sizes(self) -> list[tuple[int, int]] | None:

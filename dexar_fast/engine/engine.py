@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError, UnsupportedModelError
+from ..inputs.messages import Conversation
 from ..inputs.options import AskedOptions, Options, check_options
-from ..inputs.prompts import PromptEncoder
+from ..inputs.prompts import Prompt, PromptEncoder
 from ..inputs.targets import Foil, Target
 from ..inputs.tokens import token_pieces
 from ..interrupts import between_steps
 from ..models.decoder import Decoder
-from ..models.loading import check_processor
+from ..models.loading import check_processor, model_and_processor
 from ..models.registry import family_of
 from ..models.state import evaluating, main_device, offloaded_weights, unwrapped
 from ..models.turns import turn_of
@@ -32,6 +33,7 @@ from .assemble import assemble
 from .encoded import Encoded
 from .generation import generate_answer
 from .logit_lens import LogitLens, token_lens
+from .mistakes import check_given_answer, check_one_prompt, one_answer
 from .pipeline import accumulate_layers
 from .prefill import Prefill
 from .provenance import provenance
@@ -53,6 +55,7 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin | None = None, *, backend: str = "auto"
     ) -> None:
+        model, processor = model_and_processor(model, processor)
         model = unwrapped(model)
         self.family = family_of(model.config)
         on_meta = [
@@ -132,11 +135,12 @@ class Engine:
         Raises:
             InputError: not tensors, no `input_ids`, or ids of another form.
         """
-        ids = answer_ids if isinstance(answer_ids, Tensor) else torch.as_tensor(answer_ids, device="cpu")
-        if ids.ndim == 2 and len(ids) == 1:
-            ids = ids[0]
-        if ids.ndim != 1 or (len(ids) and (ids.is_floating_point() or ids.dtype == torch.bool)):
-            raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {ids.dtype} {tuple(ids.shape)}")
+        ids = one_answer(answer_ids)
+        if not isinstance(model_inputs, Mapping):
+            raise InputError(
+                "model_inputs: expected what the processor returned, a mapping of names to tensors; got "
+                f"{type(model_inputs).__name__}"
+            )
         if "input_ids" in self.family.inputs and "input_ids" not in model_inputs:
             raise InputError(f"model_inputs: expected input_ids; got {', '.join(sorted(model_inputs)) or 'nothing'}")
         device, dtype = main_device(self.model), self.model.dtype
@@ -151,8 +155,27 @@ class Engine:
             inputs[name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
         return inputs, ids.to(device, torch.int64)
 
+    def given(
+        self, model_inputs: Mapping[str, Tensor], answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """As `tensors`, of one prompt and an answer that somebody else made; see `mistakes` for what is refused.
+
+        Raises:
+            InputError: as for `tensors`; a batch, `generate`'s whole output, or padding.
+        """
+        inputs, ids = self.tensors(model_inputs, answer_ids)
+        check_one_prompt(self.decoder, inputs)
+        check_given_answer(self.decoder, inputs, ids, self.tokenizer)
+        return inputs, ids
+
     def encode(
-        self, images: Sequence[Image.Image], prompt: str, answer: str | None, *, max_new_tokens: int = 256
+        self,
+        images: Sequence[Image.Image],
+        prompt: Prompt,
+        answer: str | None,
+        *,
+        max_new_tokens: int = 256,
+        image_kwargs: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Model inputs of prompt and images, and the ids ``(T,)`` of the answer, written by the model if None.
 
@@ -160,28 +183,32 @@ class Engine:
             InputError: no processor, or a prompt or answer that cannot be used.
         """
         with self.running() if answer is None else nullcontext():
-            inputs, ids, _ = self._encode_or_write(images, prompt, answer, max_new_tokens, silent)
+            inputs, ids, _ = self._encode_or_write(images, prompt, answer, max_new_tokens, image_kwargs, silent)
         return inputs, ids
 
     def encoded(
         self,
         images: Sequence[Image.Image],
-        prompt: str,
+        prompt: Prompt,
         answer: str | None,
         options: Options,
         report: ProgressCallback = silent,
     ) -> Encoded:
         """As `encode`, with all that an explanation needs, and the prompt as it ran if the model wrote the answer."""
-        inputs, ids, ran = self._encode_or_write(images, prompt, answer, options.max_new_tokens, report)
-        settings = {"prompt": prompt, "generated": answer is None, "max_new_tokens": options.max_new_tokens}
-        return Encoded(inputs, ids, images, self._template(options, images, prompt, inputs), settings, ran)
+        inputs, ids, ran = self._encode_or_write(
+            images, prompt, answer, options.max_new_tokens, options.image_kwargs, report
+        )
+        settings = {**asked_as(prompt), "generated": answer is None, "max_new_tokens": options.max_new_tokens}
+        template = self._template(options, images, prompt, inputs)
+        return Encoded(inputs, ids, images, template, settings, ran, prompt)
 
     def _encode_or_write(
         self,
         images: Sequence[Image.Image],
-        prompt: str,
+        prompt: Prompt,
         answer: str | None,
         max_new_tokens: int,
+        image_kwargs: Mapping[str, Any] | None,
         report: ProgressCallback,
     ) -> tuple[dict[str, Tensor], Tensor, Prefill | None]:
         if self.processor is None:
@@ -191,19 +218,21 @@ class Engine:
             )
         encoder = self.prompt_encoder
         given: Tensor | Sequence[int] = [] if answer is None else encoder.encode_answer(answer)
-        inputs, ids = self.tensors(encoder.encode(images, prompt), given)
+        inputs, ids = self.tensors(encoder.encode(images, prompt, image_kwargs), given)
+        encoder.warn_of_unknown(prompt=self.decoder.prompt_ids(inputs), answer=ids)
         if answer is not None:
             return inputs, ids, None
         with evaluating(self.model):
-            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report)
+            return inputs, *generate_answer(self.decoder, inputs, max_new_tokens, report, self.tokenizer)
 
     def _template(
-        self, options: Options, images: Sequence[Image.Image], prompt: str, inputs: Mapping[str, Tensor]
+        self, options: Options, images: Sequence[Image.Image], prompt: Prompt, inputs: Mapping[str, Tensor]
     ) -> Tensor | None:
         """``(P,)`` bool, which tokens of the prompt are the template's, if the text set asks for it."""
         if not isinstance(options.text_set, str) or options.text_set != "content_only":
             return None
-        return self.prompt_encoder.template(images, prompt, self.decoder.prompt_ids(inputs)[0])
+        ids = self.decoder.prompt_ids(inputs)[0]
+        return self.prompt_encoder.template(images, prompt, ids, options.image_kwargs)
 
     def request(self, encoded: Encoded, options: Options) -> Request:
         """The prompt and answer with their image tokens laid out and their keys sorted.
@@ -211,7 +240,8 @@ class Engine:
         Raises:
             InputError: see `lay_out` and `make_request`.
         """
-        layout = lay_out(self.decoder, self.processor, encoded.inputs, encoded.image_sizes, options.thumbnail)
+        sizes, settings = encoded.image_sizes, options.image_kwargs
+        layout = lay_out(self.decoder, self.processor, encoded.inputs, sizes, options.thumbnail, settings)
         template = encoded.template
         if template is not None:
             template = torch.cat((template, self.prompt_encoder.special(encoded.answer_ids)))
@@ -319,3 +349,10 @@ class Engine:
             targets=targets,
             foils=foils,
         )
+
+
+def asked_as(prompt: Prompt) -> dict[str, Any]:
+    """What a result records of a prompt: its text, and of a chat the messages, pictures left out."""
+    if isinstance(prompt, Conversation):
+        return {"prompt": prompt.question, "messages": [dict(message) for message in prompt.messages]}
+    return {"prompt": prompt}

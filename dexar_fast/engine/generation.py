@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, StoppingCriteria
 
 from ..errors import InputError, check_count
 from ..models.decoder import Decoder
@@ -35,7 +36,11 @@ class _CountTokens:
 
 @stage("generation")
 def generate_answer(
-    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, progress: ProgressCallback
+    decoder: Decoder,
+    inputs: Mapping[str, Tensor],
+    max_new_tokens: int,
+    progress: ProgressCallback,
+    tokenizer: Any = None,
 ) -> tuple[Tensor, Prefill | None]:
     """Greedy answer ``(T,)`` int64 of at most ``max_new_tokens`` tokens, without the end token.
 
@@ -50,7 +55,7 @@ def generate_answer(
     cache = new_cache() if decoder.family.rows == "cached" else None
     watched: AbstractContextManager[dict[str, Any]] = nullcontext({}) if cache is None else prompt_call(decoder)
     with watched as seen:
-        ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache)
+        ids = write(decoder, inputs, max_new_tokens, _CountTokens(progress, max_new_tokens), cache, tokenizer)
     start = len(decoder.start_ids(inputs)) if behind_encoder else inputs["input_ids"].shape[1]
     answer: Tensor = ids[0, start:]
     if len(answer) and int(answer[-1]) in end_ids(decoder):
@@ -72,15 +77,21 @@ def generate_answer(
 
 
 def write(
-    decoder: Decoder, inputs: Mapping[str, Tensor], max_new_tokens: int, streamer: Any, cache: Cache | None
+    decoder: Decoder,
+    inputs: Mapping[str, Tensor],
+    max_new_tokens: int,
+    streamer: Any,
+    cache: Cache | None,
+    tokenizer: Any = None,
 ) -> Tensor:
-    """What `generate` returns, ``(1, n)``, greedily.
+    """What `generate` returns, ``(1, n)``, greedily. The tokenizer is for generation configs with `stop_strings`.
 
     Raises:
-        InputError: ``max_new_tokens`` is no number from 1 on.
+        InputError: ``max_new_tokens`` is no number from 1 on, or there are such strings and no tokenizer.
     """
     check_count("max_new_tokens", max_new_tokens, "tokens")
     generator: Any = decoder.model
+    stops = _stops(generator.generation_config.stop_strings, tokenizer)
     with keeping(decoder.base, decoder.family.run_state):
         ids: Tensor = generator.generate(
             **inputs,
@@ -94,15 +105,46 @@ def write(
             eos_token_id=end_ids(decoder) or None,
             do_sample=False,
             num_beams=1,
+            num_return_sequences=1,
             prompt_lookup_num_tokens=None,
+            token_healing=False,  # it would write the end of the prompt anew
             # A checkpoint's sampling settings would only cause warnings.
             temperature=None,
             top_p=None,
             top_k=None,
             return_dict_in_generate=False,
+            stop_strings=None,
+            stopping_criteria=stops,
             streamer=streamer,
         )
     return ids
+
+
+class _EndsWithText(StoppingCriteria):
+    """Ends an answer behind certain texts, as decoded: transformers' own way does not serve every tokenizer."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
+        self.texts, self.tokenizer, self.prompt_length = texts, tokenizer, 0
+        self.tail = max(len(text.encode()) for text in texts) + 4  # tokens: each has a byte at least
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        self.prompt_length = self.prompt_length or input_ids.shape[1] - 1  # called behind the first token first
+        answer = input_ids[0, self.prompt_length :][-self.tail :].tolist()
+        written = self.tokenizer.decode(answer)
+        return torch.tensor([any(text in written for text in self.texts)], device=input_ids.device)
+
+
+def _stops(texts: str | Sequence[str] | None, tokenizer: Any) -> list[StoppingCriteria] | None:
+    """The criteria of a generation config's `stop_strings`."""
+    several = [texts] if isinstance(texts, str) else [text for text in texts or () if text]
+    if not several:
+        return None
+    if tokenizer is None:
+        raise InputError(
+            "model: its generation_config has stop_strings, and there is no tokenizer to know them by. Pass Explainer("
+            "model, processor)."
+        )
+    return [_EndsWithText(several, tokenizer)]
 
 
 def end_ids(decoder: Decoder) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..layout.image_layout import ImageLayout, LayoutBuilder
 from ..models.decoder import Decoder
 from ..models.family import Prompt
 from ..ops import KeySets, causal_rows
+from .mistakes import check_answer, check_one_prompt, refuse_text_alone
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -90,6 +91,7 @@ def lay_out(
     inputs: Mapping[str, Tensor],
     image_sizes: Sequence[tuple[int, int]] | None,
     thumbnail: str = "blend",
+    settings: Mapping[str, Any] | None = None,
 ) -> ImageLayout:
     """The cells of the prompt's image tokens.
 
@@ -98,12 +100,16 @@ def lay_out(
         processor: says what part of an image the model saw; needed where image sizes are given.
         image_sizes: ``(width, height)`` of the user's images in pixels, or None: then maps lie on what the model saw.
         thumbnail: a name of `layout.THUMBNAILS`.
+        settings: arguments that the processor was called with besides images and text.
 
     Raises:
         InputError: the prompt has another number of image tokens than the layout, or the number of images differs.
     """
+    check_one_prompt(decoder, inputs)
+    refuse_text_alone(decoder, inputs)
     builder = LayoutBuilder(image_sizes)
-    prompt = Prompt(decoder.model.config, processor, inputs, image_sizes is not None, decoder.placeholder_ids)
+    known = image_sizes is not None
+    prompt = Prompt(decoder.model.config, processor, inputs, known, decoder.placeholder_ids, settings or {})
     decoder.family.layout(prompt, builder)
     layout = builder.finish(thumbnail)
     if decoder.family.keys != "vision":
@@ -112,7 +118,7 @@ def lay_out(
             raise InputError(
                 f"model_inputs: the prompt has {found} image tokens, but its layout gives {expected} ({builder}). "
                 "Put the image token where the image belongs, use the processor that belongs to the model, and pass "
-                "everything that it returns."
+                "everything that it returns, and what its call was given besides as processor_kwargs=."
             )
     return layout
 
@@ -193,8 +199,6 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
             "which this family's answer pass does not know how to continue. Leave them out."
         )
     ids = decoder.prompt_ids(inputs)
-    if ids.ndim != 2 or len(ids) != 1:
-        raise InputError(f"model_inputs: expected input_ids of one prompt, shape (1, P); got {tuple(ids.shape)}")
     for name in _ALONG_THE_IDS if "input_ids" in inputs else ():
         along = inputs.get(name)
         if along is not None and along.shape[:2] != ids.shape:
@@ -207,29 +211,4 @@ def _check_inputs(decoder: Decoder, inputs: Mapping[str, Tensor]) -> None:
     if mask is not None and not bool(mask.all()):
         raise InputError(
             "model_inputs: expected no padding; got an attention_mask with zeros. Tokenize one prompt alone."
-        )
-
-
-def check_answer(decoder: Decoder, answer_ids: Tensor) -> None:
-    """Refuse ids ``(T,)`` that no answer can hold.
-
-    Raises:
-        InputError: there are none, one is outside the vocabulary, or one stands for an image.
-    """
-    if len(answer_ids) == 0:
-        raise InputError(
-            "answer: expected at least one token; got an empty answer. Pass answer=None to let the model write."
-        )
-    outside = (answer_ids < 0) | (answer_ids >= decoder.vocabulary_size)
-    if bool(outside.any()):
-        at = int(outside.nonzero()[0])
-        raise InputError(
-            f"answer: expected ids from 0 to {decoder.vocabulary_size - 1}; got {int(answer_ids[at])} at token {at}. "
-            "Cut off padding before you pass an answer."
-        )
-    is_image = decoder.is_placeholder(answer_ids)
-    if bool(is_image.any()):
-        raise InputError(
-            f"answer: contains the image token (id {int(answer_ids[is_image][0])}); only a prompt holds images. If the "
-            "model wrote it itself, set suppress_tokens in its generation_config."
         )

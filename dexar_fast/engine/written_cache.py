@@ -51,3 +51,8 @@ def rewritable(cache: Cache) -> Cache:
         plain.__dict__.update({name: value for name, value in vars(layer).items() if name != "position"})
         mine.layers.append(plain)
     return mine
+
+
+def is_written(cache: Cache | None) -> bool:
+    """Whether it came from `written`: it holds the rows of the answer."""
+    return cache is not None and any(isinstance(layer, WrittenLayer) for layer in cache.layers)

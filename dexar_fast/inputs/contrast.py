@@ -43,9 +43,9 @@ def check_contrast(contrast: Any, method: str) -> None:
 
 
 def find_foils(
-    contrast: Contrast, decoder: Decoder, tokenizer: Any, answer_ids: Sequence[int]
+    contrast: Contrast, decoder: Decoder, tokenizer: Any, answer_ids: Sequence[int], rows: slice | None = None
 ) -> tuple[Foil | None, ...] | None:
-    """The foil of each of T answer tokens, or None without a contrast.
+    """The foil of each of T answer tokens, or None without a contrast. Tokens outside of ``rows`` have none.
 
     A foil given as text stands for the first token that it would be written with in the place of the answer's token:
     as a token that begins with a space if the answer's does, and as one that does not if it does not. White space
@@ -57,6 +57,7 @@ def find_foils(
         decoder: knows the vocabulary.
         tokenizer: of the model; only ids can be foils without one.
         answer_ids: T ids.
+        rows: the tokens that are explained, None for all; foils for each are those of these.
 
     Raises:
         InputError: text without such a token, an id that the vocabulary lacks, another number of foils than tokens, or
@@ -65,12 +66,15 @@ def find_foils(
     if contrast is None:
         return None
     each = _is_for_each(contrast)
-    given: Any = contrast if each else [contrast] * len(answer_ids)
-    if len(given) != len(answer_ids):
+    rows = slice(0, len(answer_ids)) if rows is None else rows
+    n_rows = rows.stop - rows.start
+    given: Any = contrast if each else [contrast] * n_rows
+    if len(given) != n_rows:
         raise InputError(
-            f"contrast: expected one foil for all tokens, or {len(answer_ids)} foils, one for each token of the "
+            f"contrast: expected one foil for all tokens, or {n_rows} foils, one for each token of the "
             f"answer; got {len(given)}. Use None where there is none."
         )
+    given = [None] * rows.start + list(given) + [None] * (len(answer_ids) - rows.stop)
     known: dict[Any, int] = {}  # one text has few tokens, whatever the length of the answer
     foils: list[Foil | None] = []
     for token, (foil, own) in enumerate(zip(given, answer_ids)):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError, check_count
 from ..layout.image_layout import THUMBNAILS
 from .contrast import Contrast, check_contrast
+from .images import ImageInput, load_images
 from .layers import LayerSelection, select_layers
 from .methods import DEFAULT, METHODS, MethodSelection, check_methods
+from .only import Only, as_json, check_only
+from .pixels import Colour, colour
 from .targets import TargetSelection, check_targets
 
 NORMALIZATIONS = ("paper", "reference")
@@ -40,6 +44,11 @@ class AskedOptions(TypedDict, total=False):
     thumbnail: str
     max_new_tokens: int
     row_chunk: int | str
+    only: Only
+    image_kwargs: Mapping[str, Any] | None
+    background: Colour
+    frame: int | None
+    allow_urls: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,19 @@ class Options:
     thumbnail: str = "blend"
     max_new_tokens: int = 256
     row_chunk: int | str = "auto"
+    only: Only = None
+    image_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    background: Colour = "white"
+    frame: int | None = None
+    allow_urls: bool = False
+
+    def pictures(self, image: ImageInput | Sequence[ImageInput], *, turn: bool = True) -> list[Image.Image]:
+        """The user's pictures, read as these options say; `turn` as for `images.load_image`.
+
+        Raises:
+            InputError: as for `images.load_image`.
+        """
+        return load_images(image, background=self.background, frame=self.frame, allow_urls=self.allow_urls, turn=turn)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -95,6 +117,10 @@ class Options:
             "unfiltered": self.unfiltered,
             "thumbnail": self.thumbnail,
             "row_chunk": self.row_chunk,
+            "only": as_json(self.only),
+            "image_kwargs": _json_values(self.image_kwargs),
+            "background": self.background if isinstance(self.background, str) else list(self.background),
+            "frame": self.frame,
         }
 
 
@@ -112,6 +138,10 @@ def check_options(
     checked["beside"] = tuple(beside)
     if not isinstance(asked.get("text_set", ""), str):
         checked["text_set"] = _as_tensor(asked["text_set"])
+    image_kwargs = asked.get("image_kwargs") or {}
+    if not isinstance(image_kwargs, Mapping):
+        raise InputError(f"image_kwargs: expected a mapping of settings; got {type(image_kwargs).__name__}")
+    checked["image_kwargs"] = dict(image_kwargs)
     options = Options(**checked)
     if options.normalization not in NORMALIZATIONS:
         raise InputError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {options.normalization!r}")
@@ -129,6 +159,8 @@ def check_options(
             raise InputError(f'normalization: method {method!r} has only "paper"; "reference" takes method="dexar"')
         check_targets(options.targets, method)
         check_contrast(options.contrast, method)
+    check_only(options.only)
+    colour(options.background)
     return options
 
 
@@ -146,6 +178,15 @@ def _default_methods(asked: AskedOptions) -> tuple[str, ...]:
 
 def _as_tensor(mask: Any) -> Tensor:
     return mask if isinstance(mask, Tensor) else torch.as_tensor(mask, device="cpu")  # whatever the default device is
+
+
+def _json_values(value: Any) -> Any:
+    """Settings of a processor as JSON values; what is none of these as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _json_values(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def check_row_chunk(row_chunk: int | str) -> None:

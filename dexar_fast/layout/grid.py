@@ -61,24 +61,31 @@ def resized_and_cropped(
         InputError: ``resize`` is of neither form.
     """
     width, height = image_size
-    if resize is None:
-        new_width, new_height = width, height
-    elif resize.get("shortest_edge"):
-        short = resize["shortest_edge"]
-        # transformers truncates the long edge
-        new_width = short if width <= height else int(short * width / height)
-        new_height = short if height <= width else int(short * height / width)
-    elif resize.get("height") and resize.get("width"):
-        new_width, new_height = resize["width"], resize["height"]
-    else:
-        raise InputError(
-            f"processor: expected an image size of shortest_edge, or of height and width; got {dict(resize)}"
-        )
+    new_width, new_height = resized(image_size, resize)
     scale_x, scale_y = new_width / width, new_height / height
     crop_width, crop_height = (crop["width"], crop["height"]) if crop else (new_width, new_height)
     left, top = (new_width - crop_width) // 2, (new_height - crop_height) // 2
     box = (left / scale_x, top / scale_y, (left + crop_width) / scale_x, (top + crop_height) / scale_y)
     return Grid(rows, cols, box, image_size)
+
+
+def resized(image_size: tuple[int, int], resize: Mapping[str, int] | None) -> tuple[int, int]:
+    """``(width, height)`` that an image of ``image_size`` is resized to; arguments as of `resized_and_cropped`.
+
+    Raises:
+        InputError: ``resize`` is of neither form.
+    """
+    width, height = image_size
+    if resize is None:
+        return width, height
+    if resize.get("shortest_edge"):
+        short = resize["shortest_edge"]
+        # transformers truncates the long edge
+        new_width = short if width <= height else int(short * width / height)
+        return new_width, short if height <= width else int(short * height / width)
+    if resize.get("height") and resize.get("width"):
+        return resize["width"], resize["height"]
+    raise InputError(f"processor: expected an image size of shortest_edge, or of height and width; got {dict(resize)}")
 
 
 def padded_to_square(image_size: tuple[int, int]) -> Box:

@@ -120,6 +120,29 @@ class LayoutBuilder:
                 "pictures that are upright in their pixels (PIL.ImageOps.exif_transpose)."
             )
 
+    def expect_shape(self, model_size: tuple[int, int], rounded_to: int) -> None:
+        """Of a model that sees images in their own shape: is the image that was begun last one of this shape?
+
+        Args:
+            model_size: ``(width, height)`` in pixels that the model sees of it.
+            rounded_to: an edge may differ from its true length by less than so many of these pixels.
+
+        Raises:
+            InputError: the user's image cannot have become one of this size: it lies otherwise, or is another.
+        """
+        if self.image_sizes is None:
+            return
+        edges = list(zip(model_size, self._sizes[-1]))
+        least = max((seen - rounded_to) / edge for seen, edge in edges)
+        most = min((seen + rounded_to) / edge for seen, edge in edges)
+        if least > most:
+            width, height = self._sizes[-1]
+            raise InputError(
+                f"image: {width} x {height} pixels cannot have become the {model_size[0]} x {model_size[1]} that the "
+                "model sees. Pass the picture that was given to the processor, upright in its pixels as it was given "
+                "(PIL.ImageOps.exif_transpose)."
+            )
+
     def grid(
         self,
         rows: int,

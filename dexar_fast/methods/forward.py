@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -19,6 +19,7 @@ from ..engine.teacher_forcing import (
     with_answer,
 )
 from ..errors import InputError
+from ..inputs.prompts import Prompt
 from ..models.family import encoded as usually_encoded
 from ..models.state import evaluating
 
@@ -36,8 +37,9 @@ class Case(NamedTuple):
     """Pictures of one size (made when they are needed), the prompt, and the answer whose probability each is asked."""
 
     images: Iterable[Image.Image]
-    prompt: str
+    prompt: Prompt
     answer_ids: Tensor
+    image_kwargs: Mapping[str, Any] | None = None
 
 
 def picture_log_probabilities(explainer: Engine, cases: Sequence[Case], *, batch_size: int = 32) -> list[Tensor]:
@@ -82,7 +84,8 @@ def picture_log_probabilities(explainer: Engine, cases: Sequence[Case], *, batch
         images = iter(case.images)
         while taken := list(islice(images, batch_size - n_waiting)):
             one_each = [[image] for image in taken]  # nested: some processors count the images of each text
-            encoded = explainer.processor(images=one_each, text=[text] * len(taken), return_tensors="pt")
+            settings = {**(case.image_kwargs or {}), **explainer.prompt_encoder.text_settings(text)}
+            encoded = explainer.processor(images=one_each, text=[text] * len(taken), return_tensors="pt", **settings)
             inputs, answer_ids = explainer.tensors(dict(encoded), case.answer_ids)
             waiting.append((index, with_answer(inputs, answer_ids), answer_ids))
             n_waiting += len(taken)
@@ -96,7 +99,7 @@ def picture_log_probabilities(explainer: Engine, cases: Sequence[Case], *, batch
 def _one_by_one(explainer: Engine, case: Case) -> Tensor:
     rows = []
     for image in case.images:
-        inputs, _ = explainer.encode([image], case.prompt, "")
+        inputs, _ = explainer.encode([image], case.prompt, "", image_kwargs=case.image_kwargs)
         with evaluating(explainer.model):
             answer_ids = case.answer_ids.to(explainer.model.device)
             rows.append(answer_log_probabilities(explainer.decoder, inputs, answer_ids).cpu())

@@ -23,7 +23,8 @@ def occlusion(subject: Subject) -> Tensor:
     request = subject.request
     if subject.images is None or subject.prompt is None or len(subject.images) != 1:
         raise InputError('method: "occlusion" covers parts of one image; use explain(), which has image and prompt.')
-    case = Case(_covered(subject.images[0], subject.grids[0]), subject.prompt, request.answer_ids)
+    covered = _covered(subject.images[0], subject.grids[0])
+    case = Case(covered, subject.prompt, request.answer_ids, subject.image_kwargs)
     (log_p,) = picture_log_probabilities(subject.explainer, [case])  # [1 + cells, T]
     drops = (log_p[:1] - log_p[1:]).clamp(min=0).T  # [T, cells]
     return drops.float().to(request.answer_ids.device)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..engine.request import Request
 from ..engine.teacher_forcing import in_one_sequence
 from ..errors import UnsupportedModelError
+from ..inputs.prompts import Prompt
 from ..layout.grid import Grid
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ class Subject:
         request: model inputs, answer ids ``(T,)``, image keys ``(N,)`` and their layout on the grids.
         layers: decoder layers that layer-wise methods sum.
         images, prompt: as the user gave them, or None when only tensors were given.
+        image_kwargs: settings of the image processor for this prompt.
     """
 
     explainer: Engine
     request: Request
     layers: tuple[int, ...]
     images: Sequence[Image.Image] | None
-    prompt: str | None
+    prompt: Prompt | None
+    image_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def grids(self) -> tuple[Grid, ...]:

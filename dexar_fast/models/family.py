@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layout.image_layout import LayoutBuilder
+from .processors import called_with
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +31,7 @@ class Prompt:
         inputs: the model inputs of the prompt.
         images_known: whether the user's images are known; else maps lie on what the model saw.
         placeholder_ids: of the image (and video) placeholders that the family declares.
+        settings: arguments that the processor was called with besides images and text.
     """
 
     config: Any
@@ -37,6 +39,7 @@ class Prompt:
     inputs: Mapping[str, Tensor]
     images_known: bool
     placeholder_ids: Sequence[int] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         """A model input that the layout cannot do without."""
@@ -78,8 +81,8 @@ class Prompt:
 
     @property
     def image_processor(self) -> Any:
-        """The processor's settings for images, which say what part of an image the model saw."""
-        return self._known_processor.image_processor
+        """The processor's settings for images, as it was called, which say what part of an image the model saw."""
+        return called_with(self._known_processor, self.settings)
 
     @property
     def video_processor(self) -> Any:
@@ -135,10 +138,10 @@ def begins_as_configured(decoder: Decoder, inputs: Mapping[str, Tensor], writer:
     return torch.tensor([i for i in ids if i is not None], device=decoder.model.device)
 
 
-def encoded(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
-    """Model inputs of one prompt with its images."""
+def encoded(processor: Any, images: list[Image], prompt: str, **settings: Any) -> dict[str, Tensor]:
+    """Model inputs of one prompt with its images; ``settings`` are further arguments of the processor's call."""
     # A list of lists: they belong to one prompt, which some processors treat unlike a prompt each.
-    return dict(processor(images=[images], text=[prompt], return_tensors="pt"))
+    return dict(processor(images=[images], text=[prompt], return_tensors="pt", **settings))
 
 
 def projected(attention: nn.Module, family: Family, out: Tensor, hidden_states: Tensor) -> Tensor:
@@ -205,7 +208,8 @@ class Family:
         read: ``(attention, args, kwargs)``: query, key and value, ``(1, positions, heads, D)`` each (tap "arguments").
         sequence: ``inputs -> (1, P)`` ids of the prompt, negative for image tokens (rows "own").
         start_ids: ``(decoder, inputs)``: what the decoder's sequence begins with, before the answer (rows "decoder").
-        encode: ``(processor, images, prompt)``: the model inputs, for processors that are not called in the usual way.
+        encode: ``(processor, images, prompt, **settings)``: the model inputs, for processors that are not called in the
+            usual way; ``settings`` are further arguments of the call.
         prompt_image: attribute of the processor that holds the text which stands for an image in a prompt; None if the
             processor puts the image itself in front of the text.
         end_ids: ids that end an answer, where the generation config names none.
@@ -245,7 +249,7 @@ class Family:
     read: Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], tuple[Tensor, Tensor, Tensor]] | None = None
     sequence: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     start_ids: Callable[[Decoder, Mapping[str, Tensor]], Tensor] = begins_as_configured
-    encode: Callable[[Any, list[Image], str], dict[str, Tensor]] = encoded
+    encode: Callable[..., dict[str, Tensor]] = encoded
     prompt_image: str | None = "image_token"
     end_ids: tuple[int, ...] = ()
     prompt_needed: bool = True

@@ -22,9 +22,12 @@ def write_atomically(path: str | PathLike[str], data: bytes, *, durable: bool = 
         durable: also be there after the machine itself has stopped.
 
     Raises:
-        InputError: there is something that is no file: a device, a pipe, a socket.
-        OSError: the folder does not exist, or the disk is full.
+        InputError: its folder does not exist, or there is something that is no file: a device, a pipe, a socket.
+        OSError: it cannot be written there, or the disk is full.
     """
+    path = Path(path).expanduser()
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"path: expected a file in a folder that exists; got {path}. Make the folder first.")
     # In the same folder, because a rename is atomic only within one file system; that of the file, not of a link to it.
     target = Path(os.path.realpath(path))
     before = target.stat() if target.exists() else None

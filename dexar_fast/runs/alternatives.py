@@ -12,8 +12,8 @@ from ..engine.answer_pass import row_states
 from ..engine.encoded import Encoded
 from ..engine.engine import Engine
 from ..engine.logit_lens import token_seeds
+from ..engine.mistakes import check_answer
 from ..engine.prefill import Prefill, prefill
-from ..engine.request import check_answer
 from ..engine.target_rows import TargetRows
 from ..engine.teacher_forcing import own_logits
 from ..errors import InputError

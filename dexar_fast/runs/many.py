@@ -16,7 +16,7 @@ from torch import Tensor
 from ..engine.assemble import to_numpy
 from ..engine.batch_pass import Batch, accumulate_batch, batch_states, runs_in_batches
 from ..engine.encoded import Encoded
-from ..engine.engine import Engine
+from ..engine.engine import Engine, asked_as
 from ..engine.grounding import blank
 from ..engine.logit_lens import contrasted, token_lens
 from ..engine.pipeline import require_finite
@@ -27,8 +27,8 @@ from ..engine.teacher_forcing import token_log_probabilities
 from ..engine.written_cache import rewritable
 from ..errors import DexarFastError, InputError, check_count
 from ..inputs.contrast import find_foils
-from ..inputs.images import load_images
 from ..inputs.options import AskedOptions, Options
+from ..inputs.question import read_question
 from ..inputs.targets import Foil
 from ..inputs.tokens import printable
 from ..progress import ProgressCallback, silent
@@ -78,11 +78,13 @@ class _Queued:
         number: of the request, from 0.
         prompt: shared with other requests.
         encoded: the request; `ran` is left to the prompt.
+        options: those of the call, with the request's own settings of the processor.
     """
 
     number: int
     prompt: SharedPrompt
     encoded: Encoded
+    options: Options
 
     def note(self, **settings: Any) -> None:
         """Record what the request's result is to tell besides."""
@@ -128,17 +130,20 @@ class _Batches:
         if isinstance(request, tuple) and len(request) in (2, 3):
             request = ExplainRequest(*request)
         if isinstance(request, ExplainIdsRequest):
-            inputs, answer_ids = engine.tensors(request.model_inputs, request.answer_ids)
-            images = None if request.image is None else load_images(request.image)
+            inputs, answer_ids = engine.given(request.model_inputs, request.answer_ids)
+            options = self._options_of(request.processor_kwargs)
+            images = None if request.image is None else options.pictures(request.image, turn=False)
             settings: dict[str, Any] = {"prompt": request.prompt, "generated": False}
             prompt = self.prompts.met(SharedPrompt(inputs))
-            return _Queued(number, prompt, Encoded(prompt.inputs, answer_ids, images, settings=settings))
+            encoded = Encoded(prompt.inputs, answer_ids, images, settings=settings, prompt=request.prompt)
+            return _Queued(number, prompt, encoded, options)
         if not isinstance(request, ExplainRequest):
             raise InputError(
                 "requests: expected ExplainRequest, ExplainIdsRequest, (image, prompt) or (image, prompt, answer); got "
                 + (f"a tuple of {len(request)}" if isinstance(request, tuple) else type(request).__name__)
             )
-        images, text, answer = load_images(request.image), request.prompt, request.answer
+        images, text = read_question(self.options, request.image, request.prompt, request.messages)
+        answer = request.answer
         pixels = fingerprint(text, images)
         known = self.prompts.with_fingerprint(pixels)
         if known is None or answer is None:
@@ -150,14 +155,18 @@ class _Batches:
         else:
             prompt = known
             _, answer_ids = engine.tensors(prompt.inputs, engine.prompt_encoder.encode_answer(answer))
-            settings = {"prompt": text, "generated": False, "max_new_tokens": self.options.max_new_tokens}
-            encoded = Encoded(prompt.inputs, answer_ids, images, prompt.template, settings)
-        return _Queued(number, self.prompts.met(prompt), encoded)
+            settings = {**asked_as(text), "generated": False, "max_new_tokens": self.options.max_new_tokens}
+            encoded = Encoded(prompt.inputs, answer_ids, images, prompt.template, settings, prompt=text)
+        return _Queued(number, self.prompts.met(prompt), encoded, self.options)
+
+    def _options_of(self, processor_kwargs: Mapping[str, Any] | None) -> Options:
+        """The options, with what the processor of one request was called with."""
+        return self.options if processor_kwargs is None else replace(self.options, image_kwargs=dict(processor_kwargs))
 
     def _next_group(self, queue: list[_Queued]) -> list[_Queued]:
         """The first requests, as many as run together."""
         decoder = self.engine.decoder
-        if not self.options.our_own or self.options.targets != "tokens":
+        if not self.options.our_own or self.options.targets != "tokens" or self.options.only is not None:
             return queue[:1]
         if not runs_in_batches(decoder.family):
             return queue[:1]
@@ -203,7 +212,7 @@ class _Batches:
         if self.options.our_own and self.engine.family.rows == "cached":
             ran = self._run_prompt(queued)
             ran = replace(ran, cache=ran.cache and sharing(ran.cache))
-        explanation = explain_encoded(self.engine, replace(queued.encoded, ran=ran), self.options, self.report)
+        explanation = explain_encoded(self.engine, replace(queued.encoded, ran=ran), queued.options, self.report)
         return replace(explanation, settings={**explanation.settings, **queued.encoded.settings, "batch": 1})
 
     def _with_room(self, run: Callable[[], Result]) -> Result:
@@ -236,7 +245,7 @@ class _Batches:
         ready: list[tuple[_Queued, Request, Prefill, Foils]] = []
         for queued in group:
             try:
-                request = engine.request(queued.encoded, options)
+                request = engine.request(queued.encoded, queued.options)
                 ids = request.answer_ids.tolist()
                 foils = find_foils(options.contrast, engine.decoder, engine.tokenizer, ids)
                 ready.append((queued, request, self._run_prompt(queued), foils))
@@ -263,7 +272,7 @@ class _Batches:
             try:
                 require_finite(part, options.layers, request.answer_ids)
                 queued.note(batch=len(ready))
-                explanation = engine.result(request, part, options, queued.encoded, foils=foils)
+                explanation = engine.result(request, part, queued.options, queued.encoded, foils=foils)
                 results[queued.number] = replace(explanation, log_probabilities=of_answer)
             except Exception as error:
                 results[queued.number] = _numbered(error, queued.number)

@@ -17,8 +17,10 @@ from ..engine.logit_lens import token_lens
 from ..engine.prefill import prefill
 from ..engine.request import lay_out
 from ..errors import InputError
-from ..inputs.images import ImageInput, load_images
+from ..inputs.images import ImageInput
+from ..inputs.messages import Messages
 from ..inputs.options import AskedOptions
+from ..inputs.question import read_question
 from ..models.state import evaluating, hooked, main_device
 from ..progress import ProgressCallback
 from ..result.atomic import write_atomically
@@ -131,16 +133,18 @@ class Profile:
 
 def profile(
     engine: Engine,
-    image: ImageInput | Sequence[ImageInput],
-    prompt: str,
+    image: ImageInput | Sequence[ImageInput] | None,
+    prompt: str | None,
     answer: str | None,
     *,
+    messages: Messages | None,
     trace: str | PathLike[str] | None,
     progress: bool | ProgressCallback,
     **asked: Unpack[AskedOptions],
 ) -> Profile:
     """See `Explainer.profile`."""
-    pictures, options = load_images(image), engine.options(**asked)
+    options = engine.options(**asked)
+    pictures, question = read_question(options, image, prompt, messages)
     if trace is not None and not Path(trace).absolute().parent.is_dir():
         raise InputError(f"trace: expected a file in a folder that exists; got {trace}")
     device = main_device(engine.model)
@@ -153,21 +157,22 @@ def profile(
                 hooked(register, lambda *_: recorder.go_on("prefill", after="vision")),
             ):
                 engine.checked_layers.clear()  # the self-check is shown in every profile
-                encoded = engine.encoded(pictures, prompt, answer, options, report)
+                encoded = engine.encoded(pictures, question, answer, options, report)
                 return explain_encoded(engine, encoded, options, report), recorder
 
     explain()  # the first run pays for caches and lazily loaded code
     explanation, recorder = explain()
     if trace is not None:
         _write_trace(trace, device, explain)
-    encoded = engine.prompt_encoder.encode(pictures, prompt)
+    encoded = engine.prompt_encoder.encode(pictures, question, options.image_kwargs)
     inputs, answer_ids = engine.tensors(encoded, explanation.token_ids)
     lens = token_lens(engine.decoder, answer_ids)
     with evaluating(engine.model), recording(device) as plain:
         rows = slice(0, len(answer_ids))
         run_rows(engine.decoder, prefill(engine.decoder, inputs), answer_ids, rows, (), lens, lambda _: None)
     total = sum(recorder.seconds.values())
-    layout = lay_out(engine.decoder, engine.processor, inputs, [picture.size for picture in pictures])
+    sizes = [picture.size for picture in pictures]
+    layout = lay_out(engine.decoder, engine.processor, inputs, sizes, settings=options.image_kwargs)
     return Profile(
         stages=tuple(
             Stage(

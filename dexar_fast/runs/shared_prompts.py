@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..engine.prefill import Prefill
+from ..inputs.prompts import Prompt
 
 
 @dataclass(eq=False)
@@ -66,9 +67,11 @@ class SharedPrompts:
                 prompt.ran = None
 
 
-def fingerprint(prompt: str, images: Sequence[Image.Image]) -> Hashable:
+def fingerprint(prompt: Prompt, images: Sequence[Image.Image]) -> Hashable:
     """Equal for equal text and pixels."""
-    return prompt, *((image.size, hashlib.blake2b(image.tobytes()).digest()) for image in images)
+    return prompt if isinstance(prompt, str) else repr(prompt), *(
+        (image.size, hashlib.blake2b(image.tobytes()).digest()) for image in images
+    )
 
 
 def _equal(one: SharedPrompt, other: SharedPrompt) -> bool:

@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -186,7 +187,9 @@ def without_mixing(model: Any, pattern: str) -> Any:
 def tokenizer(
     specials: tuple[str, ...] = ("<image>",), vocabulary: int = VOCABULARY, **named: Any
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on a few sentences. Ids: pad 0, bos 1, eos 2, then ``specials`` from 3.
+    """Byte-level BPE trained on a few sentences, which begins texts with BOS, as most models' do.
+
+    Ids: pad 0, bos 1, eos 2, then ``specials`` from 3.
 
     Args:
         specials: further special tokens.
@@ -205,6 +208,7 @@ def tokenizer(
             show_progress=False,
         ),
     )
+    bpe.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token="<pad>",
@@ -219,6 +223,22 @@ def without_video(processor_class):
     """transformers' video processors need torchvision; a prompt with images alone asks nothing of them."""
     unchecked = {"check_argument_for_proper_class": lambda self, name, argument: type(argument)}
     return type(processor_class.__name__, (processor_class,), unchecked)
+
+
+def asking(processor_class, **images: Any):
+    """The processor class with settings for images that are its own defaults, as some checkpoints' are."""
+    known = processor_class.valid_processor_kwargs
+    defaults = {**getattr(known, "_defaults", {})}
+    before = {**(getattr(processor_class, "images_kwargs", None) or {}), **defaults.get("images_kwargs", {})}
+    defaults["images_kwargs"] = {**before, **images}
+
+    def call(self, *args, **kwargs):
+        return processor_class.__call__(self, *args, **{**images, **kwargs})
+
+    typed_dict: Any = TypedDict
+    asked = typed_dict("Asked", dict(known.__annotations__), total=False)
+    asked._defaults = defaults
+    return type(processor_class.__name__, (processor_class,), {"valid_processor_kwargs": asked, "__call__": call})
 
 
 def picture(size: tuple[int, int] = (40, 30), seed: int = 0) -> Image.Image:

@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-from .case import Case, randomised, text_shape, tokenizer, vision_shape
+from .case import Case, asking, randomised, text_shape, tokenizer, vision_shape
 
 
 def build(attention: str):
@@ -31,31 +31,26 @@ def build(attention: str):
     return randomised(Gemma3ForConditionalGeneration, config, attention)
 
 
-class PanAndScan(Gemma3Processor):
-    """transformers' processor asks for crops only when it is told to in the call."""
+# transformers' processor asks for crops only when it is told to in the call; all settings are null in checkpoints.
+CROPS = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 16,
+    "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}
 
-    def __call__(self, *args, **kwargs):
-        crop = {"min_crop_size": 16, "max_num_crops": 4, "min_ratio_to_activate": 1.2}
-        settings = {f"pan_and_scan_{name}": value for name, value in crop.items()}
-        return super().__call__(*args, **kwargs, do_pan_and_scan=True, **settings)
 
-
-def processor(processor_class=Gemma3Processor, **images) -> Gemma3Processor:
+def processor(processor_class=Gemma3Processor) -> Gemma3Processor:
     specials: dict[str, Any] = {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
     return processor_class(
-        Gemma3ImageProcessorPil(size={"height": 48, "width": 48}, **images),
+        Gemma3ImageProcessorPil(size={"height": 48, "width": 48}, **dict.fromkeys(CROPS)),
         tokenizer(tuple(specials.values()), **specials),
         image_seq_length=9,
     )
 
 
 def pan_and_scan() -> Gemma3Processor:
-    return processor(
-        PanAndScan,
-        pan_and_scan_min_crop_size=16,
-        pan_and_scan_max_num_crops=4,
-        pan_and_scan_min_ratio_to_activate=1.2,
-    )
+    return processor(asking(Gemma3Processor, **CROPS))
 
 
 CASES = (

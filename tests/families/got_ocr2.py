@@ -3,7 +3,7 @@
 from transformers import GotOcr2Config, GotOcr2ForConditionalGeneration, GotOcr2Processor, Qwen2Config
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from .case import Case, randomised, text_shape, tokenizer
+from .case import Case, asking, randomised, text_shape, tokenizer
 
 
 def build(attention: str):
@@ -34,11 +34,8 @@ class Small(GotOcr2Processor):
         return super().__call__(*args, **kwargs, num_image_tokens=16)
 
 
-class Tiled(Small):
-    """It cuts tiles only when it is told to in the call."""
-
-    def __call__(self, *args, **kwargs):
-        return super().__call__(*args, **kwargs, crop_to_patches=True, min_patches=1, max_patches=4)
+# It cuts tiles only when it is told to in the call.
+Tiled = asking(Small, crop_to_patches=True, min_patches=1, max_patches=4)
 
 
 def processor(processor_class):

@@ -17,7 +17,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     rows = max(1, round(sqrt(cells * height / width)))
     for _ in range(n_images):
         size = tokens.image((width, height))
-        tokens.grid(rows, cells // rows, cropped_box(prompt, size))
+        tokens.grid(rows, cells // rows, cropped_box(prompt, size, (width, height)))
 
 
 FAMILY = Family(name="fast_vlm", model_types=("fast_vlm",), layout=layout)

@@ -16,7 +16,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     for _ in prompt["pixel_values"]:
         size = tokens.image((width, height))
         tokens.placeless(1)
-        tokens.grid(height // stride, width // stride, cropped_box(prompt, size))
+        tokens.grid(height // stride, width // stride, cropped_box(prompt, size, (width, height)))
 
 
 FAMILY = Family(

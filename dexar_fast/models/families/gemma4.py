@@ -26,7 +26,9 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         if positions is None:
             return
         cols, rows = (positions.amax(dim=0) + 1).tolist()  # padding is at -1
-        tokens.image((cols * vision.patch_size, rows * vision.patch_size))
+        size = cols * vision.patch_size, rows * vision.patch_size
+        tokens.image(size)
+        tokens.expect_shape(size, rounded_to=vision.patch_size * vision.pooling_kernel_size)
         tokens.grid(rows // vision.pooling_kernel_size, cols // vision.pooling_kernel_size)
 
 

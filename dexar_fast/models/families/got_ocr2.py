@@ -19,9 +19,9 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     lay_out_tiles(prompt, tokens, prompt.runs(config.image_token_id), side, closest_tiling)
 
 
-def encode(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
+def encode(processor: Any, images: list[Image], prompt: str, **settings: Any) -> dict[str, Tensor]:
     """A list of lists would be pages of one document."""
-    return dict(processor(images=images, text=[prompt], return_tensors="pt"))
+    return dict(processor(images=images, text=[prompt], return_tensors="pt", **settings))
 
 
 FAMILY = Family(name="got_ocr2", model_types=("got_ocr2",), layout=layout, encode=encode)

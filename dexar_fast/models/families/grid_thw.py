@@ -25,7 +25,9 @@ def grid_thw(prompt: Prompt, tokens: LayoutBuilder) -> None:
             return
         (frames, rows, cols), merge = grid
         for _ in range(frames // getattr(vision, "temporal_merge_size", 1) if is_video else frames):
-            tokens.image((cols * vision.patch_size, rows * vision.patch_size))
+            size = cols * vision.patch_size, rows * vision.patch_size
+            tokens.image(size)
+            tokens.expect_shape(size, rounded_to=merge * vision.patch_size)
             tokens.grid(rows // merge, cols // merge)
 
 

@@ -55,8 +55,10 @@ def one_image(
         tile: ``(width, height)`` of one in model pixels.
     """
     rows, cols = tiles[-1] if tiles else (1, 1)
-    width, height = tokens.image((cols * tile[0], rows * tile[1]))
+    canvas = cols * tile[0], rows * tile[1]
+    width, height = tokens.image(canvas)
     if tiles:
+        tokens.expect_shape(canvas, rounded_to=max(tile))
         for box in tile_boxes((0.0, 0.0, float(width), float(height)), rows, cols):
             tokens.grid(side, side, box)
     if whole:

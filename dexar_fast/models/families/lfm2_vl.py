@@ -31,6 +31,9 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         down, across = tiles[-1] if tiles else (1, 1)
         rows, cols = of_image[0][1]
         size = tokens.image((across * cols * cell, down * rows * cell))
+        marker, (rows, cols) = of_image[-1]
+        if marker is None:  # the whole image, in its own shape; tiles are made to fit
+            tokens.expect_shape((cols * cell, rows * cell), rounded_to=cell)
         boxes = tile_boxes((0, 0, *size), down, across) if tiles else []
         for (_, (rows, cols)), box in zip_longest(of_image, boxes):
             tokens.grid(rows, cols, box, thumbnail=bool(tiles) and box is None)

@@ -7,7 +7,9 @@ from math import floor
 from typing import Any
 
 from torch import Tensor
+from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas
 
+from ...errors import InputError
 from ...layout.image_layout import LayoutBuilder, tile_boxes
 from ..decoder import Decoder
 from ..family import Family, Prompt, next_positions
@@ -24,6 +26,15 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
             continue
         rows, cols = vision.supported_aspect_ratios[ratio - 1]
         width, height = tokens.image((cols * tile, rows * tile))
+        if prompt.images_known and prompt.processor is not None:
+            most = prompt.image_processor.max_image_tiles
+            wanted = get_optimal_tiled_canvas(height, width, most, tile)
+            if wanted != (rows * tile, cols * tile):
+                raise InputError(
+                    f"image: the processor puts a picture of {width} x {height} pixels on a canvas of {wanted[1]} x "
+                    f"{wanted[0]}, but the model inputs hold {cols * tile} x {rows * tile}. Pass the picture that was "
+                    "processed, and what the processor's call was given besides as processor_kwargs=."
+                )
         seen_width, seen_height = fit_to_canvas((width, height), (cols * tile, rows * tile), tile)
         box = (0.0, 0.0, cols * tile * width / seen_width, rows * tile * height / seen_height)
         for of_tile in tile_boxes(box, rows, cols):

@@ -18,6 +18,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
         of_canvas = mask[1 : 1 + down * across, ::2, ::2].reshape(down, across, side, side)
         rows, cols = int(of_canvas[:, 0, :, 0].sum()), int(of_canvas[0, :, 0].sum())
         cell = 2 * vision.patch_size
+        tokens.expect_shape((cols * cell, rows * cell), rounded_to=cell)
         x, y = _pixels((width, height), (canvas_width, canvas_height))
         tokens.grid(rows, cols, (0.0, 0.0, cols * cell * x, rows * cell * y), row_ends=True)
         tokens.separators(1)

@@ -14,6 +14,7 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     cell = prompt.config.vision_config.patch_size * getattr(prompt.config, "spatial_merge_size", 1)
     for height, width in prompt["image_sizes"].tolist():
         tokens.image((width, height))
+        tokens.expect_shape((width, height), rounded_to=cell)
         tokens.grid(height // cell, width // cell)
 
 

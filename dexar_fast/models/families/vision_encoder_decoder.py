@@ -40,7 +40,8 @@ def layout(prompt: Prompt, tokens: LayoutBuilder) -> None:
     size = tokens.image((width, height))
     tokens.placeless(_CLASS_TOKENS.get(encoder.model_type, 0))
     donut = prompt.images_known and getattr(prompt.image_processor, "do_thumbnail", None) is not None
-    tokens.grid(rows, cols, thumbnail_box(prompt.image_processor, size) if donut else cropped_box(prompt, size))
+    box = thumbnail_box(prompt.image_processor, size) if donut else cropped_box(prompt, size, (width, height))
+    tokens.grid(rows, cols, box)
 
 
 def thumbnail_box(processor: Any, size: tuple[int, int]) -> Box:
@@ -89,11 +90,13 @@ def start_ids(decoder: Decoder, inputs: Mapping[str, Tensor]) -> Tensor:
     return torch.cat((configured[:1], given))
 
 
-def encode(processor: Any, images: list[Image], prompt: str) -> dict[str, Tensor]:
-    """Pixels, and the prompt without special tokens around it as `decoder_input_ids`."""
-    inputs = dict(processor.image_processor(images, return_tensors="pt"))
+def encode(
+    processor: Any, images: list[Image], prompt: str, *, add_special_tokens: bool = False, **settings: Any
+) -> dict[str, Tensor]:
+    """Pixels, and the prompt without special tokens around it as `decoder_input_ids`; ``settings`` are of the image."""
+    inputs = dict(processor.image_processor(images, return_tensors="pt", **settings))
     if prompt:
-        ids = processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids = processor.tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
         inputs["decoder_input_ids"] = torch.tensor([ids], device="cpu")
     return inputs
 
