@@ -59,7 +59,7 @@ def explainer(gate: Gate) -> Explainer:
 
 
 def opened(explainer: Explainer, tokens: int = TOKENS):
-    return explainer.stream(picture(), "what is it?", max_new_tokens=tokens, block=2)
+    return explainer.stream(picture(), "what is it?", method="dexar", max_new_tokens=tokens, block=2)
 
 
 def indices(steps: list[StreamedToken]) -> list[int]:
@@ -166,7 +166,7 @@ def test_a_finaliser_does_not_wait(explainer: Explainer, gate: Gate) -> None:
 
 def test_explaining_while_a_stream_is_written(explainer: Explainer) -> None:
     """In the reader's own loop, through another explainer, with the model in train mode: all exact."""
-    expected = explainer.explain(picture(), "what is it?", max_new_tokens=TOKENS)
+    expected = explainer.explain(picture(), "what is it?", method="dexar", max_new_tokens=TOKENS)
     explainer.model.train()
     other = Explainer(explainer.model, explainer.processor)
     alone = other.explain(picture(50, 20), "is it red?", " a star")
@@ -296,7 +296,7 @@ def test_a_streamer_serves_a_generate_in_another_thread(explainer: Explainer) ->
 
 def test_a_streamers_callback_may_explain(explainer: Explainer) -> None:
     inputs, _ = explainer.encode([picture()], "what is it?", "")
-    expected = explainer.explain(picture(), "what is it?", max_new_tokens=4)
+    expected = explainer.explain(picture(), "what is it?", method="dexar", max_new_tokens=4)
     alone = explainer.explain(picture(50, 20), "is it red?", " a star")
     steps: list[StreamedToken] = []
 
@@ -305,7 +305,7 @@ def test_a_streamers_callback_may_explain(explainer: Explainer) -> None:
         found = explainer.explain(picture(50, 20), "is it red?", " a star")
         np.testing.assert_array_equal(found.token_maps, alone.token_maps)
 
-    with explainer.streamer(inputs, look, block=2) as streamer:
+    with explainer.streamer(inputs, look, method="dexar", block=2) as streamer:
         explainer.model.generate(
             **inputs, streamer=streamer, past_key_values=streamer.cache, do_sample=False, max_new_tokens=4
         )
@@ -321,12 +321,12 @@ def test_a_model_that_notes_something_on_itself_while_it_writes() -> None:
     explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
     text, n_images = case.prompts[next(iter(case.prompts))]
     large, small = [[family_picture(size)] * n_images for size in ((120, 60), (30, 40))]
-    expected = explainer.explain(large, text, max_new_tokens=8)
+    expected = explainer.explain(large, text, method="dexar", max_new_tokens=8)
     inputs, _ = explainer.encode(small, text, "")
     written = explainer.model.generate(**inputs, max_new_tokens=3, do_sample=False).tolist()
     offset = base.rope_deltas.clone()
     steps = []
-    with explainer.stream(large, text, max_new_tokens=8, block=1) as stream:
+    with explainer.stream(large, text, method="dexar", max_new_tokens=8, block=1) as stream:
         for step in stream:
             steps.append(step)
             with explainer.turn():
