@@ -17,6 +17,7 @@ from benchmarks.ops.cases import Case
 from benchmarks.shapes import MACHINES, operands
 from dexar_fast.inputs.methods import METHODS, Method
 from dexar_fast.kernels.columns import attention_columns
+from dexar_fast.kernels.few import score_and_accumulate
 from dexar_fast.kernels.head_scores import head_scores
 from dexar_fast.kernels.launch import Launch, Operands
 from dexar_fast.kernels.maps import Out, accumulate_maps
@@ -50,6 +51,8 @@ def launches(signal: str, x: Operands) -> Iterator[tuple[str, Launch]]:
         ("sums", outs, token_sums),
     ):
         yield name, accumulate_maps(x, wanted, weights, lse, sums)[0][0]
+    if signal in ("gradient", "every") and x.B == 1:
+        yield from zip(("written scores", "weighed"), score_and_accumulate(x, of_scores, outs)[0])
     if signal == "attention":
         yield "columns", attention_columns(x, lse)[0]
         yield "lse", head_scores(x, ())[0][0]
@@ -74,7 +77,7 @@ def main(capability: int) -> None:
                     "shared": compiled.shared,
                     "wgmma": "wgmma" in compiled.ptx,
                     "half": dtype != "float32",
-                    "has_product": name not in ("combined scores", "row dots"),
+                    "has_product": name not in ("combined scores", "row dots", "weighed"),
                 }
             )
     print(json.dumps(results))

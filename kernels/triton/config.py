@@ -110,11 +110,14 @@ def products_of(signals: tuple[str, ...]) -> int:
     return any(signal != "attention" for signal in signals) + any(signal != "gradient" for signal in signals)
 
 
-def head_scores_blocks(x: Operands, signals: tuple[str, ...]) -> Blocks:
-    """Of `head_scores_kernel`: its rows are pairs of row and query head of one GQA group, and stay while keys pass."""
+def head_scores_blocks(x: Operands, signals: tuple[str, ...], *, writes: bool = False) -> Blocks:
+    """Of `head_scores_kernel`: its rows are pairs of row and query head of one GQA group, and stay while keys pass.
+
+    Registers of a kernel that writes G hold its cells besides.
+    """
     products = (x.d_out is not None) + (x.query is not None)
     largest = limits_of(x.machine).head_scores[products - 1]
-    return _fit(largest, x, x.most_rows * x.G, products, halvings=int(len(signals) > 1), rows_stay=True)
+    return _fit(largest, x, x.most_rows * x.G, products, (len(signals) > 1) + writes, rows_stay=True)
 
 
 def maps_blocks(x: Operands, outs: int, token_sums: int = 0) -> Blocks:
@@ -141,7 +144,7 @@ def splits_in_waves(machine: Machine, blocks: Blocks, programs: int, most: int) 
     def time(splits: int) -> float:
         return math.ceil(programs * splits / at_once) / splits * (1 + 0.02 * splits)
 
-    return min(range(1, max(1, min(most, 2 * at_once // max(programs, 1))) + 1), key=time)
+    return min(range(1, max(1, min(most, 4 * at_once // max(programs, 1))) + 1), key=time)
 
 
 def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, rows_stay: bool) -> Blocks:

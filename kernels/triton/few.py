@@ -103,7 +103,7 @@ def weigh_kernel(
             row_dot = tl.load(row_dot_ptr + offset, mask=is_head, other=0.0)
         added = ()
         for i in tl.static_range(len(OUTS)):
-            x = relu(read_signal(g, p, row_dot, OUTS[i]))  # [ROWS, BLOCK_N]
+            x = relu(read_signal(g, p, row_dot, OUTS, i))  # [ROWS, BLOCK_N]
             if WEIGHTS[i] >= 0:
                 if SPLIT:
                     w = scores[WEIGHTS[i]][3]

@@ -116,7 +116,7 @@ def add_tile(
     added = ()
     for i in tl.static_range(len(SIGNALS)):
         image, text, low = extremes[i]
-        bits = to_bits(read_signal(g, p, row_dot, SIGNALS[i]))  # [BLOCK_M, BLOCK_N]
+        bits = to_bits(read_signal(g, p, row_dot, SIGNALS, i))  # [BLOCK_M, BLOCK_N]
         if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
             low = tl.minimum(low, tl.min(bits, 1))
@@ -452,7 +452,7 @@ def head_scores(
         written: where G and logits ``(T, H, K)`` of the image keys go too; ranges of keys are not combined then.
     """
     with_lse, with_g = x.query is not None, x.d_out is not None
-    blocks = blocks or head_scores_blocks(x, signals)
+    blocks = blocks or head_scores_blocks(x, signals, writes=written is not None)
     row_blocks = triton.cdiv(x.most_rows * x.G, blocks.M)
     splits = splits_in_waves(x.machine, blocks, row_blocks * x.H_kv * x.B, triton.cdiv(x.K, blocks.N))
     scores = torch.empty(len(signals), 3, x.T, x.H, dtype=torch.float32, device=x.device)

@@ -213,7 +213,7 @@ def accumulate_maps_kernel(
                 row_dot = tl.load(row_dot_ptr + row * H + head, mask=is_row, other=0.0)  # [BLOCK_T]
             added = ()
             for i in tl.static_range(len(OUTS)):
-                x = relu(read_signal(g, p, row_dot, OUTS[i]))  # [BLOCK_T, BLOCK_N]
+                x = relu(read_signal(g, p, row_dot, OUTS, i))  # [BLOCK_T, BLOCK_N]
                 if WEIGHTS[i] >= 0:
                     of_weights = weights_ptr + WEIGHTS[i] * weights_stride_s + head * weights_stride_h
                     w = tl.load(of_weights + row * weights_stride_t, mask=is_row, other=0.0)  # [BLOCK_T]
@@ -224,7 +224,7 @@ def accumulate_maps_kernel(
                 start, stop = load_visible(visible_ptr, visible_stride_t, visible_stride_c, row, is_row, K)
                 seen = (position[None, :] >= start[:, None]) & (position[None, :] < stop[:, None]) & is_row[:, None]
                 for i in tl.static_range(len(TOKEN_SUMS)):
-                    x = relu(read_signal(g, p, row_dot, TOKEN_SUMS[i]))  # [BLOCK_T, BLOCK_N]
+                    x = relu(read_signal(g, p, row_dot, TOKEN_SUMS, i))  # [BLOCK_T, BLOCK_N]
                     x = tl.sum(tl.where(seen, x, 0.0), 0)  # [BLOCK_N]
                     cells = token_sums_ptr + i * token_sums_size + (of_block + head) * N + n
                     tl.store(cells, tl.where(is_key, x, 0.0), mask=n < N)

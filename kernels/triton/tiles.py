@@ -129,17 +129,17 @@ def cap_logits(products, logit_scale, cap_scale, SOFTCAP: tl.constexpr):
 
 
 @triton.jit
-def read_signal(g, p, row_dot, SIGNAL: tl.constexpr):
-    """What is read off each key, before relu ``[rows, keys]``: see `SIGNALS` of ``dexar_fast.ops``.
+def read_signal(g, p, row_dot, SIGNALS: tl.constexpr, i: tl.constexpr):
+    """What the i-th signal reads off each key, before relu ``[rows, keys]``: see `SIGNALS` of ``dexar_fast.ops``.
 
     An infinite p, of an infinite logit, makes it NaN, whatever the sign of what p is multiplied with.
     """
     x = p
-    if SIGNAL == "gradient":
+    if SIGNALS[i] == "gradient":
         x = g
-    elif SIGNAL == "score_gradient":
+    elif SIGNALS[i] == "score_gradient":
         x = p * (g - row_dot[:, None]) + p * 0.0
-    elif SIGNAL == "contribution":
+    elif SIGNALS[i] == "contribution":
         x = p * g + p * 0.0
     return x
 
