@@ -61,7 +61,9 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "qwen": Settings(scenes=12_000, vision_steps=(1200, 800, 800), vision_batch=32, steps=1200, revision=300, rate=1.2e-3),
+    "qwen": Settings(
+        scenes=12_000, vision_steps=(1200, 800, 800), vision_batch=32, steps=1200, revision=300, rate=1.2e-3
+    ),
     "gemma": Settings(),
     "paligemma": Settings(
         scenes=8000, vision_steps=(400,), steps=1200, revision=300, batch=24, vision_rate=1e-3, rate=1e-3
