@@ -59,7 +59,7 @@ def generate(
             texts = [prompt_text(processor, asked[i][1]) for i in chosen]
             inputs = processor(images=[[asked[i][0]] for i in chosen], text=texts, return_tensors="pt").to(device)
             inputs.pop("labels", None)  # PaliGemma's processor makes some
-            ids = model.generate(**inputs, max_new_tokens=80, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+            ids = model.generate(**inputs, max_new_tokens=128, do_sample=False)[:, inputs["input_ids"].shape[1] :]
             pad = processor.tokenizer.pad_token_id
             for index, row in zip(chosen, ids.tolist(), strict=True):
                 answers[index] = processor.tokenizer.decode([token for token in row if token != pad])

@@ -61,10 +61,12 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "qwen": Settings(scenes=6000, vision_steps=(800, 700), steps=500, revision=100, batch=24, rate=1.2e-3),
+    "qwen": Settings(
+        scenes=12_000, vision_steps=(1200, 800, 800), vision_batch=32, steps=1200, revision=300, rate=1.2e-3
+    ),
     "gemma": Settings(),
     "paligemma": Settings(
-        scenes=4000, vision_steps=(400,), steps=400, revision=100, batch=24, vision_rate=1e-3, rate=1e-3
+        scenes=8000, vision_steps=(400,), steps=1200, revision=300, batch=24, vision_rate=1e-3, rate=1e-3
     ),
     "deep": Settings(
         scenes=6000,
