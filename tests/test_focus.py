@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast import Explainer
+from dexar_fast.cli.app import DEMO_PROMPT, DEMO_SCALE, DEMO_SEED
+from dexar_fast.demo.language import COLOURS, SHAPES
+from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.engine.answer_pass import LayerGradient, run_rows
 from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.logit_lens import token_lens
@@ -186,3 +189,23 @@ def test_streamed_maps_are_contrasted_with_what_came_before() -> None:
         np.testing.assert_allclose(live, so_far.token_maps[stop - 3 :], atol=1e-9)
     published = np.stack([token.beside["dexar"] for token in tokens])
     np.testing.assert_allclose(published, whole.maps("dexar"), atol=1e-9)
+
+
+def test_the_default_map_points_at_all_six_objects_words_of_the_demo() -> None:
+    """Colour and shape words of the scene that `dexar-fast demo` draws; the published map has three of them right."""
+    explainer = Explainer.from_pretrained("demo", self_test=False)
+    scene = draw_scene(DEMO_SEED, scale=DEMO_SCALE)
+    explanation = explainer.explain(scene.image, DEMO_PROMPT)
+    assert explanation.answer.split() == str(scene.description).split()
+
+    def right(method: str) -> list[str]:
+        found = []
+        for word, refers_to in zip(explanation.of_method(method).words(), scene.description.refers_to, strict=True):
+            if word.text in (*COLOURS, *SHAPES) and word.peak is not None:
+                x, y = (int(at) for at in word.peak)
+                if scene.mask(refers_to)[y, x]:
+                    found.append(word.text)
+        return found
+
+    assert right(FOCUS) == ["blue", "circle", "white", "square", "red", "triangle"]
+    assert len(right("dexar")) < 6
