@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +28,11 @@ from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 T = 7
 
 
-def explain(model: nn.Module, *, tokens: int = T, **options) -> Explanation:
+def explain(model: Any, *, tokens: int = T, **options: Any) -> Explanation:
     return Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(tokens), method=FOCUS, **options)
 
 
-def signals(model: nn.Module, tokens: int = T) -> tuple[Tensor, Tensor]:
+def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
     """P and dS of every layer and head on the image keys, ``(L, T, H, N)``, from the layers' own tensors."""
     engine = Explainer(model)
     encoded = Encoded(tiny_inputs(model), tiny_answer(tokens))
@@ -97,11 +99,11 @@ def test_head_weights_are_the_largest_score_gradients() -> None:
     np.testing.assert_allclose(found.head_weights, dS.clamp(min=0).amax(dim=-1).transpose(0, 1).numpy(), atol=1e-12)
 
 
-def attentions(model: nn.Module) -> list[nn.Module]:
+def attentions(model: Any) -> list[Any]:
     return [layer.self_attn for layer in model.model.language_model.layers]
 
 
-def shift_values(model: nn.Module) -> None:
+def shift_values(model: Any) -> None:
     """Add a vector to every value, and take what it does out behind the output projection."""
     for number, attention in enumerate(attentions(model)):
         generator = torch.Generator().manual_seed(number)
@@ -112,7 +114,7 @@ def shift_values(model: nn.Module) -> None:
         o.bias = nn.Parameter(-(o.weight @ of_heads).detach())
 
 
-def permute_heads(model: nn.Module) -> None:
+def permute_heads(model: Any) -> None:
     """Exchange the two heads of a key/value head, and the two key/value heads."""
     order = torch.tensor([3, 2, 1, 0])
     for attention in attentions(model):
@@ -125,14 +127,14 @@ def permute_heads(model: nn.Module) -> None:
             attention.o_proj.weight.copy_(attention.o_proj.weight[:, rows].clone())
 
 
-def scale_scores(model: nn.Module) -> None:
+def scale_scores(model: Any) -> None:
     """Every logit four times as large: a power of two, which rounds nothing in the model's float32 norms."""
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
 
 
 @pytest.mark.parametrize("change", [shift_values, permute_heads, scale_scores])
-def test_unmoved_by(change) -> None:
+def test_unmoved_by(change: Callable[[Any], None]) -> None:
     before = explain(tiny_llava())
     model = tiny_llava()
     change(model)
