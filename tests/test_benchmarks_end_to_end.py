@@ -56,7 +56,7 @@ def test_answers_have_the_length_that_is_measured(calls: Calls) -> None:
     ids, ran = calls.generate(6)
     assert len(ids) == len(calls.after(ids, ran).tokens) == len(calls.stream(6, block=4).tokens) == 6
     # The row of a token is the same, however it was explained.
-    explained = calls.explainer.explain_ids(calls.inputs, ids)
+    explained = calls.explainer.explain_ids(calls.inputs, ids, method="dexar")
     torch.testing.assert_close(
         torch.from_numpy(calls.after(ids, ran).token_maps), torch.from_numpy(explained.token_maps), rtol=1e-3, atol=1e-3
     )

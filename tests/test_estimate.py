@@ -44,9 +44,9 @@ def explainer() -> Explainer:
 @pytest.mark.parametrize(("answer", "chunk"), [("a small red square on the left", 5), ("a", 1), ("two stars", "auto")])
 def test_operations_are_those_that_torch_counts(explainer: Explainer, answer: str, chunk: int | str) -> None:
     inputs, ids = explainer.encode([picture()], "what is it?", answer)
-    explainer.explain_ids(inputs, ids)  # with the self-check
+    explainer.explain_ids(inputs, ids, method="dexar")  # with the self-check
     with FlopCounterMode(display=False) as counter:
-        explainer.explain_ids(inputs, ids, row_chunk=chunk)
+        explainer.explain_ids(inputs, ids, row_chunk=chunk, method="dexar")
     P, N = lengths(explainer, [picture()], "what is it?")
     found = explainer.estimate(P, N, len(ids), row_chunk=chunk)
     assert [each.name for each in found.stages] == list(STAGES)
@@ -69,10 +69,10 @@ def test_operations_of_the_ops(explainer: Explainer) -> None:
 def test_peak_memory_is_that_of_the_tensors(T: int, dtype: torch.dtype) -> None:
     model = models.llava(layers=2, width=128, heads=2, intermediate=352, dtype=dtype)
     explainer, inputs, ids = Explainer(model), models.prompt(model), models.answer(model, T)
-    explainer.explain_ids(inputs, ids[:2])
+    explainer.explain_ids(inputs, ids[:2], method="dexar")
     found = explainer.estimate(608, 576, T)
     assert set(found.memory) == set(MEMORY)
-    assert found.peak_bytes == pytest.approx(peak(lambda: explainer.explain_ids(inputs, ids)), rel=0.25)
+    assert found.peak_bytes == pytest.approx(peak(lambda: explainer.explain_ids(inputs, ids, method="dexar")), rel=0.25)
     joined = torch.cat((inputs["input_ids"], ids[None]), dim=1)
 
     @torch.no_grad()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast import Explainer
+from dexar_fast.cli.app import DEMO_PROMPT, DEMO_SCALE, DEMO_SEED
+from dexar_fast.demo.language import COLOURS, SHAPES
+from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.engine.answer_pass import LayerGradient, run_rows
 from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.logit_lens import token_lens
@@ -23,11 +28,11 @@ from .tiny import picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 T = 7
 
 
-def explain(model: nn.Module, *, tokens: int = T, **options) -> Explanation:
+def explain(model: Any, *, tokens: int = T, **options: Any) -> Explanation:
     return Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(tokens), method=FOCUS, **options)
 
 
-def signals(model: nn.Module, tokens: int = T) -> tuple[Tensor, Tensor]:
+def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
     """P and dS of every layer and head on the image keys, ``(L, T, H, N)``, from the layers' own tensors."""
     engine = Explainer(model)
     encoded = Encoded(tiny_inputs(model), tiny_answer(tokens))
@@ -94,11 +99,11 @@ def test_head_weights_are_the_largest_score_gradients() -> None:
     np.testing.assert_allclose(found.head_weights, dS.clamp(min=0).amax(dim=-1).transpose(0, 1).numpy(), atol=1e-12)
 
 
-def attentions(model: nn.Module) -> list[nn.Module]:
+def attentions(model: Any) -> list[Any]:
     return [layer.self_attn for layer in model.model.language_model.layers]
 
 
-def shift_values(model: nn.Module) -> None:
+def shift_values(model: Any) -> None:
     """Add a vector to every value, and take what it does out behind the output projection."""
     for number, attention in enumerate(attentions(model)):
         generator = torch.Generator().manual_seed(number)
@@ -109,7 +114,7 @@ def shift_values(model: nn.Module) -> None:
         o.bias = nn.Parameter(-(o.weight @ of_heads).detach())
 
 
-def permute_heads(model: nn.Module) -> None:
+def permute_heads(model: Any) -> None:
     """Exchange the two heads of a key/value head, and the two key/value heads."""
     order = torch.tensor([3, 2, 1, 0])
     for attention in attentions(model):
@@ -122,14 +127,14 @@ def permute_heads(model: nn.Module) -> None:
             attention.o_proj.weight.copy_(attention.o_proj.weight[:, rows].clone())
 
 
-def scale_scores(model: nn.Module) -> None:
+def scale_scores(model: Any) -> None:
     """Every logit four times as large: a power of two, which rounds nothing in the model's float32 norms."""
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
 
 
 @pytest.mark.parametrize("change", [shift_values, permute_heads, scale_scores])
-def test_unmoved_by(change) -> None:
+def test_unmoved_by(change: Callable[[Any], None]) -> None:
     before = explain(tiny_llava())
     model = tiny_llava()
     change(model)
@@ -186,3 +191,23 @@ def test_streamed_maps_are_contrasted_with_what_came_before() -> None:
         np.testing.assert_allclose(live, so_far.token_maps[stop - 3 :], atol=1e-9)
     published = np.stack([token.beside["dexar"] for token in tokens])
     np.testing.assert_allclose(published, whole.maps("dexar"), atol=1e-9)
+
+
+def test_the_default_map_points_at_all_six_objects_words_of_the_demo() -> None:
+    """Colour and shape words of the scene that `dexar-fast demo` draws; the published map has three of them right."""
+    explainer = Explainer.from_pretrained("demo", self_test=False)
+    scene = draw_scene(DEMO_SEED, scale=DEMO_SCALE)
+    explanation = explainer.explain(scene.image, DEMO_PROMPT)
+    assert explanation.answer.split() == str(scene.description).split()
+
+    def right(method: str) -> list[str]:
+        found = []
+        for word, refers_to in zip(explanation.of_method(method).words(), scene.description.refers_to, strict=True):
+            if word.text in (*COLOURS, *SHAPES) and word.peak is not None:
+                x, y = (int(at) for at in word.peak)
+                if scene.mask(refers_to)[y, x]:
+                    found.append(word.text)
+        return found
+
+    assert right(FOCUS) == ["blue", "circle", "white", "square", "red", "triangle"]
+    assert len(right("dexar")) < 6

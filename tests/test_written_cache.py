@@ -37,7 +37,7 @@ def test_generations_own_keys_and_values_are_read(explainer: Explainer, row_chun
     layers = ran.cache.layers
     assert all(isinstance(layer, WrittenLayer) for layer in layers)
     before = [(layer.keys, layer.keys.clone()) for layer in layers]
-    options = explainer.options(row_chunk=row_chunk)
+    options = explainer.options(row_chunk=row_chunk, method="dexar")
     _, sums = explainer.run(Encoded(inputs, ids, ran=ran), options)
     _, expected = explainer.run(Encoded(inputs, ids), options)
     torch.testing.assert_close(sums.maps, expected.maps, rtol=1e-10, atol=1e-10)

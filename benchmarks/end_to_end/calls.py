@@ -93,7 +93,9 @@ class Calls:
 
     def after(self, ids: Tensor, ran: Prefill) -> Explanation:
         """What `explain` does when the model has written its answer: over the cache that it left."""
-        return explain_encoded(self.explainer, Encoded(self.inputs, ids, ran=ran), self.explainer.options())
+        return explain_encoded(
+            self.explainer, Encoded(self.inputs, ids, ran=ran), self.explainer.options(method="dexar")
+        )
 
     def stream(self, length: int, block: int) -> Explanation:
         """Write an answer and explain it meanwhile."""

@@ -42,6 +42,7 @@ STAGES = {
     "self-check": "once per model: is each layer what the method takes it for?",
     "ops": "head scores and maps of all layers",
     "aggregation": "normalise and combine the maps",
+    "grounding": "the prompt with a blank image and the answer, through the language model; the last logits of both",
     OTHER: "everything else",
 }
 _NOT_EXPLAINING = ("encoding", "generation", "self-check")

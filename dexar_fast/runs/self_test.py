@@ -12,7 +12,7 @@ from ..models.state import main_device
 def self_test(engine: Engine) -> ModelReport:
     """See `Explainer.self_test`."""
     prompt = "a" if engine.processor is None else engine.prompt_encoder.probe()
-    options = engine.options()
+    options = engine.options(method="dexar")
     with engine.running():
         encoded = engine.encoded([probe_image()], prompt, "a", options)
         engine.checked_layers.clear()

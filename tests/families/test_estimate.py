@@ -38,9 +38,9 @@ def test_operations(case: Case) -> None:
     images = [picture()] * n_images
     inputs, _ = explainer.encode(images, text, "")
     ids = answer(T, explainer.decoder.vocabulary_size)
-    explainer.explain_ids(inputs, ids, row_chunk=CHUNK)  # with the self-check
+    explainer.explain_ids(inputs, ids, row_chunk=CHUNK, method="dexar")  # with the self-check
     with Counter() as whole:
-        explainer.explain_ids(inputs, ids, row_chunk=CHUNK)
+        explainer.explain_ids(inputs, ids, row_chunk=CHUNK, method="dexar")
     with Counter() as before:
         run_up_to_text_model(explainer.decoder, inputs)
     shape = Shape(explainer.decoder, *lengths(explainer, images, text), T)

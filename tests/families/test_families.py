@@ -68,7 +68,7 @@ def key_kinds(case: Case, explainer: Explainer, inputs: dict[str, Tensor], n_ans
 
 
 def run(explainer: Explainer, inputs: dict[str, Tensor], ids: Tensor) -> tuple[Any, Any]:
-    return explainer.run(Encoded(inputs, ids), explainer.options())
+    return explainer.run(Encoded(inputs, ids), explainer.options(method="dexar"))
 
 
 def assert_close(actual: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:
@@ -106,7 +106,9 @@ def test_sdpa_and_eager_agree(case: Case) -> None:
         explainer = explainer_of(case, attention)
         inputs, images = encode(explainer, case, next(iter(case.prompts)))
         with DoubleThroughout():
-            e = explainer.explain_ids(inputs, answer(4, explainer.decoder.vocabulary_size), image=images)
+            e = explainer.explain_ids(
+                inputs, answer(4, explainer.decoder.vocabulary_size), image=images, method="dexar"
+            )
         assert e.settings["attention"] == attention
         results.append(e)
     np.testing.assert_allclose(results[0].image_scores, results[1].image_scores, rtol=1e-9, atol=1e-12)
@@ -153,7 +155,7 @@ def test_whole_way_from_pictures(case: Case) -> None:
     config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
     text, n_images = [prompt for prompt in case.prompts.values() if prompt[1]][-1]
     images = [picture((41, 29)), picture((20, 50), seed=1)][:n_images]
-    e = explainer.explain(images, text, max_new_tokens=3)
+    e = explainer.explain(images, text, max_new_tokens=3, method="dexar")
     assert e.settings["gradient_path"] == explainer.family.gradient_path
     assert e.image_scores.shape[0] == len(e.tokens) == 3
     if case.skip and "test_lit_region_lands_where_it_is" in case.skip:  # queries without a place
@@ -221,7 +223,7 @@ def test_second_image_is_refused_where_a_model_takes_one(case: Case) -> None:
 def test_very_thin_picture(case: Case, size: tuple[int, int]) -> None:
     """Unpadding can leave no row of tiles: then the base view, or what the family pools, is the map."""
     explainer = explainer_of(case, dtype=torch.float32)
-    e = explainer.explain(picture(size), case.image + " a star", "a")
+    e = explainer.explain(picture(size), case.image + " a star", "a", method="dexar")
     assert e.grid.image_size == size
     assert np.isfinite(e.token_maps).all()
     assert e.token_maps.max() == 1

@@ -29,7 +29,7 @@ def test_targets_and_contrast_are_exact(case: Case) -> None:
     ids = answer(7, explainer.decoder.vocabulary_size)
     other = ids.roll(1)
     foils = [Foil(int(foil), "") for foil in other]
-    options = explainer.options(row_chunk=2)
+    options = explainer.options(row_chunk=2, method="dexar")
     kinds = key_kinds(case, explainer, inputs, len(ids))
     with DoubleThroughout():
         wanted = expected(explainer.decoder, inputs, ids, *kinds, foils=other, spans=SPANS)

@@ -53,7 +53,9 @@ def test_a_map_for_each_pair_of_frames(name: str) -> None:
     with DoubleThroughout():
         wanted = expected(explainer.decoder, inputs, ids, is_image, ~is_image)
         _, sums = run(explainer, inputs, ids)
-        e = explainer.explain_ids(inputs, ids, image=[picture((60, 40), seed) for seed in range(FRAMES)] + [picture()])
+        e = explainer.explain_ids(
+            inputs, ids, image=[picture((60, 40), seed) for seed in range(FRAMES)] + [picture()], method="dexar"
+        )
     assert_close(sums.maps, wanted.maps, 1e-9, "maps")
     assert_close(sums.text_scores, wanted.text_scores, 1e-9, "S_text")
     assert [maps.shape for maps in e.token_maps] == [(4, 2, 3)] * FRAMES + [(4, 2, 2)]
