@@ -250,7 +250,7 @@ def test_a_long_wait_is_announced(model, monkeypatch: pytest.MonkeyPatch) -> Non
     turn = turn_of(model)
     with (
         turn,
-        pytest.warns(RuntimeWarning, match="waiting for the model for 0 s; it is the turn of thread 'MainThread'"),
+        pytest.warns(RuntimeWarning, match="for 0 s; it is the turn of thread 'MainThread'"),
     ):
         beside(lambda: turn.take(within=2 * turns.POLL_SECONDS))
 
