@@ -45,7 +45,8 @@ class Cancelled(BaseException):
     """Carries what a caller's callback raised past everything that expects a model's or an input's failure."""
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        super().__init__()  # without the error in its args
+        self.error: Exception | None = error
 
 
 @contextmanager
@@ -59,10 +60,18 @@ def cancelling(report: ProgressCallback) -> Iterator[ProgressCallback]:
         except Exception as error:
             raise Cancelled(error) from error
 
+    error: Exception | None = None
     try:
         yield step
     except Cancelled as cancelled:
-        raise cancelled.error from cancelled.error.__cause__
+        error = cancelled.error
+        # The two must not hold each other, and the run's tensors with them, until the garbage collector comes by.
+        cancelled.error = cancelled.__cause__ = cancelled.__context__ = None
+    if error is not None:
+        try:
+            raise error from error.__cause__
+        finally:
+            error = None
 
 
 class Steps:

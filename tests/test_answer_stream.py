@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -317,7 +318,7 @@ def test_a_model_that_notes_something_on_itself_while_it_writes() -> None:
     """M-RoPE's offset: the stream's while it writes, and the user's own within a turn and afterwards."""
     case = CACHED["qwen2_vl"]
     explainer = explainer_of(case)
-    base = explainer.decoder.base
+    base: Any = explainer.decoder.base
     explainer.model.generation_config.suppress_tokens = [*explainer.decoder.placeholder_ids, 0, 1, 2]
     text, n_images = case.prompts[next(iter(case.prompts))]
     large, small = [[family_picture(size)] * n_images for size in ((120, 60), (30, 40))]

@@ -71,7 +71,7 @@ def test_an_exception_in_any_function(call: str) -> None:
     model.train()
     before = state(model)
     total = run_with_fault(work, None)
-    for at in range(1, total + 1, max(1, total // 80)):
+    for at in range(1, total + 1, max(1, total // 40)):
         explainer.checked_layers.clear()
         with suppress(Fault), warnings.catch_warnings(action="ignore"):  # a batch goes on one by one, and says so
             run_with_fault(work, at)

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -110,6 +111,7 @@ class Turn:
 
     def release(self) -> None:
         """Give it to who waits longest, once it was released as often as it was taken."""
+        assert self.mine, "only who has the turn can give it away"
         if self._depth > 1:
             self._depth -= 1
             return
@@ -235,14 +237,18 @@ def held_at_fork(lock: threading.Lock) -> threading.Lock:
     return lock
 
 
-_taken_for_fork: list[Turn] = []
+_taken_for_fork: dict[int, list[Turn]] = {}  # by thread
 
 
 def _before_fork() -> None:
     until = time.monotonic() + FORK_SECONDS
-    for turn in list(_TURNS.values()):
-        if not turn.lost and turn.take(within=max(0.0, until - time.monotonic())):
-            _taken_for_fork.append(turn)
+    taken = _taken_for_fork.setdefault(threading.get_ident(), [])
+    with _TURNS_LOCK:
+        turns = list(_TURNS.values())
+    for turn in turns:
+        with suppress(InputError):  # it was lost, or cannot come: then the child is told
+            if turn.take(within=max(0.0, until - time.monotonic())):
+                taken.append(turn)
     for lock in _HELD_AT_FORK:
         lock.acquire()
 
@@ -250,17 +256,18 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for lock in _HELD_AT_FORK:
         lock.release()
-    while _taken_for_fork:
-        _taken_for_fork.pop().release()
+    for turn in _taken_for_fork.pop(threading.get_ident()):
+        turn.release()
 
 
 def _after_fork_in_child() -> None:
     for lock in _HELD_AT_FORK:
         lock.release()
+    taken = _taken_for_fork.pop(threading.get_ident())
     for turn in list(_TURNS.values()):
-        turn._begin_anew(held=turn in _taken_for_fork)
-    _WAITING.clear()
+        turn._begin_anew(held=turn in taken)
     _taken_for_fork.clear()
+    _WAITING.clear()
 
 
 if hasattr(os, "register_at_fork"):  # where there is no fork, there is nothing to do

@@ -168,9 +168,12 @@ class _Writing:
             error = raised
         finally:
             _open.discard(self)
+            # Else this and the streamer hold each other, and caches with them, until the garbage collector comes by.
+            streamer.on_token = _nobody
             with self._changed:
                 self._error, self._ended = error, True
                 self._wake()
+            error = None  # whose traceback holds this frame
 
 
 class _Stoppable(BaseStreamer):
@@ -185,6 +188,10 @@ class _Stoppable(BaseStreamer):
 
     def end(self) -> None:
         self.streamer.end()
+
+
+def _nobody(token: StreamedToken) -> None:
+    """Hears nothing."""
 
 
 def _wake_one(sleeper: asyncio.Future[None]) -> None:
