@@ -219,8 +219,8 @@ def test_targets_and_contrast_of_the_demo(tmp_path: Path) -> None:
     saved = Explanation.load(tmp_path / "out" / "explanation.safetensors")
     assert saved.row_texts == ["a large blue circle", "a small white square"]
     assert {foil.text.strip() for foil in saved.foils or () if foil} == {"red"}
-    options = "-m", "demo", "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out"
-    shown = call("explain", image, *options)
+    chosen = "-m", "demo", "-p", "what?", "-a", answer, "--targets", "/blue/", "-o", tmp_path / "out"
+    shown = call("explain", image, *chosen)
     assert re.search(r"# +target +grounding", shown.stdout)
     assert re.search(r"\n *0 +blue +\d", shown.stdout)
 
