@@ -24,7 +24,7 @@ from .inputs.layers import LayerSelection
 from .inputs.messages import Messages
 from .inputs.methods import MethodSelection
 from .inputs.only import Only
-from .inputs.options import AskedOptions, TextSet
+from .inputs.options import AskedOptions, TextSet, refuse_options
 from .inputs.pixels import Colour
 from .inputs.question import read_question
 from .inputs.targets import TargetSelection
@@ -44,6 +44,9 @@ from .runs.requests import AnyRequest
 from .runs.self_test import self_test
 from .runs.single import explain_encoded
 from .runs.stream import ExplainingStreamer, StreamedToken
+
+WHOLE_ANSWERS = "normalization", "targets", "contrast", "unfiltered", "row_chunk", "only"
+"""Options that need the whole answer: not for one that is still being written."""
 
 
 class Explainer(Engine):
@@ -272,18 +275,8 @@ class Explainer(Engine):
         messages: Messages | None = None,
         token: int = 0,
         k: int = 5,
-        layers: LayerSelection = None,
-        method: MethodSelection = "dexar",
-        normalization: str = "paper",
-        text_set: TextSet = "all_non_image",
-        unfiltered: bool = False,
-        thumbnail: str = "blend",
-        max_new_tokens: int = 256,
-        image_kwargs: Mapping[str, Any] | None = None,
-        background: Colour = "white",
-        frame: int | None = None,
-        allow_urls: bool = False,
         progress: bool | ProgressCallback = False,
+        **asked: Unpack[AskedOptions],
     ) -> Explanation:
         """What the model could have written at one place of its answer, and which part of the image speaks for each.
 
@@ -291,9 +284,9 @@ class Explainer(Engine):
             token: index of a token of the answer, negative from the end.
             k: how many tokens: the most probable ones there, by the model's own probabilities after the answer so far;
                 the written one takes the last place if it is not among them.
-            image, prompt, answer, messages, layers, method, normalization, text_set, unfiltered, thumbnail,
-                max_new_tokens, image_kwargs, background, frame, allow_urls, progress: as for `explain`, with a method
-                of `dexar_fast.inputs.methods.METHODS`.
+            image, prompt, answer, messages, progress: as for `explain`.
+            asked: options of `explain`, with a method of `dexar_fast.inputs.methods.METHODS`, "dexar" by default; but
+                neither targets nor a contrast, grounding, row_chunk or only.
 
         Returns:
             `Explanation` with a row for each alternative (`targets`, with id and probability, falling). Its tokens are
@@ -302,23 +295,13 @@ class Explainer(Engine):
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = self.options(
-            layers=layers,
-            method=method,
-            normalization=normalization,
-            text_set=text_set,
-            unfiltered=unfiltered,
-            thumbnail=thumbnail,
-            max_new_tokens=max_new_tokens,
-            image_kwargs=image_kwargs,
-            background=background,
-            frame=frame,
-            allow_urls=allow_urls,
-        )
+        refuse_options("alternatives", asked, "targets", "contrast", "grounding", "row_chunk", "only")
+        asked.setdefault("method", "dexar")
+        options = self.options(**asked)
         check_alternatives(self.decoder, options, token, k)
-        pictures, asked = read_question(options, image, prompt, messages)
+        pictures, question = read_question(options, image, prompt, messages)
         with self.running(progress) as report:
-            encoded = self.encoded(pictures, asked, answer, options, report)
+            encoded = self.encoded(pictures, question, answer, options, report)
             return explain_alternatives(self, encoded, options, token, k, report)
 
     def explain_ids(
@@ -328,23 +311,10 @@ class Explainer(Engine):
         *,
         image: ImageInput | Sequence[ImageInput] | None = None,
         prompt: str | None = None,
-        layers: LayerSelection = None,
-        method: MethodSelection = None,
-        normalization: str = "paper",
-        text_set: TextSet = "all_non_image",
-        targets: TargetSelection = "tokens",
-        contrast: Contrast = None,
-        unfiltered: bool = False,
-        grounding: bool = False,
-        thumbnail: str = "blend",
-        row_chunk: int | str = "auto",
-        only: Only = None,
         processor_kwargs: Mapping[str, Any] | None = None,
-        background: Colour = "white",
-        frame: int | None = None,
-        allow_urls: bool = False,
         past_key_values: Cache | None = None,
         progress: bool | ProgressCallback = False,
+        **asked: Unpack[AskedOptions],
     ) -> Explanation:
         """Explain an answer that was made elsewhere, from tensors.
 
@@ -358,8 +328,8 @@ class Explainer(Engine):
             prompt: the prompt as text, kept in the result; the method "occlusion" needs it and the image.
             processor_kwargs: what the processor's call was given besides images and text: settings that change where
                 pixels go (``do_center_crop=False``, crops) are not to be seen in the tensors.
-            layers, method, normalization, text_set, targets, contrast, unfiltered, grounding, thumbnail, row_chunk,
-                only, background, frame, allow_urls, progress: as for `explain`; the text set "content_only" needs
+            progress: as for `explain`.
+            asked: options of `explain` but for image_kwargs and max_new_tokens; the text set "content_only" needs
                 `explain`, and foils as text need the processor.
             past_key_values: the cache that this model filled with the prompt, and perhaps the answer: then the prompt
                 does not run again. It is not changed. One that cannot be cut back to the prompt (layers that keep a
@@ -371,23 +341,9 @@ class Explainer(Engine):
         Raises:
             InputError, UnsupportedModelError, SelfCheckError, NotFiniteError: as for `explain`.
         """
-        options = self.options(
-            layers=layers,
-            method=method,
-            normalization=normalization,
-            text_set=text_set,
-            targets=targets,
-            contrast=contrast,
-            unfiltered=unfiltered,
-            grounding=grounding,
-            thumbnail=thumbnail,
-            row_chunk=row_chunk,
-            only=only,
-            image_kwargs=processor_kwargs,
-            background=background,
-            frame=frame,
-            allow_urls=allow_urls,
-        )
+        refuse_options("explain_ids", asked, "image_kwargs", "max_new_tokens")
+        asked["image_kwargs"] = processor_kwargs
+        options = self.options(**asked)
         inputs, ids = self.given(model_inputs, answer_ids)
         pictures = None if image is None else options.pictures(image, turn=False)
         with self.running(progress) as report:
@@ -465,27 +421,17 @@ class Explainer(Engine):
         *,
         messages: Messages | None = None,
         block: int = 16,
-        layers: LayerSelection = None,
-        method: MethodSelection = None,
-        text_set: TextSet = "all_non_image",
-        grounding: bool = False,
-        thumbnail: str = "blend",
-        max_new_tokens: int = 256,
-        image_kwargs: Mapping[str, Any] | None = None,
-        background: Colour = "white",
-        frame: int | None = None,
-        allow_urls: bool = False,
+        **asked: Unpack[AskedOptions],
     ) -> AnswerStream:
         """Each token of the model's own answer with its map, soon after it was written.
 
         Args:
             block: how many tokens are explained at once, behind generation; 1 explains each as it comes. The extra
                 cost is about one forward over the block's tokens per block.
-            grounding: also ask how much the image supports each token, at the cost of the prompt with a blank image
-                once and one more forward over the block's tokens per block.
-            image, prompt, messages, layers, method, text_set, thumbnail, max_new_tokens, image_kwargs, background,
-                frame, allow_urls: as for `explain`, with the normalisation "paper" and a text set by name;
-                "content_only" needs `explain`.
+            image, prompt, messages: as for `explain`.
+            asked: options of `explain`, with a text set by name ("content_only" needs `explain`); but no normalization,
+                targets, contrast, unfiltered, row_chunk or only. Grounding costs the prompt with a blank image once,
+                and one more forward over the block's tokens per block.
 
         Returns:
             `AnswerStream`: an iterator of `StreamedToken`; when it has ended, its `explanation` is that of `explain`.
@@ -494,20 +440,10 @@ class Explainer(Engine):
             InputError: an argument is not usable, or the family's answers do not run over a cache.
             UnsupportedModelError, SelfCheckError, NotFiniteError: while iterating, as for `explain`.
         """
-        options = self.options(
-            layers=layers,
-            method=method,
-            text_set=text_set,
-            grounding=grounding,
-            thumbnail=thumbnail,
-            max_new_tokens=max_new_tokens,
-            image_kwargs=image_kwargs,
-            background=background,
-            frame=frame,
-            allow_urls=allow_urls,
-        )
-        pictures, asked = read_question(options, image, prompt, messages)
-        encoded = self.encoded(pictures, asked, "", options)
+        refuse_options("stream", asked, *WHOLE_ANSWERS)
+        options = self.options(**asked)
+        pictures, question = read_question(options, image, prompt, messages)
+        encoded = self.encoded(pictures, question, "", options)
         return AnswerStream(ExplainingStreamer(self, encoded, options, lambda token: None, block=block))
 
     def close_stream(self) -> None:
@@ -534,12 +470,8 @@ class Explainer(Engine):
         *,
         image: ImageInput | Sequence[ImageInput] | None = None,
         block: int = 16,
-        layers: LayerSelection = None,
-        method: MethodSelection = None,
-        text_set: TextSet = "all_non_image",
-        grounding: bool = False,
-        thumbnail: str = "blend",
         processor_kwargs: Mapping[str, Any] | None = None,
+        **asked: Unpack[AskedOptions],
     ) -> ExplainingStreamer:
         """A streamer for the caller's own `generate`, with any sampling: see `ExplainingStreamer`.
 
@@ -547,19 +479,14 @@ class Explainer(Engine):
             model_inputs: what `generate` is called with for the prompt.
             on_token: called with each token and its map.
             image, processor_kwargs: as for `explain_ids`.
-            block, layers, method, text_set, grounding, thumbnail: as for `stream`.
+            block, asked: as for `stream`, but for image_kwargs and max_new_tokens.
 
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
         """
-        options = self.options(
-            layers=layers,
-            method=method,
-            text_set=text_set,
-            grounding=grounding,
-            thumbnail=thumbnail,
-            image_kwargs=processor_kwargs,
-        )
+        refuse_options("streamer", asked, *WHOLE_ANSWERS, "image_kwargs", "max_new_tokens")
+        asked["image_kwargs"] = processor_kwargs
+        options = self.options(**asked)
         inputs, ids = self.given(model_inputs, [])
         pictures = None if image is None else options.pictures(image, turn=False)
         encoded = Encoded(inputs, ids, pictures, settings={"prompt": None})

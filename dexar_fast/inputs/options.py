@@ -189,6 +189,17 @@ def _json_values(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
+def refuse_options(call: str, asked: AskedOptions, *names: str) -> None:
+    """Refuse options that a call does not take.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for name in names:
+        if name in asked:
+            raise InputError(f"{name}: {call}() does not take it; leave it out, or use explain()")
+
+
 def check_row_chunk(row_chunk: int | str) -> None:
     """Refuse what is neither a number of rows nor "auto".
 
