@@ -16,7 +16,7 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.demo import MODELS, model_folder
 from dexar_fast.demo.architectures import Architecture
 from dexar_fast.demo.deep import DEEP, start
-from dexar_fast.demo.evaluate import main, measure, prompt_text
+from dexar_fast.demo.evaluate import generate, main, prompt_text
 from dexar_fast.demo.evaluate_reader import measure as measure_reader
 from dexar_fast.demo.gemma import GEMMA
 from dexar_fast.demo.labels import ASPECTS, IGNORE
@@ -170,10 +170,8 @@ def test_a_few_steps_write_a_folder_that_loads_and_explains(architecture: Archit
     assert e.token_maps.shape[1:] == architecture.grid(scene.image.size)
     record = json.loads((folder / "training.json").read_text())
     assert record["command"].startswith(f"python -m dexar_fast.demo.train_scenes {architecture.name} --scenes 32")
-    loaded, processor = explainer.model, explainer.processor
-    assert (
-        measure(loaded, processor, range(1), CPU, architecture.draw, architecture.language)["descriptions cases"] == 1
-    )
+    asked = [(scene.image, architecture.language.prompts[0])]
+    assert len(generate(explainer.model, explainer.processor, asked, CPU)) == 1
 
 
 def test_the_reader_writes_a_folder_that_loads_and_explains(tmp_path: Path) -> None:
