@@ -15,6 +15,7 @@ from dexar_fast import Explainer
 from dexar_fast.cli.app import DEMO_PROMPT, DEMO_SCALE, DEMO_SEED
 from dexar_fast.demo.language import COLOURS, SHAPES
 from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.engine import focus
 from dexar_fast.engine.answer_pass import LayerGradient, run_rows
 from dexar_fast.engine.encoded import Encoded
 from dexar_fast.engine.logit_lens import token_lens
@@ -211,3 +212,21 @@ def test_the_default_map_points_at_all_six_objects_words_of_the_demo() -> None:
 
     assert right(FOCUS) == ["blue", "circle", "white", "square", "red", "triangle"]
     assert len(right("dexar")) < 6
+
+
+def test_fewer_rows_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the chunk that failed had added already, of one layer here, does not count twice."""
+    whole = explain(tiny_llava())
+    original, layers = focus.score_and_accumulate_all, []
+
+    def limited(d_out: Tensor, *args: Any, **kwargs: Any) -> Any:
+        layers.append(len(d_out))
+        if layers == [T, T]:
+            raise torch.OutOfMemoryError
+        return original(d_out, *args, **kwargs)
+
+    monkeypatch.setattr(focus, "score_and_accumulate_all", limited)
+    with pytest.warns(UserWarning, match="out of memory"):
+        halved = explain(tiny_llava())
+    assert max(layers[2:]) < T
+    np.testing.assert_allclose(halved.token_maps, whole.token_maps, atol=1e-9)
