@@ -71,10 +71,8 @@ SETTINGS: dict[str, Settings] = {
     "deep": Settings(
         scenes=6000,
         vision_steps=(300, 450),
-        steps=700,
-        revision=150,
-        stop=280,
-        settle=120,
+        steps=1500,
+        revision=300,
         batch=12,
         text=110,
         vision_rate=0.7e-3,
