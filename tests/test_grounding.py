@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast.demo.scenes import draw_scene
-from dexar_fast.engine.grounding import blank
+from dexar_fast.engine.grounding import blank, log_probabilities
 from dexar_fast.evaluate.grounding import Calibration, calibrate, calibration_error, collect, grounding_table, swaps
+from dexar_fast.models.state import evaluating
 
 from .tiny import picture, tiny_llava, tiny_processor
 
@@ -132,3 +135,27 @@ def test_a_file_that_is_no_calibration(tmp_path, text: str | None) -> None:
         (tmp_path / "c.json").write_text(text)
     with pytest.raises(InputError, match=r"path: .*c\.json"):
         Calibration.load(tmp_path / "c.json")
+
+
+def test_the_rows_with_the_image_run_once() -> None:
+    """They ran when they were explained: only the blank image's prompt and rows come on top."""
+    explainer = Explainer(tiny_llava(), tiny_processor())
+    runs: list[int] = []
+    explainer.decoder.text_model.register_forward_hook(lambda *_: runs.append(1))
+
+    def count(**options: Any) -> int:
+        runs.clear()
+        explainer.explain(picture(), "what is it?", " a small red square", **options)
+        return len(runs)
+
+    count()  # with the self-check
+    for method in (None, "dexar"):
+        for row_chunk in ("auto", 2):
+            options = {"method": method, "row_chunk": row_chunk}
+            assert count(grounding=True, **options) == count(**options) + 2
+    assert count(method="attention", grounding=True) == count(method="attention") + 4
+    e = explainer.explain(picture(), "what is it?", " a small red square", grounding=True, row_chunk=2)
+    inputs, ids = explainer.encode([picture()], "what is it?", " a small red square")
+    with evaluating(explainer.model):
+        plain = log_probabilities(explainer.decoder, inputs, ids)
+    np.testing.assert_allclose(e.log_probabilities, plain.numpy(), atol=1e-9)

@@ -34,7 +34,8 @@ def profile(explainer: Explainer) -> Profile:
 
 
 def test_all_stages_of_a_given_answer(profile: Profile) -> None:
-    assert [each.name for each in profile.stages] == [name for name in STAGES if name != "generation"]
+    asked_for = ("generation", "grounding")
+    assert [each.name for each in profile.stages] == [name for name in STAGES if name not in asked_for]
     assert all(each.seconds > 0 for each in profile.stages)
 
 
@@ -112,7 +113,7 @@ def test_table_shows_every_stage_and_the_ratio(profile: Profile) -> None:
 
 def test_trace_has_the_stages_as_ranges(explainer: Explainer, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    explainer.profile(picture(), "what is it?", " a star", trace=path)
+    explainer.profile(picture(), "what is it?", " a star", grounding=True, trace=path)
     events = json.loads(path.read_text())["traceEvents"]
     ranges = {event["name"]: event for event in events if event.get("cat") == "user_annotation"}
     assert set(STAGES) - {OTHER, "generation"} <= set(ranges)

@@ -51,7 +51,7 @@ def test_alternatives_hold_the_written_token(case: Case) -> None:
     text, n_images = case.prompts[next(iter(case.prompts))]
     images = [picture((40, 30)), picture((21, 50), seed=1)][:n_images]
     with DoubleThroughout():
-        written = explainer.explain(images, text, "two blue stars", row_chunk=2)
+        written = explainer.explain(images, text, "two blue stars", row_chunk=2, method="dexar")
         found = explainer.alternatives(images, text, "two blue stars", token=2, k=3)
     assert found.targets is not None
     index = [target.token_id for target in found.targets].index(int(written.token_ids[2]))
