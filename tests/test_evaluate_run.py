@@ -83,7 +83,7 @@ def test_records_of_one_sample(explainer):
     assert set(by_key) == {
         (m, *t) for m in PLAN.methods for t in (("answer", -1), ("word", 0), ("word", 1), ("word", 2))
     }
-    e = explainer.explain(picture(), "what is it?", "a red square")
+    e = explainer.explain(picture(), "what is it?", "a red square", method="dexar")
     word: Any = by_key["dexar", "word", 1]
     assert (word.text, word.kind, word.area) == ("red", "colour", 0.5)
     assert word.weight == pytest.approx(e.words()[1].weight, rel=1e-4)
@@ -109,8 +109,8 @@ def test_controls(explainer):
     records = run_part(explainer, Few(other, a_sample()), [0, 1], replace(PLAN, perturbation=False))
     controls = {(r.control, r.target, r.index): r for r in records if r.control and r.sample == "s1"}
     assert {r.method for r in controls.values()} == {"dexar"}
-    e = explainer.explain(other.image, "what is it?", "two blue stars")
-    own = explainer.explain(picture(), "what is it?", "a red square")
+    e = explainer.explain(other.image, "what is it?", "two blue stars", method="dexar")
+    own = explainer.explain(picture(), "what is it?", "a red square", method="dexar")
     expected = {
         (ANOTHER_IMAGE, "answer", -1): (e.answer_map, half()),
         (ANOTHER_IMAGE, "word", 1): (e.words()[1].map, half()),
@@ -126,7 +126,7 @@ def test_ceiling_is_what_the_mask_itself_reaches(explainer):
     records = run_part(explainer, Few(a_sample()), [0], replace(PLAN, perturbation=False))
     ceiling: Any = {(r.target, r.index): r for r in records if r.method == CEILING}
     assert set(ceiling) == {("answer", -1), ("word", 1), ("word", 2)}
-    e = explainer.explain(picture(), "what is it?", "a red square")
+    e = explainer.explain(picture(), "what is it?", "a red square", method="dexar")
     whole = Image.fromarray(half().astype(np.float32)).resize((e.grid.cols, e.grid.rows), Image.Resampling.BOX)
     S = minmax(to_pixels(np.asarray(whole), e.grid)).astype(float)
     assert ceiling["answer", -1].epg == pytest.approx(S[half()].sum() / S.sum(), abs=1e-5)
@@ -212,7 +212,7 @@ def test_model_writes_the_answer(explainer):
     records = run_part(explainer, Few(sample), [0], replace(PLAN, max_new_tokens=4, prompt="what is on the left?"))
     assert not failures(records)
     (text,) = {r.text for r in records}
-    e = explainer.explain(picture(), "what is on the left?", max_new_tokens=4)
+    e = explainer.explain(picture(), "what is on the left?", max_new_tokens=4, method="dexar")
     assert text == e.answer
 
 
@@ -221,7 +221,7 @@ def test_options_reach_the_methods(explainer):
     records = run_part(explainer, Few(a_sample()), [0], plan)
     assert not failures(records)
     weight = next(r.weight for r in records if r.method == "dexar" and r.index == 1 and not r.control)
-    e = explainer.explain(picture(), "what is it?", "a red square", layers=[1], text_set="content_only")
+    e = explainer.explain(picture(), "what is it?", "a red square", layers=[1], text_set="content_only", method="dexar")
     assert weight == pytest.approx(e.words()[1].weight, rel=1e-4, abs=1e-6)
 
 
@@ -323,7 +323,7 @@ def test_similarity_is_spearman():
 
 
 def test_weighted_and_focused(explainer):
-    e = explainer.explain(picture(), "what is it?", "a red square")
+    e = explainer.explain(picture(), "what is it?", "a red square", method="dexar")
     maps = np.asarray(e.token_maps, dtype=np.float64)
     np.testing.assert_allclose(weighted(e, e.token_weights), e.answer_map, atol=1e-6)  # Eq. 6 is one of them
     expected = minmax(sum(w * (m / max(m.sum(), 1e-9)) ** 2 for w, m in zip(range(len(maps)), maps, strict=True)))
@@ -362,7 +362,7 @@ def test_ablations_on_demo_scenes():
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "n"), [("all", "dexar", 15), ("cheap", "dexar", 12), ("tam, random,tam", "tam", 4)]
+    ("text", "first", "n"), [("all", "dexar-focus", 16), ("cheap", "dexar-focus", 13), ("tam, random,tam", "tam", 4)]
 )
 def test_method_names(text, first, n):
     names = parse_methods(text)

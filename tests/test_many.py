@@ -129,14 +129,14 @@ def test_sliding_window(window: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_attention_and_dtype(attention: str, dtype: torch.dtype) -> None:
     """At most twice as far from float64 as one by one."""
-    exact = one_by_one(Explainer(tiny_llava(), tiny_processor()), requests())
+    exact = one_by_one(Explainer(tiny_llava(), tiny_processor()), requests(), method="dexar")
     explainer = Explainer(tiny_llava(dtype=dtype, attention=attention), tiny_processor())
-    found = list(explainer.explain_many(requests()))
+    found = list(explainer.explain_many(requests(), method="dexar"))
     assert batches(found) == [5] * 5
     for name in ("image_scores", "text_scores", "token_weights"):
         ours, alone = (
             max(np.abs(getattr(e, name) - getattr(w, name)).max() for e, w in zip(each, exact, strict=True))
-            for each in (found, one_by_one(explainer, requests()))
+            for each in (found, one_by_one(explainer, requests(), method="dexar"))
         )
         assert 0 < ours <= 2 * alone, name
 

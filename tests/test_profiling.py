@@ -113,10 +113,10 @@ def test_table_shows_every_stage_and_the_ratio(profile: Profile) -> None:
 
 def test_trace_has_the_stages_as_ranges(explainer: Explainer, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    explainer.profile(picture(), "what is it?", " a star", grounding=True, trace=path)
+    explainer.profile(picture(), "what is it?", " a star", trace=path)
     events = json.loads(path.read_text())["traceEvents"]
     ranges = {event["name"]: event for event in events if event.get("cat") == "user_annotation"}
-    assert set(STAGES) - {OTHER, "generation"} <= set(ranges)
+    assert set(STAGES) - {OTHER, "generation", "grounding"} <= set(ranges)
 
     def end(name: str) -> float:
         return ranges[name]["ts"] + ranges[name]["dur"]
@@ -182,3 +182,12 @@ def test_command_line(tmp_path: Path) -> None:
     assert "tail gradients" in done.stdout
     assert str(tmp_path / "trace.json") in done.stdout
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_grounding_is_a_stage_where_it_is_asked_for(explainer: Explainer) -> None:
+    profile = explainer.profile(picture(), "what is it?", " a star", grounding=True)
+    assert {each.name for each in profile.stages} - {OTHER, "self-check"} == set(STAGES) - {
+        OTHER,
+        "self-check",
+        "generation",
+    }

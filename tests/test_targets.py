@@ -115,7 +115,7 @@ def test_fewer_rows_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_words_phrases_and_matches_of_a_real_tokenizer() -> None:
     explainer = Explainer(tiny_llava(), tiny_processor())
     answer = " a red square, two blue stars"
-    tokens = explainer.explain(picture(), "what is it?", answer)
+    tokens = explainer.explain(picture(), "what is it?", answer, method="dexar")
     cases: list[tuple[Any, list[str]]] = [
         ("words", ["a", "red", "square,", "two", "blue", "stars"]),
         ("phrases", ["a red square", "two blue stars"]),
