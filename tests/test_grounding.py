@@ -158,4 +158,5 @@ def test_the_rows_with_the_image_run_once() -> None:
     inputs, ids = explainer.encode([picture()], "what is it?", " a small red square")
     with evaluating(explainer.model):
         plain = log_probabilities(explainer.decoder, inputs, ids)
+    assert e.log_probabilities is not None
     np.testing.assert_allclose(e.log_probabilities, plain.numpy(), atol=1e-9)
