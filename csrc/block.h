@@ -5,7 +5,7 @@
 
 namespace dexar {
 
-constexpr int32_t ABI_VERSION = 3;
+constexpr int32_t ABI_VERSION = 4;
 constexpr int WIDTH = 8;  // lanes that are computed at once; panels are padded to a multiple of it
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
@@ -37,7 +37,7 @@ struct Sums {
 struct Factors {
     const float* rows;  // (T, H, depth)
     const void* keys;   // (H_kv, K, depth) of `dtype`, from the block's first key on; the last stride is 1
-    int64_t head_stride, key_stride;
+    int64_t head_stride, key_stride, depth;
     int32_t dtype;
     float scale;
 };
@@ -54,7 +54,7 @@ struct Block {
     int64_t head_stride;         // between rows of what is (T, H): heads of the whole layer
     int64_t members;             // panels side by side: number p lies at (p / members) K members lanes + (p % members) lanes
     int64_t n_chunks;            // of the heads, where lanes are rows: each chunk has maps of its own
-    int64_t depth, n_key_heads;  // of Factors
+    int64_t n_key_heads;  // of Factors
     const float* gradient;       // panels of G = V dO^T; null: not needed
     float* logits;               // panels of scale * K Q^T; overwritten with P
     const uint8_t* kinds;        // (K): Kind of each key

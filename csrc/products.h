@@ -86,19 +86,19 @@ DEXAR_INLINE void multiply_rows(
     float* to[R];
     for (int r = 0; r < R; ++r) {
         const int64_t row = (pair + r) / group, head = key_head * group + (pair + r) % group;
-        rows[r] = factors.rows + (row * block.n_heads + head) * block.depth;
+        rows[r] = factors.rows + (row * block.n_heads + head) * factors.depth;
         to[r] = out + block.panel(row) + head;
     }
     const auto* keys = static_cast<const typename Numbers<dtype, W>::Stored*>(factors.keys) + key_head * factors.head_stride;
     float sums[W];
     int64_t j = first;
     for (; j + J <= last; j += J) {
-        multiply_tile<dtype, W, R, J>(rows, keys + j * stride, stride, block.depth, sums);
+        multiply_tile<dtype, W, R, J>(rows, keys + j * stride, stride, factors.depth, sums);
         for (int r = 0; r < R; ++r)
             for (int k = 0; k < J; ++k) to[r][(j + k) * block.key_stride()] = factors.scale * sums[r * J + k];
     }
     for (; j < last; ++j) {
-        multiply_tile<dtype, W, R, 1>(rows, keys + j * stride, stride, block.depth, sums);
+        multiply_tile<dtype, W, R, 1>(rows, keys + j * stride, stride, factors.depth, sums);
         for (int r = 0; r < R; ++r) to[r][j * block.key_stride()] = factors.scale * sums[r];
     }
 }

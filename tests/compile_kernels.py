@@ -38,7 +38,8 @@ CASES: list[tuple[str, int, str, dict[str, Any]]] = [
 def launches(signal: str, x: Operands) -> Iterator[tuple[str, Launch]]:
     """Every launch of a layer, by name."""
     maps, lse = torch.empty(x.T, x.N, device="meta"), torch.empty(x.T, x.H, device="meta")
-    methods = METHODS.values() if signal == "every" else [Method(signal, signal)]
+    distinct = {(method.score_signal, method.map_signal): method for method in METHODS.values()}
+    methods = distinct.values() if signal == "every" else [Method(signal, signal)]
     of_scores = tuple(dict.fromkeys(method.score_signal for method in methods))
     yield from zip(("head scores", "combined scores"), head_scores(x, of_scores)[0])
     outs = [Out(method.map_signal, of_scores.index(method.score_signal), maps) for method in methods]

@@ -35,6 +35,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "7 heads a group": {"H": 14, "H_kv": 2},
     "head width 60": {"D": 60},
     "head width 1": {"D": 1},
+    "values narrower than keys": {"D": 10, "D_qk": 24},
+    "one row, values wider than keys": {"T": 1, "D": 24, "D_qk": 10},
     "scattered image keys": {"image": [0, 2, 3, 9, 22]},
     "image keys that are not yet visible": {"image": [1, 20, 21, 22]},
     "one image key": {"image": [5]},
@@ -76,6 +78,7 @@ def make_case(
     H: int = 4,
     H_kv: int = 2,
     D: int = 16,
+    D_qk: int | None = None,
     K: int = 23,
     image: Any = range(3, 12),
     text: Any = None,
@@ -99,7 +102,8 @@ def make_case(
         visible = causal_rows(torch.arange(K - T, K), window)
     keys = KeySets(image, text_keys, visible)
     d_out, value = random(T, H, D), random(H_kv, K, D)
-    query, key, scale = random(T, H, D), random(H_kv, K, D), D**-0.5
+    D_qk = D_qk or D
+    query, key, scale = random(T, H, D_qk), random(H_kv, K, D_qk), D_qk**-0.5
     probabilities = softmax(query, key, keys, scale, softcap)
     out = torch.einsum("thk,hkd->thd", probabilities, value.repeat_interleave(H // H_kv, 0))
     weights = torch.rand(T, H, generator=generator, dtype=torch.float64)

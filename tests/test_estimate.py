@@ -204,8 +204,8 @@ def test_command_line(tmp_path: Path) -> None:
     [
         ("--estimate 5", "--estimate: needs --model"),
         ("-m demo -p what", "--image, --prompt: go with --estimate"),
-        ("--device nonsense", "--device, --dtype: go with --model"),
-        ("--dtype float32 --json", "--device, --dtype: go with --model"),
+        ("--device nonsense", "--device, --dtype, --load: go with --model"),
+        ("--dtype float32 --json", "--device, --dtype, --load: go with --model"),
     ],
 )
 def test_options_that_need_each_other(arguments: str, message: str) -> None:

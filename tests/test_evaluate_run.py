@@ -400,7 +400,7 @@ def test_command_line(tmp_path):
     ("arguments", "said"),
     [
         (["--methods", "lime"], "--methods: expected all, cheap"),
-        (["--data", "nothing.jsonl"], "no file"),
+        (["--data", "nothing.jsonl", "-m", "demo"], "no file"),
         (["--removal", "noise"], "--removal"),
         (["--layers", "x"], "--layers"),
     ],

@@ -168,7 +168,7 @@ def test_options_reach_the_stream(loaded: SimpleNamespace, scene: Path, tmp_path
         "grounding": True,
         "block": 4,
         "layers": -2,
-        "method": "dexar-scores",
+        "method": ["dexar-scores"],
         "text_set": "generated_only",
         "max_new_tokens": 7,
     }

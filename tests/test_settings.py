@@ -88,10 +88,10 @@ def test_inputs_along_the_ids_have_their_length(explainer: Explainer, inputs, na
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["explain", f"{ESCAPE}.png", "-p", "what is it?"],
+        ["explain", f"{ESCAPE}.png", "-p", "what is it?", "-m", "demo"],
         ["explain", "{picture}", "-p", "what is it?", "-m", ESCAPE],
         ["explain", "{picture}", "-p", "what is it?", "-m", "{folder}"],
-        ["evaluate", "--data", f"{ESCAPE}.jsonl"],
+        ["evaluate", "--data", f"{ESCAPE}.jsonl", "-m", "demo"],
         ["evaluate", "--methods", ESCAPE],
     ],
     ids=["file", "model", "type of a model", "data", "method"],
@@ -110,7 +110,7 @@ def test_no_terminal_obeys_a_name(tmp_path: Path, arguments: list[str]) -> None:
 def test_no_terminal_obeys_the_path_of_a_result(tmp_path: Path) -> None:
     picture(24, 24).save(tmp_path / "picture.png")
     out = tmp_path / "\x1b[31mred"
-    arguments = ["explain", str(tmp_path / "picture.png"), "-p", "is there a red star ?", "-o", str(out)]
+    arguments = ["explain", str(tmp_path / "picture.png"), "-p", "is there a red star ?", "-m", "demo", "-o", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
     assert "\\x1b[31mred/report.html" in done.output.replace("\n", "")

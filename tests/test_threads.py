@@ -99,7 +99,7 @@ def test_a_second_call_waits_for_the_first_and_says_so(model) -> None:
 def test_eight_threads_on_one_model(model) -> None:
     explainers = [Explainer(model, tiny_processor()) for _ in range(2)]
     expected = [explain(explainers[0], seed) for seed in range(8)]
-    answer = explainers[0].explain(picture(), "what is it?", max_new_tokens=6)
+    answer = explainers[0].explain(picture(), "what is it?", method="dexar", max_new_tokens=6)
     written = model.generate(**tiny_inputs(model), max_new_tokens=6, do_sample=False)
     model.train()
 
@@ -109,7 +109,9 @@ def test_eight_threads_on_one_model(model) -> None:
             if seed < 6:
                 assert_exact(explain(explainer, seed), expected[seed])
             elif seed == 6:
-                steps = list(explainer.stream(picture(), "what is it?", max_new_tokens=6, block=1 + turn))
+                steps = list(
+                    explainer.stream(picture(), "what is it?", method="dexar", max_new_tokens=6, block=1 + turn)
+                )
                 assert [step.token_id for step in steps] == answer.token_ids.tolist()
                 for step, token_map in zip(steps, answer.token_maps, strict=True):
                     np.testing.assert_allclose(step.token_map, token_map, atol=1e-4)

@@ -64,8 +64,8 @@ def test_a_cache_that_generation_left_otherwise_is_of_no_use(
 ) -> None:
     from dexar_fast.engine import generation
 
-    def one_more(decoder: Any, inputs: Any, limit: int, streamer: Any, cache: Any) -> torch.Tensor:
-        return write(decoder, inputs, limit + 1, streamer, cache)[:, :-1]
+    def one_more(decoder: Any, inputs: Any, limit: int, *further: Any) -> torch.Tensor:
+        return write(decoder, inputs, limit + 1, *further)[:, :-1]
 
     write = generation.write
     monkeypatch.setattr(generation, "write", one_more)

@@ -140,7 +140,7 @@ def make_inputs(case: Case, device: str) -> Inputs:
         text=text,
         weights=random(T, H).float().abs(),
         lse=attention_lse(query, key, keys, scale=D**-0.5, backend="reference"),
-        maps=torch.zeros(*((T, len(METHODS)) if case.signal == EVERY else (T,)), case.N, device=device),
+        maps=torch.zeros(*((T, len(SIGNALS_OF_LAYER)) if case.signal == EVERY else (T,)), case.N, device=device),
     )
 
 

@@ -149,8 +149,8 @@ def _stops(texts: str | Sequence[str] | None, tokenizer: Any) -> list[StoppingCr
 
 def end_ids(decoder: Decoder) -> list[int]:
     """Ids that end an answer."""
-    config: Any = decoder.model.generation_config
-    ids = config.eos_token_id
+    config: Any = getattr(decoder.model, "generation_config", None)  # a module of one's own has none
+    ids = getattr(config, "eos_token_id", None)
     if ids is None:
         return list(decoder.family.end_ids)
     return ids if isinstance(ids, list) else [ids]

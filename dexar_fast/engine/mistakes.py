@@ -32,7 +32,7 @@ def one_answer(answer_ids: Tensor | NDArray[np.integer[Any]] | Sequence[int]) ->
     ):
         raise InputError("answer_ids: expected ids; got text. Use explain(), which takes the answer as text.")
     try:
-        ids = torch.as_tensor(answer_ids)
+        ids = answer_ids if isinstance(answer_ids, Tensor) else torch.as_tensor(answer_ids, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"answer_ids: expected integers (T,) or (1, T); got {type(answer_ids).__name__}") from error
     if ids.ndim == 2 and len(ids) == 1:
@@ -162,7 +162,8 @@ def _n_padding(decoder: Decoder, ids: Sequence[int], tokenizer: Any) -> int:
     """How many ids at the end are padding. Where that is written with an end token, the first of them is the end."""
     model: Any = decoder.model
     ends = end_ids(decoder)
-    sources = (model.generation_config, model.config.get_text_config(), tokenizer)
+    text_config = getattr(model.config, "get_text_config", lambda: None)()  # a module of one's own has none
+    sources = (getattr(model, "generation_config", None), text_config, tokenizer)
     pads = {getattr(source, "pad_token_id", None) for source in sources} - {None}
     n = len(ids)
     while n and ids[n - 1] in pads:

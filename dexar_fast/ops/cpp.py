@@ -174,8 +174,8 @@ def _run_few(layer: _Layer, part: Part) -> None:
     for given, product, rows, keys, scale in _factors(layer):
         rows, keys = rows[part.rows].to(torch.float32).contiguous(), keys[part.sample, :, part.keys]
         keys = keys if keys.stride(2) == 1 else keys.contiguous()
-        block.n_key_heads, _, block.depth = keys.shape
-        factors = Factors(pointer(rows), pointer(keys), *keys.stride()[:2], DTYPES[keys.dtype], scale)
+        block.n_key_heads = len(keys)  # values and keys may be of different widths
+        factors = Factors(pointer(rows), pointer(keys), *keys.stride()[:2], keys.shape[2], DTYPES[keys.dtype], scale)
         out = _empty(max(1, part.n_rows * part.n_keys * lanes))
         kept += [rows, keys, out]
         setattr(block, given, ctypes.pointer(factors))

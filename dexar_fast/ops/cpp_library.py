@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .signals import SIGNALS
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 WIDTH = 8
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -37,7 +37,7 @@ class Sums(ctypes.Structure):
 class Factors(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_void_p, "rows keys"),
-        *_fields(ctypes.c_int64, "head_stride key_stride"),
+        *_fields(ctypes.c_int64, "head_stride key_stride depth"),
         ("dtype", ctypes.c_int32),
         ("scale", ctypes.c_float),
     )
@@ -46,7 +46,7 @@ class Factors(ctypes.Structure):
 class Block(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_int64, "n_rows n_heads n_keys first_key n_image_keys head_stride members n_chunks"),
-        *_fields(ctypes.c_int64, "depth n_key_heads"),
+        *_fields(ctypes.c_int64, "n_key_heads"),
         *_fields(ctypes.c_void_p, "gradient logits kinds visible d_dot_out lse columns"),
         ("scores", Scores * len(SIGNALS)),
         ("sums", ctypes.POINTER(Sums)),

@@ -160,8 +160,14 @@ class _Writing:
                         raise _Stopped
                     step_aside(decoder.model, notes.exchange)
 
-                length = streamer.options.max_new_tokens
-                write(decoder, streamer.encoded.inputs, length, _Stoppable(streamer, between_tokens), streamer.cache)
+                write(
+                    decoder,
+                    streamer.encoded.inputs,
+                    streamer.options.max_new_tokens,
+                    _Stoppable(streamer, between_tokens),
+                    streamer.cache,
+                    streamer.engine.tokenizer,
+                )
         except _Stopped:
             pass
         except BaseException as raised:  # handed over, to be raised where the stream is read

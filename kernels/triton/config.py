@@ -58,11 +58,15 @@ class Limits(NamedTuple):
 # interpreter. None has been timed on a GPU yet.
 LIMITS = {
     0: Limits(2 * (Blocks(32, 64, 4, 2),), 2 * (Blocks(32, 64, 4, 2),), width=256),
-    80: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 3), Blocks(64, 32, 8, 2)), width=128),
-    90: Limits(
-        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 128, 8, 3), Blocks(128, 32, 8, 2)), width=256
+    80: Limits(
+        (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(64, 32, 8, 2)), width=128
     ),
-    100: Limits(2 * (Blocks(128, 64, 8, 3),), (Blocks(128, 64, 8, 2), Blocks(128, 32, 8, 2)), width=128),
+    90: Limits(
+        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2)), width=256
+    ),
+    100: Limits(
+        (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 3)), (Blocks(128, 64, 8, 2), Blocks(64, 64, 8, 1)), width=128
+    ),
 }
 WRITTEN_BYTES = 20 << 20
 """G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
@@ -117,14 +121,16 @@ def head_scores_blocks(x: Operands, signals: tuple[str, ...], *, writes: bool = 
     """
     products = (x.d_out is not None) + (x.query is not None)
     largest = limits_of(x.machine).head_scores[products - 1]
-    return _fit(largest, x, x.most_rows * x.G, products, (len(signals) > 1) + writes, rows_stay=True)
+    halvings = (len(signals) > 1) + writes * (1 + _is_streamed(x))
+    return _fit(largest, x, x.most_rows * x.G, products, halvings, rows_stay=True)
 
 
 def maps_blocks(x: Operands, outs: int, token_sums: int = 0) -> Blocks:
     """Of `accumulate_maps_kernel`, which adds up so many outs: rows and, at worst, keys pass for every head."""
     products = (x.d_out is not None) + (x.query is not None)
     largest = limits_of(x.machine).maps[products - 1]
-    halvings = int(outs + token_sums > 1)
+    halvings = int(outs + token_sums > 1) + (outs > 1 and _is_streamed(x))
+    halvings += token_sums > 0 and x.of_rows.dtype == torch.float32
     return _fit(largest, x, x.most_rows, products, halvings, rows_stay=False)
 
 
@@ -145,6 +151,12 @@ def splits_in_waves(machine: Machine, blocks: Blocks, programs: int, most: int) 
         return math.ceil(programs * splits / at_once) / splits * (1 + 0.02 * splits)
 
     return min(range(1, max(1, min(most, 4 * at_once // max(programs, 1))) + 1), key=time)
+
+
+def _is_streamed(x: Operands) -> bool:
+    """Whether rows are too wide to be held in whole."""
+    D = max(x.D_v, x.D_qk)
+    return width_of_tiles(x.machine, D, x.of_rows.dtype) < D
 
 
 def _fit(largest: Blocks, x: Operands, rows: int, products: int, halvings: int, rows_stay: bool) -> Blocks:
@@ -182,7 +194,7 @@ def _fitted(
     for _ in range(halvings):
         if N > 16 and M <= 2 * N:
             N //= 2
-        elif M > 64:  # warp groups multiply 64 rows
+        elif M > (16 if dtype == torch.float32 else 64):  # of half precision, warp groups multiply 64 rows
             M //= 2
     M = min(M, most_rows)
     rows_held = rows_stay and not is_streamed
