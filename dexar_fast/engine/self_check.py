@@ -73,11 +73,11 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
             # A layer that hardly moves the score is told by rounding alone: then there is nothing to compare.
             rounding = float(32 * _precision(leaf.dtype) * row.magnitude(replayed.detach()) / step)
             slope, bend = (ahead - behind) / (2 * step), (ahead - 2 * here + behind) / (2 * step)
-            # A mixture of experts jumps where another expert takes over: then come closer.
-            if bend.norm() <= 0.05 * slope.norm() + rounding:
+            if bend.norm() > 0.05 * slope.norm() + rounding:  # it jumps on one side: the other still tells
+                slope = min(slope, slope + bend, slope - bend, key=lambda side: float((side - d_out.norm()).abs()))
+            # A mixture of experts jumps where another expert takes over, and a ReLU bends: then come closer.
+            if (slope - d_out.norm()).norm() <= 0.05 * d_out.norm() + rounding:
                 break
-        else:  # it jumps on one side, however close: the other side still tells
-            slope = min(slope + bend, slope - bend, key=lambda side: float((side - d_out.norm()).abs()))
         _compare(decoder, f"local gradient of layer {call.layer}", slope, d_out.norm()[None], 0.05, rounding)
 
 

@@ -194,7 +194,7 @@ def _fitted(
     for _ in range(halvings):
         if N > 16 and M <= 2 * N:
             N //= 2
-        elif M > (16 if dtype == torch.float32 else 64):  # of half precision, warp groups multiply 64 rows
+        elif (16 if dtype == torch.float32 else 64) < M:  # of half precision, warp groups multiply 64 rows
             M //= 2
     M = min(M, most_rows)
     rows_held = rows_stay and not is_streamed

@@ -46,7 +46,9 @@ def test_different_prompts(case: Case, recwarn: pytest.WarningsRecorder) -> None
     with DoubleThroughout():
         together = list(explainer.explain_many(requests))
         alone = one_by_one(explainer, requests)
-    assert not [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    of_users = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    # The ids are random: some models have more of them than their tokenizers.
+    assert not [message for message in of_users if "is no token of the model's tokenizer" not in message]
     expected = 1 if case.name in ONE_BY_ONE else len(requests)
     assert [e.settings["batch"] for e in together] == [expected] * len(requests)
     for one, other in zip(together, alone, strict=True):
