@@ -78,7 +78,6 @@ def make_case(
     H: int = 4,
     H_kv: int = 2,
     D: int = 16,
-    D_qk: int | None = None,
     K: int = 23,
     image: Any = range(3, 12),
     text: Any = None,
@@ -86,6 +85,7 @@ def make_case(
     softcap: float | None = None,
     visible: Tensor | None = None,
     seed: int = 0,
+    D_qk: int | None = None,
 ) -> Case:
     """Random rows, in float64, that predict the last T tokens of K + 1 unless `visible` says what they see."""
     generator = torch.Generator().manual_seed(seed)
