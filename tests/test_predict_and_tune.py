@@ -19,7 +19,7 @@ from benchmarks.ops.counts import count
 from benchmarks.ops.gate import Verdict
 from benchmarks.ops.tables import PREDICTION, SHAPE, read_prediction
 from benchmarks.shapes import MACHINES, operands
-from dexar_fast.kernels.config import Blocks, splits_in_waves
+from dexar_fast.kernels.config import LIMITS, Blocks, splits_in_waves
 from dexar_fast.kernels.maps import Out, accumulate_maps
 
 CASES = predict.cases()
@@ -70,7 +70,8 @@ def test_every_launch_is_predicted(compiled) -> None:
     case = next(case for case in CASES if case.op == "accumulate_maps" and case.T == 512)
     steps = predict.steps(case)
     assert [step.name for step in steps] == ["accumulate_maps_kernel", "sum", "sum"]
-    splits = steps[0].programs // (math.ceil(case.T / 128) * math.ceil(case.N / 128))
+    tile = LIMITS[90].maps[0]
+    splits = steps[0].programs // (math.ceil(case.T / tile.M) * math.ceil(case.N / tile.N))
     assert steps[0].bytes == splits * case.T * case.N * 4
     assert steps[1].bytes == (splits + 1) * case.T * case.N * 4
 
