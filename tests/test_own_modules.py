@@ -111,7 +111,7 @@ def test_exact(module: nn.Module, parts: Any, through: Callable[..., Any], row_c
         text_scores.append(s_text.T)
     assert maps.max() > 0
     before = state(model)
-    e = Explainer.from_modules(model, parts).explain_ids(given, ANSWER, row_chunk=row_chunk)
+    e = Explainer.from_modules(model, parts).explain_ids(given, ANSWER, method="dexar", row_chunk=row_chunk)
     assert_same(before, state(model))
     low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
     np.testing.assert_allclose(e.token_maps.reshape(T, -1), (maps - low) / (high - low), rtol=0, atol=1e-10)
