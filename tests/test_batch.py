@@ -231,6 +231,15 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(explainer, tmp_path, monk
     }
 
 
+@pytest.mark.parametrize("name", ["parts/.part-00000000-0.parquet", ".index.html", "reports/.a.html"])
+def test_what_a_kill_left_half_written_is_removed(name, explainer, tmp_path):
+    half = tmp_path / "out" / f"{name}.{'0' * 32}"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    batch.run(explainer, write_input(tmp_path, 1), tmp_path / "out")
+    assert not half.exists()
+
+
 RUN = """
 import sys
 from dexar_fast import Explainer, batch
@@ -245,7 +254,6 @@ def test_killed_at_random_moments_the_bytes_are_those_of_an_undisturbed_run(expl
     source = write_input(tmp_path, 48, row_3={"image": "gone.png"}, row_5={"id": "id 1"})
     whole, out = tmp_path / "a" / "results", tmp_path / "b" / "results"
     command = [sys.executable, "-c", RUN, str(source)]
-    started = time.monotonic()
     with subprocess.Popen([*command, str(whole)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -44,8 +45,9 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed run left half written. Only while the folder is locked."""
-    for path in (folder / "parts").glob(".part-*"):
-        path.unlink()
+    for path in folder.rglob(".*.*"):  # as `write_atomically` names what it has not finished
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name):
+            path.unlink()
 
 
 def done_in(folder: Path) -> Done:
