@@ -29,9 +29,10 @@ ROOMS = {
     "runs": {*BELOW_ENGINE, "engine", "methods"},
     "demo": set(),
     "explainer": {*BELOW_FACES, "demo"},
+    "batch": {*BELOW_FACES, "explainer"},
     "compat": {*BELOW_FACES, "explainer"},
     "evaluate": {*BELOW_FACES, "explainer", "demo"},
-    "cli": {*BELOW_FACES, "explainer", "demo", "evaluate", "environment"},
+    "cli": {*BELOW_FACES, "batch", "explainer", "demo", "evaluate", "environment"},
     "environment": {"ops"},
 }
 GROUND_FLOOR = {"", "errors", "interrupts", "plain_text", "progress", "stages"}

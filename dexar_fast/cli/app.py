@@ -11,6 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .batch import batch
 from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
@@ -265,6 +266,7 @@ def profile(
         )
 
 
+app.command(short_help="Explain every answer of a data set; goes on after an interruption.")(batch)
 app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 

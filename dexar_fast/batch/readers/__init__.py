@@ -1,0 +1,1 @@
+"""One file per format of the input. Import `read` from `choose`."""
