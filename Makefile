@@ -16,13 +16,14 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo models test test-oldest test-newest lint format bench evaluation gpu clean
+.PHONY: help demo models test test-oldest test-newest test-torchvision lint format bench evaluation gpu clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
 	@echo "make models  train the other small models, in models/ (an hour or two each; what was interrupted goes on): ARGS=reader for one"
 	@echo "make test    run all tests; skipped ones are named with the reason"
 	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported; make test-newest: the newest"
+	@echo "make test-torchvision  run the tests of prompts and pixels with the image processors that users of torchvision get"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
@@ -41,6 +42,13 @@ test: $(VENV)/.has-test
 
 test-oldest test-newest: test-%: .venv-%/.created
 	@.venv-$*/bin/python -m pytest $(PARALLEL) tests/families tests/test_exactness.py tests/test_golden.py tests/test_wrapped_models.py $(ARGS)
+
+# What decides which pixels a token has seen, and the ids.
+test-torchvision: .venv-torchvision/.created
+	@.venv-torchvision/bin/python -m pytest $(PARALLEL) -p tests.torchvision_without_operators \
+		$(foreach TEST,lit_region_lands_where_it_is whole_way_from_pictures picture_of_another_size_is_named very_thin_picture, \
+			tests/families/test_families.py::test_$(TEST)) \
+		tests/families/test_settings.py tests/families/test_prompts.py tests/families/test_tilings.py tests/test_loading.py $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
@@ -62,7 +70,7 @@ gpu:
 	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh $(ARGS)
 
 clean:
-	@rm -rf $(VENV) .venv-oldest .venv-newest build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
+	@rm -rf $(VENV) .venv-oldest .venv-newest .venv-torchvision build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.
@@ -71,14 +79,14 @@ $(VENV)/.has-%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.cpp cs
 	@$(PIP_INSTALL) --no-build-isolation --editable ".$(if $(filter base,$*),,[$*])" || $(SET_UP_FAILED)
 	@touch $@
 
-# Everything but transformers and what comes with it is that of $(VENV).
+# Everything that constraints-NAME.txt does not name is that of $(VENV).
 .venv-%/.created: constraints-%.txt $(VENV)/.has-test
 	@rm -rf .venv-$*
 	@$(BIN)/python -m venv .venv-$*
 	@$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 		> "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/others.pth"
-	@.venv-$*/bin/python -m pip install -qq --progress-bar off --log .venv-$*/pip.log --constraint constraints-$*.txt \
-		$$(grep -o '^[a-zA-Z0-9_]*' constraints-$*.txt) || (echo "The set-up failed; see .venv-$*/pip.log"; exit 1)
+	@.venv-$*/bin/python -m pip install -qq --progress-bar off --log .venv-$*/pip.log --no-deps \
+		--requirement constraints-$*.txt || (echo "The set-up failed; see .venv-$*/pip.log"; exit 1)
 	@touch $@
 
 $(VENV)/.created:

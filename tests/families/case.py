@@ -6,8 +6,8 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import is_torchvision_available
 
 from ..tiny import randomise
 
@@ -111,7 +112,7 @@ class Case:
 
 @cache
 def all_cases() -> dict[str, Case]:
-    """The `CASES` of every module of this package, by name."""
+    """The `CASES` of every module of this package, by name, with the processors that users of this environment get."""
     package = importlib.import_module(__package__ or "tests.families")
     cases: dict[str, Case] = {}
     for module in pkgutil.iter_modules(package.__path__):
@@ -119,7 +120,23 @@ def all_cases() -> dict[str, Case]:
             for case in getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "CASES", ()):
                 assert case.name not in cases, f"two cases are named {case.name}"
                 cases[case.name] = case
+    if is_torchvision_available():
+        return {name: replace(case, processor=partial(for_torchvision, case.processor)) for name, case in cases.items()}
     return cases
+
+
+def for_torchvision(build: Callable[[], Any]) -> Any:
+    """The processor with the image processor that AutoProcessor gives where torchvision is installed."""
+    processor = build()
+    images = processor if hasattr(processor, "resample") else processor.image_processor
+    name = type(images).__name__
+    if not name.endswith("Pil"):
+        return processor
+    twin = getattr(transformers, name.removesuffix("Pil"))(**images.to_dict())
+    if images is processor:
+        return twin
+    processor.image_processor = twin
+    return processor
 
 
 def text_shape(**other: Any) -> dict[str, Any]:
