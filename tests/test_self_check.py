@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dexar_fast import Explainer, NotFiniteError, SelfCheckError, UnsupportedModelError
 
@@ -149,3 +150,26 @@ def test_jump_nearby_is_no_mistake(dtype: torch.dtype) -> None:
     Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(1))
     moves = [moved(row) for row in rows]
     assert max(moves) > 2e-3 > moves[-1] > 0
+
+
+class Rounding(nn.Module):
+    """A projection with weights of 8 bits that rounds its input, too, and differentiates as if it did not."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.step = float(linear.weight.detach().abs().max() / 127)
+        self.weight = nn.Parameter((linear.weight / self.step).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = x + ((x * 4).round() / 4 - x).detach()
+        return rounded @ (self.weight.to(x.dtype) * self.step).T
+
+
+def test_weights_of_few_bits_in_float32_are_named() -> None:
+    """The model is what its family says: only its own rounding hides the slope."""
+    model = tiny_llava(dtype=torch.float32)
+    attention = model.model.language_model.layers[1].self_attn
+    attention.o_proj = Rounding(attention.o_proj)
+    with pytest.raises(UnsupportedModelError, match=r"layer 1 has quantised weights.*dtype=torch\.bfloat16"):
+        explain(model)
+    assert explain(model.to(torch.bfloat16)).token_maps.max() > 0

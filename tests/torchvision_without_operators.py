@@ -1,7 +1,7 @@
 """PyPI's torchvision beside a torch for the CPU: ``pytest -p tests.torchvision_without_operators``.
 
-Its compiled operators are for CUDA's torch and do not load, and the file that describes them to torch fails without them.
-No image processor uses one, so the tests do without that file.
+Its compiled operators are for CUDA's torch and do not load, and the file that describes them to torch fails without
+them. No image processor uses one, so the tests do without that file.
 """
 
 import sys

@@ -47,7 +47,7 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
 
     Raises:
         SelfCheckError: names the family, the layer and what differs.
-        UnsupportedModelError: names the module that has no backward.
+        UnsupportedModelError: names the module that has no backward, or the quantised layer that rounds too much.
     """
     call = gradient.attention
     last = slice(-1, None)
@@ -78,7 +78,16 @@ def check_layer(decoder: Decoder, gradient: LayerGradient, keys: KeySets, lens: 
             # A mixture of experts jumps where another expert takes over, and a ReLU bends: then come closer.
             if (slope - d_out.norm()).norm() <= 0.05 * d_out.norm() + rounding:
                 break
-        _compare(decoder, f"local gradient of layer {call.layer}", slope, d_out.norm()[None], 0.05, rounding)
+        try:
+            _compare(decoder, f"local gradient of layer {call.layer}", slope, d_out.norm()[None], 0.05, rounding)
+        except SelfCheckError as error:
+            if not _is_quantised(decoder.layers[call.layer]):
+                raise
+            raise UnsupportedModelError(
+                f"model: layer {call.layer} has quantised weights, and rounds more than {leaf.dtype} can: its gradient "
+                "does not tell how the score moves. Load the model with dtype=torch.bfloat16, which rounds as much "
+                "itself, or unquantised."
+            ) from error
 
 
 @stage("self-check")
@@ -133,6 +142,11 @@ def _no_dead_ends(decoder: Decoder, index: int) -> Iterator[None]:
                 continue
             stack.enter_context(hooked(module.register_forward_hook, partial(check, name)))
         yield
+
+
+def _is_quantised(layer: nn.Module) -> bool:
+    """Whether some of its weights are stored in 8 bits or less."""
+    return any(x.dtype in (torch.int8, torch.uint8) for x in (*layer.parameters(), *layer.buffers()))
 
 
 def _compare(
