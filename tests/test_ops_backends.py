@@ -46,7 +46,7 @@ OF_ALL_SIGNALS = ("plain", "7 heads a group", "window 9")
 
 
 def signals_of(backend: str, shape: str = "") -> list[str]:
-    """All; for Triton, which is slow to interpret and to compile, on most shapes those with one product and with both."""
+    """All; for Triton, which interprets and compiles slowly, on most shapes those with one product and with both."""
     is_slow = backend == "triton" and shape not in OF_ALL_SIGNALS
     return ["gradient", "score_gradient"] if is_slow else list(SIGNALS)
 
