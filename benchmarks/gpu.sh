@@ -6,11 +6,13 @@
 #   make gpu ARGS="tests ops"                some: tests ops tune end-to-end batches memcheck
 #   make gpu ARGS="ops -- --only Qwen"       what stands behind -- goes to the section's command
 #   LIMIT=300 make gpu ARGS=ops              seconds for each section, instead of its own limit
+#   FROM=folder make gpu ARGS=ops            go on from the results of an earlier call: nothing is tried or measured twice
 #   DEVICE=cpu SHAPE=tiny make gpu           a rehearsal anywhere
 set -euo pipefail
 PYTHON=${PYTHON:-python3}
 OUT=$(mkdir -p "${OUT:-benchmarks/results}" && cd "${OUT:-benchmarks/results}" && pwd)
 DEVICE=${DEVICE:-cuda}
+FROM=${FROM:+$(cd "$FROM" && pwd)}
 SET=gpu BATCHED=LLaVA-1.5-7B
 [ "${SHAPE:-}" != tiny ] || SET=tiny BATCHED=tiny
 
@@ -40,39 +42,48 @@ export HF_HUB_OFFLINE=1 DEXAR_TEST_DEVICE="$DEVICE" PYTHONUNBUFFERED=1
 export TRITON_INTERPRET=0
 [ "$DEVICE" != cpu ] || TRITON_INTERPRET=1 # Triton's kernels run on CPU tensors in its interpreter alone
 
+[ -z "$FROM" ] || cp --no-clobber "$FROM"/*.{json,log} "$OUT" 2>/dev/null || true
+
 failed=()
 section() { # NAME SECONDS COMMAND...: a section that fails, or is cut off, does not keep the others from running
     local name=$1 limit=${LIMIT:-$2} start=$SECONDS status=0
     shift 2
     printf '\n== %s, at most %s s\n' "$name" "$limit"
-    timeout --signal=INT --kill-after=20 "$limit" "$@" "${further[@]}" 2>&1 | tee "$OUT/$name.log" || status=${PIPESTATUS[0]}
+    timeout --signal=INT --kill-after=20 "$limit" "$@" "${further[@]}" 2>&1 | tee ${FROM:+--append} "$OUT/$name.log" || status=${PIPESTATUS[0]}
     [ "$status" = 0 ] || failed+=("$name")
-    [ "$status" != 124 ] || echo "Cut off; what was measured is in $OUT, and -- --only NAME takes up the rest."
+    [ "$status" != 124 ] || echo "Cut off; with FROM=$OUT the same command does the rest."
     echo "== $name: $((SECONDS - start)) s"
 }
 
 # The Triton kernels are what only a GPU can try, so they come first; what needs none is not repeated here.
 parallel=()
-if "$PYTHON" -c "import xdist" 2>/dev/null; then parallel=(--numprocesses 8 --dist worksteal); fi
+if "$PYTHON" -c "import xdist" 2>/dev/null; then
+    parallel=(--numprocesses $(($(nproc) < 8 ? $(nproc) : 8)) --dist worksteal)
+fi
 pytest=("$PYTHON" -m pytest -v -p no:cacheprovider)
+passed_before() { # SECTION: arguments of pytest, one a line, that leave out what has passed in $FROM
+    [ -z "$FROM" ] || sed -nE 's/^\[gw[0-9]+\] \[ *[0-9]+%\] PASSED (.*[^ ]) *$/--deselect=\1/p; s/^(tests.*) PASSED .*/--deselect=\1/p' \
+        "$FROM/$1.log" 2>/dev/null
+}
 
 for name in "${sections[@]}"; do
     case $name in
     tests)
-        section tests-kernels 300 "${pytest[@]}" "${parallel[@]}" tests/test_ops_backends.py -k triton \
-            --junitxml="$OUT/tests-kernels.xml"
-        section tests-engine 240 "${pytest[@]}" tests/test_devices.py tests/test_golden.py tests/test_ops.py \
+        for part in kernels engine; do passed_before tests-$part >"$work/tests-$part.txt" || true; done
+        section tests-kernels 420 "${pytest[@]}" "${parallel[@]}" tests/test_ops_backends.py -k triton \
+            "@$work/tests-kernels.txt" --junitxml="$OUT/tests-kernels.xml"
+        section tests-engine 120 "${pytest[@]}" tests/test_devices.py "@$work/tests-engine.txt" \
             --junitxml="$OUT/tests-engine.xml"
         ;;
-    ops) section ops 540 "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$SET" --budget 2 --out "$OUT" ;;
-    tune) section tune 540 "$PYTHON" -m benchmarks.tune --device "$DEVICE" --out "$OUT" ;;
+    ops) section ops 540 "$PYTHON" -m benchmarks.run ops --device "$DEVICE" --set "$SET" --budget 2 ${FROM:+--resume} --out "$OUT" ;;
+    tune) section tune 540 "$PYTHON" -m benchmarks.tune --device "$DEVICE" ${FROM:+--resume} --out "$OUT" ;;
     end-to-end) # begins no case after eight minutes
         section end-to-end 580 "$PYTHON" -m benchmarks.run end-to-end --device "$DEVICE" --set "$SET" --repetitions 3 \
-            --budget 4 --minutes 8 --out "$OUT"
+            --budget 4 --minutes 8 ${FROM:+--resume} --out "$OUT"
         ;;
     batches)
         section batches 300 "$PYTHON" -m benchmarks.run batches --device "$DEVICE" --shape "$BATCHED" --lengths 8 128 \
-            --repetitions 3 --out "$OUT"
+            --repetitions 3 ${FROM:+--resume} --out "$OUT"
         ;;
     memcheck)
         if [ "$DEVICE" = cpu ] || ! command -v compute-sanitizer >/dev/null; then

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import RESULTS
+from .resume import add_resume
 from .timing import on_gpu, slug
 
 
@@ -20,6 +21,7 @@ def case_parser(part: str, description: str | None, sets: Mapping[str, Any]) -> 
     parser.add_argument("--set", choices=sets, default=None, help="of cases; default: that of the device, cpu or gpu")
     parser.add_argument("--only", default="", help="measure the cases whose name contains this")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    add_resume(parser)
     return parser
 
 

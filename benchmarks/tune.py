@@ -2,7 +2,8 @@
 
 Takes the launches that `benchmarks.predict` predicts. All candidates of a launch are checked against the definition and
 timed in turns. Prints each launch's best and a line for ``kernels/triton/config.py``: of each kernel and number of
-products the blocks that lose least over all launches. Writes ``tune-<device>.json``, anew after every launch.
+products the blocks that lose least over all launches. Writes ``tune-<device>.json``, anew after every launch, and with
+``--resume`` goes on from there.
 ``TRITON_INTERPRET=1 ... --device cpu`` rehearses all that on tiny shapes in Triton's interpreter.
 """
 
@@ -30,6 +31,7 @@ from .files import RESULTS, write_results
 from .ops.cases import EVERY, OF_GRADIENT, SETS, Case, Inputs, make_inputs
 from .ops.gate import expect, judge
 from .predict import cases, launches
+from .resume import add_resume, earlier, row_of
 from .timing import described, device_seconds, environment, on_gpu, side_by_side, slug
 
 ROWS, KEYS, WARPS, STAGES = (64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each candidate of a launch")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    add_resume(parser)
     options = parser.parse_args()
     if not on_gpu(options.device) and not triton.knobs.runtime.interpret:
         parser.error("--device: without a GPU this rehearses in Triton's interpreter; set TRITON_INTERPRET=1")
@@ -158,9 +161,13 @@ def main() -> None:
     )
     where = environment(options.device)
     path = options.out / "-".join(filter(None, ("tune", options.only, f"{slug(where)}.json")))
+    before = earlier(path, where, resume=options.resume)
     rows = []
     for case in found:
-        rows.append(tune(case, options.device, repetitions=options.repetitions, budget=options.budget))
+        rows.append(
+            row_of(before, case.facts())
+            or tune(case, options.device, repetitions=options.repetitions, budget=options.budget)
+        )
         print(line_of(rows[-1]), flush=True)
         write_results(path, {"environment": where, "rows": rows})
     print(f"\nFor kernels/triton/config.py, {described(where)}:", *paste(rows), f"\nWritten: {path}", sep="\n")

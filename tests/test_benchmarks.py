@@ -162,7 +162,6 @@ def row_with_failures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "unfused": partial(by_plain_torch, LAYER),
     }
     monkeypatch.setattr(measure_module, "contenders", lambda case, device: (found, {"compiled": "not asked for"}))
-    monkeypatch.setattr(measure_module, "available_backends", lambda: ["reference", "cpp", "triton"])
     return measure(LAYER, "cpu", LIMITS, repetitions=1, budget=10)
 
 
@@ -378,6 +377,49 @@ def test_batches_are_measured_against_one_by_one(tmp_path: Path, capsys: pytest.
 
 def test_batches_that_differ_have_no_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(batches, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(RuntimeError, match="different prompts: results differ from one by one by nan; no speed"):
+    with pytest.raises(SystemExit, match="different prompts, 2 tokens: results differ from one by one by nan"):
         main(f"batches --shape tiny --requests 2 --lengths 2 --repetitions 1 --out {tmp_path}".split())
-    assert list(tmp_path.iterdir()) == []
+    (path,) = tmp_path.iterdir()
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 2
+    for line in batches.table(rows).splitlines()[2:]:
+        assert line.endswith("| results differ from one by one by nan; no speed is shown | | |")
+
+
+def test_a_run_goes_on_where_it_was_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def row_of_case(case: Case, *_: Any, **__: Any) -> dict[str, Any]:
+        measured.append(case.id)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        if len(measured) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return {**example_row(), **case.facts()}
+
+    monkeypatch.setattr(run_module, "measure", row_of_case)
+    monkeypatch.setattr(run_module, "in_fresh_process", lambda _: {case.id: {} for case in SETS["tiny"]})
+    command = f"ops --set tiny --only float32 --repetitions 1 --out {tmp_path} --resume".split()
+    ids = [case.id for case in SETS["tiny"] if "float32" in case.id]
+    with pytest.raises(KeyboardInterrupt):
+        main(command)
+    with pytest.raises(SystemExit, match="every contender: OutOfMemoryError: out of memory"):
+        main(command)
+    assert measured == [*ids[:2], *ids[1:]]
+    main(command)
+    assert measured == [*ids[:2], *ids[1:], ids[1]], "what failed is tried again, and nothing else"
+    monkeypatch.setattr(run_module, "environment", lambda device: {**environment(device), "device": "another"})
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / "ops-tiny-float32-another.json")
+    main(command)
+    assert measured[-len(ids) :] == ids, "measured elsewhere"
+
+
+def test_the_definition_is_left_out_where_its_launches_alone_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.ops.contenders.on_gpu", lambda device: True)
+    monkeypatch.setattr("benchmarks.ops.contenders.free_memory", lambda device: 1e9)
+    long = next(case for case in SETS["gpu"] if (case.op, case.T, case.N) == ("head_scores", 2048, 16384))
+    assert "reference" in contenders(LAYER, "cpu")[0]
+    found, left_out = contenders(long, "cpu")
+    assert "reference" not in found
+    assert left_out["reference"].startswith("the definition, in small blocks: some ")

@@ -19,7 +19,7 @@ from benchmarks.end_to_end.floor import operations
 from benchmarks.end_to_end.measure import largest_difference
 from benchmarks.end_to_end.memory import in_fresh_process
 from benchmarks.end_to_end.plots import slope
-from benchmarks.end_to_end.tables import PAGE, README, write_pages
+from benchmarks.end_to_end.tables import PAGE, README, table, write_pages
 from benchmarks.run import main
 from benchmarks.timing import Quantiles, environment
 
@@ -118,6 +118,23 @@ def test_a_case_that_fails_is_recorded(error: Exception, tmp_path: Path, monkeyp
     failed, other = json.loads(path.read_text())["rows"]
     assert failed["failure"].endswith(str(error))
     assert other["explain_over_plain"] == 1.5
+
+
+def test_a_wrong_result_is_measured_and_shows_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_module, "largest_difference", lambda *_: float("nan"))
+    monkeypatch.setattr(measure_module, "in_fresh_process", lambda *_: 10.0)
+    command = f"end-to-end --set tiny --only tiny-N576-T3 --repetitions 1 --out {tmp_path} --resume".split()
+    with pytest.raises(SystemExit, match="no speed:\ntiny-N576-T3-sdpa: results differ from the naive method's by nan"):
+        main(command)
+    (path,) = tmp_path.iterdir()
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["explain_over_plain"] > 0
+    (line,) = table([row]).splitlines()[2:]
+    assert "no speed is shown" in line
+    assert "x" not in line.split("shown")[1]
+    monkeypatch.setattr(run_module, "measure", lambda *_, **__: pytest.fail("it was measured already"))
+    with pytest.raises(SystemExit, match="no speed"):
+        main(command)
 
 
 def test_no_case_begins_after_the_time(tmp_path: Path) -> None:

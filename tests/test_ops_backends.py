@@ -46,8 +46,8 @@ OF_ALL_SIGNALS = ("plain", "7 heads a group", "window 9")
 
 
 def signals_of(backend: str, shape: str = "") -> list[str]:
-    """All; for Triton's interpreter, which is slow, on most shapes those with one product and with both."""
-    is_slow = INTERPRETED and backend == "triton" and shape not in OF_ALL_SIGNALS
+    """All; for Triton, which interprets and compiles slowly, on most shapes those with one product and with both."""
+    is_slow = backend == "triton" and shape not in OF_ALL_SIGNALS
     return ["gradient", "score_gradient"] if is_slow else list(SIGNALS)
 
 
@@ -147,16 +147,15 @@ def test_several_pairs_of_signals_in_one_call(shape: str, dtype: torch.dtype, ba
 
 
 @pytest.mark.skipif("triton" not in BACKENDS, reason="triton is not available")
-@pytest.mark.parametrize("written", [0, 1 << 30], ids=["two products", "written"])
-@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("signal", signals_of("triton"))
 @pytest.mark.parametrize("shape", ["one row", "7 heads a group", "scattered image keys", "window 9", "300 image keys"])
-def test_few_rows_are_written_or_multiplied_twice(
-    monkeypatch: pytest.MonkeyPatch, shape: str, signal: str, written: int
+def test_triton_multiplies_twice_where_rows_are_too_many_to_be_written(
+    monkeypatch: pytest.MonkeyPatch, shape: str, signal: str
 ) -> None:
+    """The gradients of all other shapes here are few enough."""
     from dexar_fast.kernels import few
 
-    monkeypatch.setattr(few, "WRITTEN_BYTES", written)
-    monkeypatch.setattr(few, "KEPT_BYTES", written)
+    monkeypatch.setattr(few, "WRITTEN_BYTES", 0)
     check_error(make_case(**WIDE_SHAPES[shape]), "triton", signal, torch.float32)
 
 
@@ -164,7 +163,8 @@ def test_few_rows_are_written_or_multiplied_twice(
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_any_masks_and_spans(data, backend: str) -> None:
-    K, T, H_kv, group = (data.draw(st.integers(1, most)) for most in (40, 5, 3, 3))
+    K, T = (data.draw(st.integers(1, most)) for most in (40, 5))
+    H_kv, group = data.draw(st.sampled_from([(1, 3), (2, 2), (3, 1)]))  # each is compiled
     kinds = data.draw(st.lists(st.sampled_from(["image", "image", "text", "neither"]), min_size=K, max_size=K))
     bounds = st.tuples(st.integers(0, K), st.integers(0, K)).map(sorted)
     visible = torch.tensor(data.draw(st.lists(bounds, min_size=T, max_size=T)))

@@ -21,7 +21,7 @@ from .cases import Case
 from .floor import operations
 from .memory import PEAKS, in_fresh_process, peak
 
-# Largest difference of maps and scores to the naive method's; a row that differs by more prints no speed.
+# Largest difference of maps and scores to the naive method's; a row that differs by more shows no speed.
 GATES = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 # Steps that stand for the others where generation is "sampled".
 SAMPLED_STEPS = 16
@@ -37,8 +37,7 @@ def measure(row: dict[str, Any], case: Case, calls: Calls, limits: Limits, *, re
         repetitions: of each way, in turns; fewer where one takes more than ``budget`` seconds in all.
         budget: in seconds.
 
-    Raises:
-        RuntimeError: the results are not those of the naive method.
+    Where the results are not those of the naive method, ``wrong`` says by how much, and no table shows a speed.
     """
     T, device = case.answer_tokens, calls.device
     turns = partial(side_by_side, repetitions=repetitions, device=device, budget=budget)
@@ -49,7 +48,7 @@ def measure(row: dict[str, Any], case: Case, calls: Calls, limits: Limits, *, re
         return operations(calls.explainer.decoder, n_prompt, T, cached=cached) / limits.operations_per_s
 
     if case.naive == "whole":
-        _measure_naive(row, calls, T)  # first: a wrong result has no speed
+        _measure_naive(row, calls, T)
     plain, explain = turns([lambda: calls.plain(T), lambda: calls.explain(T)])
     row |= {"plain_s": asdict(plain), "explain_s": asdict(explain), "explain_over_plain": explain.median / plain.median}
     if "naive_s" in row:
@@ -99,7 +98,7 @@ def _measure_naive(row: dict[str, Any], calls: Calls, length: int) -> None:
     seconds, expected = timed(lambda: calls.naive(length), calls.device)
     difference = row["largest_difference_to_naive"] = largest_difference(unfiltered, expected)
     if not difference <= GATES[calls.model.dtype]:  # NaN is no agreement
-        raise RuntimeError(f"results differ from the naive method's by {difference:.1e}; no speed is shown")
+        row["wrong"] = f"results differ from the naive method's by {difference:.1e}; no speed is shown"
     row["naive_s"] = seconds
 
 

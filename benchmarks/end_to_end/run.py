@@ -1,8 +1,9 @@
 """Measure explaining whole answers: ``python -m benchmarks.run end-to-end [--device cuda] [--set gpu] [--only T512]``.
 
 Prints a table and writes ``benchmarks/results/end-to-end-<device>.json``, anew after every case, so that a run that is
-cut short leaves what it has; then the tables of README.md and docs/benchmarks.md. A case that fails (out of memory,
-say) is recorded, and the others go on. Exits with 1 if a result was wrong or anything but memory failed.
+cut short leaves what it has, and ``--resume`` goes on from there; then the tables of README.md and docs/benchmarks.md.
+A case that fails (out of memory, say) is recorded, and the others go on. Exits with 1 if a result was wrong or anything
+but memory failed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from ..files import RESULTS, write_results
 from ..ops.limits import Limits, measure_limits
+from ..resume import earlier, row_of
 from ..selection import case_parser, select
 from ..timing import described, environment, on_gpu
 from .calls import Calls, attention_name
@@ -36,13 +38,17 @@ def main(arguments: Sequence[str]) -> None:
     device: str = options.device
     where = environment(device)
     chosen, cases, path = select("end-to-end", parser, options, SETS, where)
-    document: dict[str, Any] = {"environment": where, "set": chosen, "limits": {}, "rows": []}
+    before = earlier(path, where, resume=options.resume)
+    document: dict[str, Any] = {"environment": where, "set": chosen, "limits": before.get("limits", {}), "rows": []}
     rows: list[dict[str, Any]] = document["rows"]
     models = _Models(device)
     for case in cases:
-        row = case.facts()
+        kept = row_of(before, case.facts())
+        row = kept or case.facts()
         rows.append(row)
-        if time.monotonic() - start > 60 * options.minutes:
+        if kept:
+            print("Kept:")
+        elif time.monotonic() - start > 60 * options.minutes:
             row["left_out"] = f"not begun within {options.minutes:g} minutes"
         elif attention_name(case.attention, device) is None:
             row["left_out"] = "transformers finds no FlashAttention kernel here"
@@ -62,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         write_pages()
         print(f"Written: {README}, {PAGE}")
     broken = [f"{case.id}: {row['failure']}" for case, row in zip(cases, rows) if not row.get("out_of_memory", True)]
+    broken += [f"{case.id}: {row['wrong']}" for case, row in zip(cases, rows) if "wrong" in row]
     if broken:
         sys.exit("Wrong or missing results, which have no speed:\n" + "\n".join(broken))
 

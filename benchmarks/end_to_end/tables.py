@@ -46,7 +46,7 @@ def _table(headings: Sequence[str], alignment: Sequence[str], rows: Sequence[dic
     lines = []
     for row in rows:
         cells = _cells(row)
-        reason = row.get("left_out") or row.get("failure")
+        reason = row.get("left_out") or row.get("failure") or row.get("wrong")
         if reason:
             first = headings[headings.index("answer tokens") + 1]
             cells[first] = "; ".join(filter(None, (cells.get(first), reason)))
@@ -61,6 +61,8 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "attention": row["attention"],
         "answer tokens": str(row["answer_tokens"]),
     }
+    if "wrong" in row:
+        return found
     estimated = "about " if "generate_estimated_s" in row else ""
     for key, heading, form in (
         ("explain_over_plain", _FIGURES[1], "{:.2f}x"),
@@ -90,7 +92,7 @@ def groups(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows that differ in the answer's length alone, by a name."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if "explain_over_plain" in row:
+        if "explain_over_plain" in row and "wrong" not in row:
             name = f"{row['shape']}, {row['image_tokens']} image tokens, {row['attention']}"
             found.setdefault(name, []).append(row)
     return found

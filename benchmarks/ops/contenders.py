@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from dexar_fast import InputError, ops
+from dexar_fast.ops import reference
 
+from ..timing import on_gpu
 from . import unfused
 from .cases import DTYPES, EVERY, SIGNALS_OF_LAYER, Case, Inputs
 from .counts import reads_value
@@ -22,6 +24,8 @@ Run = Callable[[Inputs], dict[str, Tensor]]
 BASELINES = ("unfused", "compiled")
 # Of plain torch: the gradients, their relu, both masked copies and the probabilities exist at the same time.
 UNFUSED_COPIES = 6
+# Of the definition on a GPU: what a block's launches take, and what repeating a call may.
+BLOCK_SECONDS, MOST_SECONDS = 0.3e-3, 0.1
 
 
 def contenders(case: Case, device: str) -> tuple[dict[str, Run], dict[str, str]]:
@@ -34,11 +38,14 @@ def contenders(case: Case, device: str) -> tuple[dict[str, Run], dict[str, str]]
         except InputError as error:
             left_out[name] = str(error)
             continue
-        if name == "triton" and not device.startswith("cuda"):
+        if name == "triton" and not on_gpu(device):
             left_out[name] = "its interpreter is not timed"
+        elif name == "reference" and on_gpu(device) and (seconds := reference_seconds(case)) > MOST_SECONDS:
+            left_out[name] = f"the definition, in small blocks: some {seconds:.1f} s of launches alone"
         else:
             found[name] = partial(by_backend, case, name)
-    needed, free = UNFUSED_COPIES * case.T * case.H * case.K * 4, free_memory(device)
+    copies = UNFUSED_COPIES + len(case.signals) - 1
+    needed, free = copies * case.T * case.H * case.K * 4, free_memory(device)
     if needed > free:
         reason = f"writes (T, H, K): about {needed / 2**30:.0f} GiB, {free / 2**30:.0f} GiB are free"
         return found, {**left_out, **dict.fromkeys(BASELINES, reason)}
@@ -121,6 +128,12 @@ def bare_product(case: Case, x: Inputs) -> list[Tensor]:
     if case.op.startswith("attention") or case.needs_attention:
         products.append(unfused.product(x.query, x.key[:, keys]))
     return products
+
+
+def reference_seconds(case: Case) -> float:
+    """What the host takes at least to launch the definition's blocks on a GPU."""
+    rows = max(1, reference.BLOCK_ELEMENTS // (case.H // case.H_kv * case.K))
+    return BLOCK_SECONDS * case.H_kv * -(-case.T // rows) * len(case.signals)
 
 
 def no_compiler(device: str) -> str | None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from dexar_fast.ops import available_backends
-
 from ..timing import device_seconds, on_gpu, side_by_side, timed
 from .cases import Case, make_inputs
-from .contenders import bare_product, contenders
+from .contenders import BASELINES, bare_product, contenders
 from .counts import count
 from .gate import expect, judge
 from .limits import Limits
@@ -78,10 +76,22 @@ def measure(case: Case, device: str, limits: Limits, *, repetitions: int, budget
     }
 
 
+def failed(case: Case, error: Exception) -> dict[str, Any]:
+    """The row of a case that cannot even be prepared: its inputs do not fit, say."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {
+        **case.facts(),
+        "contenders": {},
+        "failures": {"every contender": reason},
+        "left_out": {},
+        "failure": reason,
+    }
+
+
 def broken(row: dict[str, Any]) -> list[str]:
     """What of a row must fail the run: a baseline that cannot run here is no fault of ours, a wrong one is."""
     return [
         f"{row['op']} {row['signal']} {row['model']} T={row['T']} {row['dtype']}, {name}: {reason}"
         for name, reason in row["failures"].items()
-        if name in available_backends() or name in row["contenders"]
+        if name not in BASELINES or name in row["contenders"]
     ]

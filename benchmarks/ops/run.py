@@ -1,7 +1,8 @@
 """Measure the ops: ``python -m benchmarks.run ops [--device cuda] [--set gpu] [--only score_and_accumulate-gradient]``.
 
 Prints a table and writes ``benchmarks/results/ops-<device>.json``, anew after every case, so that a run that is cut
-short leaves what it has. Exits with 1 if a result was wrong.
+short leaves what it has; with ``--resume`` it goes on from there. A case that fails is recorded, and the others go on.
+Exits with 1 if a result was wrong or missing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import torch
 from dexar_fast.ops import resolve_backend
 
 from ..files import write_results
+from ..resume import earlier, row_of
 from ..selection import case_parser, select
 from ..timing import described, environment, on_gpu
 from .cases import DTYPES, SETS, Case
 from .layer import beside_layer
-from .limits import measure_limits
-from .measure import broken, measure
+from .limits import Limits, measure_limits
+from .measure import broken, failed, measure
 from .memory import in_fresh_process
 from .tables import PREDICTION, layer_line, prediction_table, read_prediction, table
 
@@ -40,20 +42,28 @@ def main(arguments: Sequence[str]) -> None:
     where = environment(device)
     chosen, cases, path = select("ops", parser, options, SETS, where)
 
-    dtypes = dict.fromkeys(case.dtype for case in cases)
-    limits = {dtype: measure_limits(DTYPES[dtype], device, tiny=chosen == "tiny") for dtype in dtypes}
+    before = earlier(path, where, resume=options.resume)
+    limits = {dtype: Limits(**rates) for dtype, rates in before.get("limits", {}).items()}
+    for dtype in dict.fromkeys(case.dtype for case in cases):
+        limits[dtype] = limits.get(dtype) or measure_limits(DTYPES[dtype], device, tiny=chosen == "tiny")
     document: dict[str, Any] = {
         "environment": where,
         "set": chosen,
         "limits": {dtype: asdict(each) for dtype, each in limits.items()},
+        **({"layer": before["layer"]} if "layer" in before else {}),
         "rows": [],
     }
     for case in cases:
-        row = measure(case, device, limits[case.dtype], **repeated)
+        row = row_of(before, case.facts())
+        is_kept = row is not None
+        try:
+            row = row or measure(case, device, limits[case.dtype], **repeated)
+        except Exception as error:
+            row = failed(case, error)
         document["rows"].append(row)
         write_results(path, document)
-        print(*table([row]).splitlines()[2:], *row["failures"].items(), sep="\n", flush=True)
-        if _goes_beside_layer(case, chosen):
+        print(*table([row]).splitlines()[2:], *row["failures"].items(), *["(kept)"] * is_kept, sep="\n", flush=True)
+        if _goes_beside_layer(case, chosen) and "layer" not in document:
             backend = resolve_backend("auto", torch.device(device), DTYPES[case.dtype])
             document["layer"] = beside_layer(case, device, backend, **repeated)
     if not on_gpu(device):

@@ -9,8 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .combine import combined
 from .config import KEPT_BYTES, WRITTEN_BYTES
-from .head_scores import Scores, combined, final_scores, finite_base, head_scores, store_scores
+from .extremes import final_scores, finite_base, store_scores
+from .head_scores import Scores, head_scores
 from .launch import Launch, Operands, strided
 from .maps import Out, alike
 from .tiles import LN2, image_positions, read_signal, relu

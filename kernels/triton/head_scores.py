@@ -9,213 +9,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .combine import combine_scores
 from .config import Blocks, head_scores_blocks, splits_in_waves
+from .extremes import IMAGE, MIXED, TEXT, add_tile, final_scores, no_extremes, store_scores
 from .launch import Launch, Operands, strided
 from .tiles import (
-    LN2,
-    UNSEEN,
     cap_logits,
     load_tile,
     load_visible,
     products,
-    read_signal,
-    relu,
     sample_and_split,
     sample_rows,
     to_bits,
     to_number,
 )
-
-MIXED = tl.constexpr(0)
-IMAGE = tl.constexpr(1)
-TEXT = tl.constexpr(2)
-LARGEST = tl.constexpr(3.4028234663852886e38)
-COMBINE_ROWS, COMBINE_SPLITS = 32, 16
-
-
-@triton.jit
-def finite_base(highest):
-    """What is subtracted from logits before exp2: their maximum, made finite."""
-    return tl.minimum(tl.maximum(highest, -LARGEST), LARGEST)
-
-
-@triton.jit
-def rescaling(before, after):
-    """What exp2 of logits relative to the maximum before is multiplied with to be relative to the one after."""
-    return tl.where(before == after, 1.0, tl.exp2(before - finite_base(after)))
-
-
-@triton.jit
-def rescale(extremes, factor, SIGNALS: tl.constexpr):
-    """Running extremes, made relative to another maximum of the logits. The gradient alone is relative to none."""
-    scaled = ()
-    for i in tl.static_range(len(SIGNALS)):
-        image, text, low = extremes[i]
-        if SIGNALS[i] != "gradient":
-            image = to_bits(to_number(image) * factor)
-            text = to_bits(to_number(text) * factor)
-            low = tl.where(low == UNSEEN, UNSEEN, to_bits(to_number(low) * factor))
-        scaled = scaled + ((image, text, low),)
-    return scaled
-
-
-@triton.jit
-def no_extremes(ROWS: tl.constexpr, SIGNALS: tl.constexpr):
-    """Of each signal the bits of S_img, S_text and the smallest image value, over no key."""
-    extremes = ()
-    for _ in tl.static_range(len(SIGNALS)):
-        zero = tl.zeros([ROWS], tl.int32)
-        extremes = extremes + ((zero, zero, tl.full([ROWS], UNSEEN, tl.int32)),)
-    return extremes
-
-
-@triton.jit
-def add_tile(
-    extremes,
-    text_seen,
-    highest,
-    total,
-    g_bits,
-    logits,
-    row_dot,
-    seen,
-    kind,
-    SIGNALS: tl.constexpr,
-    WITH_G: tl.constexpr,
-    WITH_LSE: tl.constexpr,
-    ALL: tl.constexpr,
-):
-    """Running maxima, minimum and softmax sums ``[BLOCK_M]`` after one more tile of keys ``[BLOCK_M, BLOCK_N]``.
-
-    ALL is IMAGE or TEXT for a tile of such keys alone that all rows see, which needs no masks, or MIXED. `text_seen` is
-    -1 for rows that have seen a text key: without one the score is 0, whatever the softmax is.
-    """
-    p = logits
-    if WITH_LSE:
-        if ALL == MIXED:
-            logits = tl.where(seen, logits, float("-inf"))
-        higher = tl.maximum(highest, tl.max(logits, 1))
-        factor = rescaling(highest, higher)
-        p = tl.exp2(logits - finite_base(higher)[:, None])  # [BLOCK_M, BLOCK_N], P times the final sum
-        total = total * factor + tl.sum(p, 1)
-        highest = higher
-        extremes = rescale(extremes, factor, SIGNALS)
-    g = None
-    if WITH_G:
-        g = to_number(g_bits)
-    seen_image = None
-    seen_text = None
-    if ALL == MIXED:  # masks as bits: one instruction applies two of them
-        seen_image = tl.where(seen, -1, 0) & tl.where(kind == IMAGE, -1, 0)[None, :]
-        seen_text = tl.where(seen, -1, 0) & tl.where(kind == TEXT, -1, 0)[None, :]
-    if WITH_LSE and len(SIGNALS) > 0:
-        if ALL == TEXT:
-            text_seen = tl.full(text_seen.shape, -1, tl.int32)
-        if ALL == MIXED:
-            text_seen = text_seen | tl.min(seen_text, 1)
-    added = ()
-    for i in tl.static_range(len(SIGNALS)):
-        image, text, low = extremes[i]
-        bits = to_bits(read_signal(g, p, row_dot, SIGNALS, i))  # [BLOCK_M, BLOCK_N]
-        if ALL == IMAGE:
-            image = tl.maximum(image, tl.max(bits, 1))
-            low = tl.minimum(low, tl.min(bits, 1))
-        elif ALL == TEXT:
-            text = tl.maximum(text, tl.max(bits, 1))
-        else:
-            image = tl.maximum(image, tl.max(bits & seen_image, 1))
-            low = tl.minimum(low, tl.min((bits & seen_image) | (UNSEEN & ~seen_image), 1))
-            text = tl.maximum(text, tl.max(bits & seen_text, 1))
-        added = added + ((image, text, low),)
-    return added, text_seen, highest, total
-
-
-@triton.jit
-def final_scores(extremes, text_seen, total, SIGNALS: tl.constexpr):
-    """Of each signal ``S_img``, ``S_text``, the smallest image value and ``w = relu(S_img - S_text)``."""
-    scores = ()
-    for i in tl.static_range(len(SIGNALS)):
-        image_bits, text_bits, low_bits = extremes[i]
-        image = to_number(image_bits)
-        text = to_number(text_bits)
-        no_image = low_bits == UNSEEN  # without an image key in sight the maximum is 0, and so is the minimum
-        low = tl.where(no_image, 0.0, to_number(tl.maximum(low_bits, 0)))
-        if SIGNALS[i] != "gradient":
-            image = tl.where(no_image, 0.0, image / total)
-            low = tl.where(no_image, 0.0, low / total)
-            text = tl.where(text_seen == 0, 0.0, text / total)
-        low = tl.where(image != image, image, low)  # a maximum that is NaN makes the minimum NaN
-        scores = scores + ((image, text, low, relu(image - text)),)
-    return scores
-
-
-@triton.jit
-def store_scores(
-    scores,
-    highest,
-    total,
-    scores_ptr,
-    weights_ptr,
-    lse_ptr,
-    offset,
-    is_row,
-    size,
-    SIGNALS: tl.constexpr,
-    WITH_LSE: tl.constexpr,
-):
-    """Scores ``(signals, 3, T, H)``, head weights ``(signals, T, H)`` and log-sum-exp ``(T, H)``."""
-    if WITH_LSE:
-        tl.store(lse_ptr + offset, finite_base(highest) * LN2 + tl.log(total), mask=is_row)
-    for i in tl.static_range(len(SIGNALS)):
-        for which in tl.static_range(3):
-            tl.store(scores_ptr + (3 * i + which) * size + offset, scores[i][which], mask=is_row)
-        tl.store(weights_ptr + i * size + offset, scores[i][3], mask=is_row)
-
-
-@triton.jit
-def combined(
-    partial_ptr, offset, is_row, size, KEY_SPLITS,
-    SIGNALS: tl.constexpr, WITH_LSE: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
-    """Extremes over all keys from those of their ranges ``(3 signals + 3, KEY_SPLITS, T, H)``, in a fixed order."""
-    extremes = no_extremes(ROWS, SIGNALS)
-    text_seen = tl.zeros([ROWS], tl.int32)
-    highest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    part = KEY_SPLITS * size
-    of_softmax: tl.constexpr = 3 * len(SIGNALS)
-    for first_split in tl.range(0, KEY_SPLITS, SPLITS):
-        split = first_split + tl.arange(0, SPLITS)  # [SPLITS]
-        mask = (split < KEY_SPLITS)[:, None] & is_row[None, :]
-        of_splits = partial_ptr + split.to(tl.int64)[:, None] * size + offset[None, :]  # [SPLITS, ROWS]
-        factor_of_splits = None
-        if WITH_LSE:
-            highest_of_splits = to_number(tl.load(of_splits + of_softmax * part, mask=mask, other=-8388608))  # -inf
-            total_of_splits = to_number(tl.load(of_splits + (of_softmax + 1) * part, mask=mask, other=0))
-            text_seen |= tl.min(tl.load(of_splits + (of_softmax + 2) * part, mask=mask, other=0), 0)
-            higher = tl.maximum(highest, tl.max(highest_of_splits, 0))
-            factor = rescaling(highest, higher)
-            factor_of_splits = rescaling(highest_of_splits, higher[None, :])
-            total = total * factor + tl.sum(total_of_splits * factor_of_splits, 0)
-            highest = higher
-            extremes = rescale(extremes, factor, SIGNALS)
-        both = ()
-        for i in tl.static_range(len(SIGNALS)):
-            image, text, low = extremes[i]
-            image_of_splits = tl.load(of_splits + 3 * i * part, mask=mask, other=0)
-            text_of_splits = tl.load(of_splits + (3 * i + 1) * part, mask=mask, other=0)
-            low_of_splits = tl.load(of_splits + (3 * i + 2) * part, mask=mask, other=UNSEEN)
-            if SIGNALS[i] != "gradient":
-                image_of_splits = to_bits(to_number(image_of_splits) * factor_of_splits)
-                text_of_splits = to_bits(to_number(text_of_splits) * factor_of_splits)
-                scaled = to_bits(to_number(low_of_splits) * factor_of_splits)
-                low_of_splits = tl.where(low_of_splits == UNSEEN, UNSEEN, scaled)
-            image = tl.maximum(image, tl.max(image_of_splits, 0))
-            text = tl.maximum(text, tl.max(text_of_splits, 0))
-            low = tl.minimum(low, tl.min(low_of_splits, 0))
-            both = both + ((image, text, low),)
-        extremes = both
-    return extremes, text_seen, highest, total
 
 
 @triton.jit(do_not_specialize=["T", "K", "KEY_SPLITS", "kinds_stride_b"])
@@ -393,30 +200,6 @@ def head_scores_kernel(
         store_scores(scores, highest, total, scores_ptr, weights_ptr, lse_ptr, offset, is_row, size, SIGNALS, WITH_LSE)
 
 
-@triton.jit(do_not_specialize=["size", "KEY_SPLITS"])
-def combine_scores_kernel(
-    partial_ptr,
-    scores_ptr,
-    weights_ptr,
-    lse_ptr,
-    size,
-    KEY_SPLITS,
-    SIGNALS: tl.constexpr,
-    WITH_LSE: tl.constexpr,
-    ROWS: tl.constexpr,
-    SPLITS: tl.constexpr,
-):
-    """Scores from the extremes of KEY_SPLITS ranges of keys, of ROWS pairs of row and head."""
-    offset = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    is_row = offset < size
-    size = size.to(tl.int64)
-    extremes, text_seen, highest, total = combined(
-        partial_ptr, offset, is_row, size, KEY_SPLITS, SIGNALS, WITH_LSE, ROWS, SPLITS
-    )
-    scores = final_scores(extremes, text_seen, total, SIGNALS)
-    store_scores(scores, highest, total, scores_ptr, weights_ptr, lse_ptr, offset, is_row, size, SIGNALS, WITH_LSE)
-
-
 class Scores(NamedTuple):
     """What `head_scores` writes.
 
@@ -507,18 +290,4 @@ def head_scores(
     )
     if splits == 1 or written is not None:
         return [launch], Scores(scores, weights, lse, partial)
-    combine = Launch(
-        combine_scores_kernel,
-        (triton.cdiv(x.T * x.H, COMBINE_ROWS),),
-        {
-            **common,
-            "size": x.T * x.H,
-            "SIGNALS": signals,
-            "WITH_LSE": with_lse,
-            "ROWS": COMBINE_ROWS,
-            "SPLITS": COMBINE_SPLITS,
-        },
-        warps=4,
-        stages=1,
-    )
-    return [launch, combine], Scores(scores, weights, lse, partial)
+    return [launch, combine_scores(common, x.T * x.H, signals, with_lse)], Scores(scores, weights, lse, partial)
