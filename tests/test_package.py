@@ -157,3 +157,16 @@ def test_info_is_a_function_whatever_was_imported_before(run_python: RunPython) 
     # A module of the same name would take the name's place as soon as anything imports it.
     code = "import dexar_fast.environment, dexar_fast.cli, dexar_fast; print(callable(dexar_fast.info))"
     assert run_python(code) == "True"
+
+
+def test_pictures_are_read_without_torch(run_python: RunPython, tmp_path: Path) -> None:
+    # A wrong file is told at once; torch and transformers take seconds to load.
+    code = (
+        "import sys\n"
+        "from dexar_fast.cli.run import asked\n"
+        "try:\n"
+        f"    asked({str(tmp_path / 'none.png')!r}, 'what?', None, background='white', frame=None, allow_urls=False)\n"
+        "except ValueError as error:\n"
+        "    print(type(error).__name__, [name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    assert run_python(code) == "InputError []"

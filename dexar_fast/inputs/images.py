@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,18 +15,19 @@ from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ..errors import InputError
 from .pixels import Colour, colour, from_array, is_rotated, rgb, upright
 
-ImageInput = Image.Image | str | PathLike[str] | bytes | BinaryIO | NDArray[Any] | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageInput: TypeAlias = "Image.Image | str | PathLike[str] | bytes | BinaryIO | NDArray[Any] | Tensor"
 
 FORMATS = (
     "PNG",
@@ -103,7 +105,7 @@ def load_image(
     if isinstance(image, Image.Image):
         with _readable("the picture"):
             return _decoded(image, background, frame, turn)
-    if isinstance(image, Tensor):
+    if _is_tensor(image):
         return from_array(_channels_last(image), background)
     if isinstance(image, np.ndarray):
         return from_array(image, background)
@@ -193,6 +195,12 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def _is_tensor(image: object) -> TypeGuard[Tensor]:
+    """Without importing torch: the command line reads a file in the time that torch would take to load."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
 def _channels_last(image: Tensor) -> NDArray[Any]:
     """A tensor ``(height, width)`` or ``(channels, height, width)`` as an array."""
     if image.ndim == 3 and image.shape[0] not in (1, 3, 4) and image.shape[-1] in (1, 3, 4):
@@ -206,7 +214,7 @@ def _channels_last(image: Tensor) -> NDArray[Any]:
             "the pictures of a batch one by one, or as a list."
         )
     image = image.detach().cpu()
-    if image.dtype in (torch.bfloat16, torch.float16):
+    if image.is_floating_point() and image.itemsize == 2:
         image = image.float()  # numpy has no bfloat16
     return image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,7 @@ class ExplainIdsRequest:
     processor_kwargs: Mapping[str, Any] | None = None
 
 
-AnyRequest = (
-    ExplainRequest
-    | ExplainIdsRequest
-    | tuple[ImageInput | Sequence[ImageInput], str]
-    | tuple[ImageInput | Sequence[ImageInput], str, str | None]
+AnyRequest: TypeAlias = (
+    "ExplainRequest | ExplainIdsRequest | tuple[ImageInput | Sequence[ImageInput], str]"
+    " | tuple[ImageInput | Sequence[ImageInput], str, str | None]"
 )
