@@ -1,0 +1,32 @@
+"""Settings of the documentation site: `make docs`."""
+
+import dexar_fast
+
+project = "dexar_fast"
+author = "The dexar_fast developers"
+copyright = "The dexar_fast developers"
+release = dexar_fast.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+]
+exclude_patterns = ["_build"]
+highlight_language = "none"
+
+# Links as in the pages of the repository: relative paths, and headings by their GitHub anchors.
+myst_heading_anchors = 4
+myst_fence_as_directive = ["mermaid"]
+# A notebook is kept with what it printed, for those who read it in the repository; a test runs it.
+nb_execution_mode = "off"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_typehints_format = "short"
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = f"dexar_fast {release}"
