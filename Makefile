@@ -16,7 +16,7 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo models test test-oldest test-newest test-torchvision lint format bench evaluation gpu clean
+.PHONY: help demo models test test-oldest test-newest test-torchvision lint format bench evaluation gpu docs notebooks clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
 	@echo "make evaluation  run all of docs/evaluation.md and write its tables; from the kept results: ARGS=tables"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has; one part: ARGS=tests"
+	@echo "make docs    build the documentation in build/docs, warnings are errors; make notebooks: run those of examples/ anew"
 	@echo "make clean   remove everything that make made"
 
 demo: $(VENV)/.has-base
@@ -68,6 +69,13 @@ evaluation: $(VENV)/.has-evaluate
 # Outside .venv: GPU machines often have no network and a torch that must stay as it is.
 gpu:
 	@PYTHON="$(PYTHON)" bash benchmarks/gpu.sh $(ARGS)
+
+docs: $(VENV)/.has-docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo build/docs/index.html
+
+notebooks: $(VENV)/.has-test
+	@$(BIN)/python -m tests.notebooks
 
 clean:
 	@rm -rf $(VENV) .venv-oldest .venv-newest .venv-torchvision build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
