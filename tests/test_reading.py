@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from dexar_fast import Explanation, InputError
 from dexar_fast.layout.grid import Grid, whole_image
-from dexar_fast.result.region import place_name
+from dexar_fast.result.region import box, mask, place_name
 
 from .explanations import from_maps, make_explanation, one_cell_maps, scene
 
@@ -96,10 +97,63 @@ def test_a_sentence_says_what_the_word_rests_on(p: tuple[float, float], said: st
     assert said in word.reading
 
 
-def test_overlay_by_the_word_itself() -> None:
+def test_a_word_by_itself() -> None:
     explanation = make_explanation(["a", " red", ",", " dog"])
     assert [word.text for word in explanation.words()] == ["a", "red,", "dog"]
     for text in ("red", "red,"):
+        assert explanation.word(text) is explanation.words()[1]
         np.testing.assert_array_equal(explanation.overlay(word=text), explanation.overlay(word=1))
+        np.testing.assert_array_equal(explanation.heads(word=text), explanation.heads(word=1))
     with pytest.raises(InputError, match="a red, dog"):
         explanation.overlay(word="blue")
+
+
+def test_a_word_that_repeats_needs_its_number() -> None:
+    explanation = make_explanation(["a", " red", " dog", ",", " red", " cat"])
+    with pytest.raises(InputError, match=r"occurs 2 times, as the words 1, 3\. Say which with nth=0 to nth=1, or pass"):
+        explanation.overlay(word="red")
+    for nth, index in ((0, 1), (1, 3), (-1, 3)):
+        assert explanation.word("red", nth) is explanation.words()[index]
+        np.testing.assert_array_equal(explanation.overlay(word="red", nth=nth), explanation.overlay(word=index))
+    assert explanation.top_heads(2, word="red", nth=1) == explanation.top_heads(2, word=3) != []
+    wrong_numbers: list[Any] = [2, -3, 0.5]
+    for nth in wrong_numbers:
+        with pytest.raises(InputError, match=f"nth: 'red' occurs 2 times, counted from 0; got {nth}"):
+            explanation.heads(word="red", nth=nth)
+    mistakes: list[dict[str, Any]] = [{"word": 1, "nth": 0}, {"nth": 0}, {"token": 1, "nth": 0}]
+    for wrong in mistakes:
+        with pytest.raises(InputError, match="nth: goes with"):
+            explanation.overlay(**wrong)
+
+
+def test_box_is_that_of_the_mask_whatever_the_grid() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        (rows, cols), (width, height) = rng.integers(1, 9, 2), rng.integers(1, 60, 2)
+        left, top = rng.uniform(-10, width / 2), rng.uniform(-10, height / 2)
+        edges = left, top, left + rng.uniform(1, 80), top + rng.uniform(1, 80)
+        grid, share = Grid(int(rows), int(cols), edges, (int(width), int(height))), rng.uniform(0.1, 0.95)
+        cells = rng.random((rows, cols)) ** 2
+        reached = mask(cells, grid, share)
+        expected = None
+        if reached.any():
+            down, across = np.flatnonzero(reached.any(axis=1)), np.flatnonzero(reached.any(axis=0))
+            expected = across[0], down[0], across[-1] + 1, down[-1] + 1
+        assert box(cells, grid, share) == expected
+
+
+@pytest.mark.parametrize("grounding", [False, True])
+def test_repr_is_three_lines_that_a_terminal_shows(grounding: bool) -> None:
+    explanation = make_explanation(["\x1b[31ma", " red", "\n", " dog\u202e"] + [" word"] * 500)
+    if grounding:
+        log_p = np.log(np.tile((0.5, 0.5), (504, 1)))
+        log_p[1] = np.log((0.9, 0.1))
+        explanation = replace(explanation, log_probabilities=log_p)
+    lines = repr(explanation).split("\n")
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 200
+    assert all(line.isprintable() for line in lines)
+    assert "504 tokens, 503 words" in lines[0]
+    assert "18 x 24 on 640 x 480" in lines[1]
+    assert ("0.90 'red', 0.50" if grounding else "grounding=True") in lines[2]
+    assert len(repr(explanation.words()[1])) < 100

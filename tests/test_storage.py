@@ -24,8 +24,9 @@ def explanation() -> Explanation:
     return explainer.explain(picture(), "what is <it>?", " a star ✓", unfiltered=True, text_set="content_only")
 
 
-def test_exact_is_bit_for_bit(explanation: Explanation, tmp_path: Path) -> None:
-    loaded = Explanation.load(explanation.save(tmp_path / "e.safetensors", exact=True))
+@pytest.mark.parametrize("name", ["e.safetensors", "e.npz", "e"])
+def test_exact_is_bit_for_bit(explanation: Explanation, tmp_path: Path, name: str) -> None:
+    loaded = Explanation.load(explanation.save(tmp_path / name, exact=True))
     for field in fields(Explanation):
         before, after = getattr(explanation, field.name), getattr(loaded, field.name)
         if isinstance(before, np.ndarray):
@@ -195,3 +196,37 @@ def test_files_of_one_method_load(explanation: Explanation, tmp_path: Path) -> N
     loaded = Explanation.load(path)
     assert loaded.methods == ("dexar",)
     np.testing.assert_array_equal(loaded.text_scores, explanation.text_scores)
+
+
+def test_npz_is_one_that_numpy_reads_without_pickle(explanation: Explanation, tmp_path: Path) -> None:
+    path = explanation.save(tmp_path / "e.npz")
+    with np.load(path, allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["token_maps"], explanation.token_maps.astype(np.float16))
+        assert json.loads(str(file["explanation"]))["tokens"] == explanation.tokens
+
+
+def test_a_file_is_what_it_holds_whatever_its_name(explanation: Explanation, tmp_path: Path) -> None:
+    older = explanation.save(tmp_path / "e").rename(tmp_path / "older.npz")
+    assert Explanation.load(older).tokens == explanation.tokens
+    other = explanation.save(tmp_path / "e.npz").rename(tmp_path / "other.safetensors")
+    assert Explanation.load(other).tokens == explanation.tokens
+
+
+@pytest.mark.parametrize(("name", "way"), [("e.csv", "to_csv"), ("e.JSON", "to_json"), ("e.pkl", "")])
+def test_names_of_other_files_are_refused(explanation: Explanation, tmp_path: Path, name: str, way: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"path: expected a name that ends in .safetensors or .npz; got {name}.*{way}"
+    ):
+        explanation.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pickles_and_compressed_files_are_refused(explanation: Explanation, tmp_path: Path) -> None:
+    with np.load(explanation.save(tmp_path / "e.npz")) as file:
+        arrays = dict(file)
+    np.savez_compressed(tmp_path / "small.npz", **arrays)
+    with pytest.raises(InputError, match=r"small\.npz is not a saved explanation.*without compression"):
+        Explanation.load(tmp_path / "small.npz")
+    np.savez(tmp_path / "pickle.npz", **{**arrays, "token_ids": np.array([print], dtype=object)})
+    with pytest.raises(InputError, match=r"pickle\.npz is not a saved explanation.*allow_pickle"):
+        Explanation.load(tmp_path / "pickle.npz")

@@ -95,6 +95,19 @@ def test_cut_off_anywhere(whole: bytes, tmp_path: Path) -> None:
         assert outcome(whole[:length], tmp_path) == "refused"
 
 
+def test_npz_cut_off_or_changed(tmp_path: Path) -> None:
+    image = Image.new("RGB", (16, 12))
+    path = make_explanation(TOKENS, rows=3, cols=4, image=image, layers=2, heads=2).save(tmp_path / "whole.npz")
+    data, chance = path.read_bytes(), random.Random(0)
+    assert outcome(data, tmp_path) == "of use"
+    for length in range(0, len(data), max(1, len(data) // 40)):
+        assert outcome(data[:length], tmp_path) == "refused"
+    for _ in range(300):
+        changed = bytearray(data)
+        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+        outcome(bytes(changed), tmp_path)
+
+
 def test_changed_bits(whole: bytes, tmp_path: Path) -> None:
     chance = random.Random(0)
     for _ in range(200):

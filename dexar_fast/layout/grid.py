@@ -123,6 +123,34 @@ def to_pixels(cell_map: NDArray[np.floating], grid: Grid) -> NDArray[np.float32]
     return pixels
 
 
+def largest_of_lines(cell_map: NDArray[np.floating], grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The largest value in each row and in each column of `to_pixels`, up to rounding, without its pixels.
+
+    Between two neighbouring cell centres a line of pixels is linear, so its extremes are at the ends: of a photograph's
+    millions of pixels only a few thousand need a value.
+
+    Returns:
+        ``(height,)`` and ``(width,)`` float32.
+
+    Raises:
+        InputError: the map's shape is not the grid's.
+    """
+    if cell_map.shape != (grid.rows, grid.cols):
+        raise InputError(f"cell_map: expected shape {(grid.rows, grid.cols)}, got {cell_map.shape}")
+    width, height = grid.image_size
+    left, top, right, bottom = grid.box
+    seen_rows, seen_cols = _seen_sides(grid)
+    rows = _sample_positions(height, top, bottom, grid.rows)[seen_rows]
+    cols = _sample_positions(width, left, right, grid.cols)[seen_cols]
+    values = np.asarray(cell_map, dtype=np.float32)
+    of_rows, of_cols = np.zeros(height, np.float32), np.zeros(width, np.float32)
+    if rows.size and cols.size:
+        ends_of_cols = _interpolate(_interpolate(values, rows, axis=0), _ends(cols), axis=1)
+        ends_of_rows = _interpolate(_interpolate(values, _ends(rows), axis=0), cols, axis=1)
+        of_rows[seen_rows], of_cols[seen_cols] = ends_of_cols.max(axis=1), ends_of_rows.max(axis=0)
+    return of_rows, of_cols
+
+
 def to_cells(pixel_map: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
     """Mean over the area of each cell, the best that a map of this grid can say of a picture of pixels.
 
@@ -147,10 +175,21 @@ def to_cells(pixel_map: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
 
 def seen(grid: Grid) -> NDArray[np.bool_]:
     """``(height, width)`` bool: pixels whose centre lies inside the grid's box, those that the model saw."""
+    rows, cols = _seen_sides(grid)
+    return rows[:, None] & cols[None, :]
+
+
+def _seen_sides(grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     width, height = grid.image_size
     left, top, right, bottom = grid.box
     y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
-    return ((y > top) & (y < bottom))[:, None] & ((x > left) & (x < right))[None, :]
+    return (y > top) & (y < bottom), (x > left) & (x < right)
+
+
+def _ends(position: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of rising positions, the first and the last between each two neighbouring cells."""
+    changes = np.flatnonzero(np.diff(np.floor(position)))
+    return position[np.unique(np.concatenate(([0], changes, changes + 1, [len(position) - 1])))]
 
 
 def _sample_positions(pixels: int, start: float, stop: float, cells: int) -> NDArray[np.float64]:

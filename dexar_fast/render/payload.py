@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..inputs.methods import MEANINGS
 from ..layout.grid import draw_box
 from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from ..result.values import exact
 from .colormap import NAMES, table
 from .fit import fit
 from .heads_payload import heads_payload
@@ -115,9 +116,9 @@ def _tokens(explanation: Explanation) -> dict[str, list[Any] | None]:
     return {
         "text": list(explanation.tokens),
         "id": [int(one) for one in explanation.token_ids],
-        "weight": [_exact(one) for one in explanation.token_weights],
-        "low": [_exact(one) for one in ranges[:, 0]],
-        "high": [_exact(one) for one in ranges[:, 1]],
+        "weight": [exact(one) for one in explanation.token_weights],
+        "low": [exact(one) for one in ranges[:, 0]],
+        "high": [exact(one) for one in ranges[:, 1]],
         "grounding": None if grounding is None else [_short(one) for one in grounding],
         "foil": _foils(explanation),
         "imageScore": _maxima(explanation.image_scores, explanation.layers),
@@ -137,7 +138,7 @@ def _maxima(scores: NDArray[np.floating[Any]], layers: tuple[int, ...]) -> list[
     result: list[list[float | int]] = []
     for of_token in scores.reshape(len(scores), -1):
         place = int(of_token.argmax())
-        result.append([_exact(of_token[place]), int(layers[place // heads]), place % heads])
+        result.append([exact(of_token[place]), int(layers[place // heads]), place % heads])
     return result
 
 
@@ -162,7 +163,7 @@ def _targets(explanation: Explanation) -> list[dict[str, Any]]:
     for index, (target, word) in enumerate(zip(explanation.targets or (), explanation.words())):
         entry = _entry(explanation, word, index) | {
             "text": word.text,
-            "weight": _exact(explanation.token_weights[index]),
+            "weight": exact(explanation.token_weights[index]),
         }
         if target.probability is not None:
             entry["probability"] = _short(target.probability)
@@ -172,7 +173,7 @@ def _targets(explanation: Explanation) -> list[dict[str, Any]]:
 
 def _entry(explanation: Explanation, word: Word, index: int) -> dict[str, Any]:
     """A word and the index of its map."""
-    entry: dict[str, Any] = {"start": word.start, "stop": word.stop, "weight": _exact(word.weight), "map": index}
+    entry: dict[str, Any] = {"start": word.start, "stop": word.stop, "weight": exact(word.weight), "map": index}
     if word.grounding is not None:
         entry["grounding"] = _short(word.grounding)
     foil = explanation.rather_than(word.start, word.stop)
@@ -213,8 +214,3 @@ def _data_uri(image: Image.Image) -> str:
 
 def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
-
-
-def _exact(value: Any) -> float:
-    """The shortest decimal that names the same number at its own precision: 0.1 for float32's 0.1."""
-    return float(str(value))

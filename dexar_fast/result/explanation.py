@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,18 +22,20 @@ from ..layout.per_image import as_tuple, one_or_tuple
 from .appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .method_maps import MAPS, MethodMaps
-from .word import Word, table
+from .rows import table, to_dict
+from .tables import to_arrow, to_csv, to_json, to_pandas
+from .values import Floats, minmax, share
+from .word import Word, index_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Floats = NDArray[np.floating[Any]]
 # One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
 Maps = Any
 PerImage = Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Maps and scores of one answer (T tokens, L layers, H heads, a grid of h x w cells).
 
@@ -199,21 +200,32 @@ class Explanation:
         """
         return list(self._words)
 
-    def to_table(self) -> list[dict[str, Any]]:
-        """One dict for each of `words()`, for people and for ``pandas.DataFrame``.
+    def word(self, word: int | str, nth: int | None = None) -> Word:
+        """One of `words()`.
 
-        Keys: ``word``, ``start`` and ``stop`` (its tokens), ``grounding`` (None if it was not asked for), ``place`` and
-        ``peak`` (where its map is strongest, in words and in pixels; None where there is no 2-D map), and ``weight``,
-        with which it enters the answer map, which does not tell whether the word rests on the image.
+        Args:
+            word: its index, negative from the end; or the word itself, with or without punctuation around it.
+            nth: which occurrence of the word is meant, from 0, negative from the end; needed where it occurs several
+                times.
+
+        Raises:
+            InputError: no such word, several of them, or an index with ``nth``.
         """
-        return table(self.words())
+        return self.words()[self._word_index(word, nth)]
+
+    to_table = table
+    to_dict = to_dict
+    to_json = to_json
+    to_csv = to_csv
+    to_pandas = to_pandas
+    to_arrow = to_arrow
 
     def rather_than(self, start: int, stop: int) -> str:
         """The foils of ``tokens[start:stop]`` as text, each once; empty where there are none."""
         foils = [foil for foil in (self.foils or ())[start:stop] if foil is not None]
         return " / ".join(dict.fromkeys(foil.text.strip() or foil.text or f"id {foil.token_id}" for foil in foils))
 
-    def heads(self, token: int | None = None, *, word: int | None = None) -> Floats:
+    def heads(self, token: int | None = None, *, word: int | str | None = None, nth: int | None = None) -> Floats:
         """Where the visual heads are: layers by heads, ``(L, H)`` float32, in logits per unit of attention.
 
         ``w = relu(S_img - S_text)`` of a token or target, its mean over the tokens of a word, or over all rows:
@@ -222,23 +234,35 @@ class Explanation:
 
         Args:
             token: index of a token, negative from the end; None for the whole answer.
-            word: index into `words()`, instead of a token.
+            word, nth: instead of a token: see `word`.
 
         Raises:
-            InputError: both a token and a word, an index out of range, or the method scores no heads.
+            InputError: both a token and a word, none such, or the method scores no heads.
         """
-        return self._head_means(token, word).weight
+        return self._head_means(token, word, nth).weight
 
-    def top_heads(self, count: int = 10, *, token: int | None = None, word: int | None = None) -> list[Head]:
+    def top_heads(
+        self,
+        count: int = 10,
+        *,
+        token: int | None = None,
+        word: int | str | None = None,
+        nth: int | None = None,
+    ) -> list[Head]:
         """The heads of largest weight in `heads`, strongest first, fewer where fewer have any.
 
         Raises:
             InputError: as `heads`, or a count that is no number from 1 on.
         """
-        return top_heads(self._head_means(token, word), self.layers, count)
+        return top_heads(self._head_means(token, word, nth), self.layers, count)
 
     def plot_heads(
-        self, token: int | None = None, *, word: int | None = None, colormap: str = DEFAULT_COLORMAP
+        self,
+        token: int | None = None,
+        *,
+        word: int | str | None = None,
+        nth: int | None = None,
+        colormap: str = DEFAULT_COLORMAP,
     ) -> Figure:
         """A matplotlib figure of `heads`, layers across and heads down.
 
@@ -248,20 +272,21 @@ class Explanation:
         """
         from ..render.plot_heads import plot_heads
 
-        start, stop = self._rows(token, word)
+        start, stop = self._rows(token, word, nth)
         if word is not None:
             title = printable("".join(self.row_texts[start:stop]).strip())
         elif token is not None:
             title = token_labels(self.tokens)[start].strip()
         else:
             title = f"mean over all {stop} {'tokens' if self.targets is None else 'targets'}"
-        return plot_heads(self.heads(token, word=word), self.layers, title, colormap=colormap)
+        return plot_heads(self.heads(token, word=word, nth=nth), self.layers, title, colormap=colormap)
 
     def overlay(
         self,
         token: int | None = None,
         *,
         word: int | str | None = None,
+        nth: int | None = None,
         image: int = 0,
         heatmap_opacity: float = DEFAULT_OPACITY,
         colormap: str = DEFAULT_COLORMAP,
@@ -270,22 +295,19 @@ class Explanation:
 
         Args:
             token: index of a token, negative from the end; None for the answer map. With targets there is none.
-            word: index into `words()`, instead of a token; or the word itself, which stands for its first occurrence.
+            word, nth: instead of a token: see `word`.
             image: index of the image, where the prompt has several.
             heatmap_opacity: of the map, in [0, 1].
             colormap: a name of `dexar_fast.render.colormap`.
 
         Raises:
-            InputError: both a token and a word, an index out of range, a word that the answer does not have, a token
-                where the rows are targets, or an opacity or colour map that does not exist.
+            InputError: both a token and a word, none such, a token where the rows are targets, or an opacity or colour
+                map that does not exist.
         """
         from ..render.overlay import overlay
 
-        if isinstance(word, str):
-            word = self._first(word)
-
         self.require_map()
-        cell_map = _item(as_tuple(self._map(token, word)), image, "image")
+        cell_map = _item(as_tuple(self._map(token, word, nth)), image, "image")
         picture = None if self.image is None else as_tuple(self.image)[image]
         return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
 
@@ -294,6 +316,23 @@ class Explanation:
         from ..render.plot import plot
 
         return plot(self, **options)
+
+    def __repr__(self) -> str:
+        from .summary import summary
+
+        return summary(self)
+
+    def _repr_html_(self) -> str | None:
+        """The interactive report, in notebooks."""
+        from ..render.notebook import frame
+
+        return frame(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The answer map, where a notebook shows pictures alone."""
+        from ..render.notebook import picture
+
+        return picture(self)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write the interactive report, one self-contained HTML file; returns its path.
@@ -305,11 +344,14 @@ class Explanation:
         return to_html(self, path)
 
     def save(self, path: str | PathLike[str], *, exact: bool = False) -> Path:
-        """Write everything into one safetensors file; a failed write leaves an existing file as it was.
+        """Write everything into one file; a failed write leaves an existing file as it was.
 
         Args:
-            path: of the file.
+            path: of the file: an npz where its name ends so, else safetensors. Neither is a pickle.
             exact: keep maps and scores in their own dtype, bit for bit; by default maps are stored as float16.
+
+        Raises:
+            InputError: the name ends like that of another kind of file, or its folder does not exist.
         """
         from .storage import save
 
@@ -360,30 +402,32 @@ class Explanation:
         weight = float(self.token_weights[start:stop].max())
         return Word(text, start, stop, word_map, weight, supported, self.grids)
 
-    def _first(self, text: str) -> int:
-        """Index of the first word of this text; punctuation around a word does not count."""
-        words = [word.text for word in self.words()]
-        for index, word in enumerate(words):
-            if text.strip() in (word, word.strip(string.punctuation)):
-                return index
-        raise InputError(f"word: expected one of the answer's words ({' '.join(words[:20])}); got {text!r}")
+    def _word_index(self, word: int | str, nth: int | None) -> int:
+        if isinstance(word, str):
+            return index_of([one.text for one in self.words()], word, nth)
+        if nth is not None:
+            raise InputError(f"nth: goes with the word itself, as in word='red', nth=1; got word={word!r}, nth={nth!r}")
+        index: int = _item(range(len(self._spans)), word, "word")
+        return index
 
-    def _map(self, token: int | None, word: int | None) -> Maps:
-        start, _ = self._rows(token, word)
+    def _map(self, token: int | None, word: int | str | None, nth: int | None) -> Maps:
+        start, _ = self._rows(token, word, nth)
         if word is not None:
-            return self.words()[word].map
+            return self.word(word, nth).map
         return self.answer_map if token is None else self._row(start)
 
-    def _head_means(self, token: int | None, word: int | None) -> HeadMeans:
-        return head_means(self, *self._rows(token, word))
+    def _head_means(self, token: int | None, word: int | str | None, nth: int | None) -> HeadMeans:
+        return head_means(self, *self._rows(token, word, nth))
 
-    def _rows(self, token: int | None, word: int | None) -> tuple[int, int]:
+    def _rows(self, token: int | None, word: int | str | None, nth: int | None) -> tuple[int, int]:
         """The rows from start to stop: that of a token or target, those of a word, or all."""
         if token is not None and word is not None:
-            raise InputError(f"token, word: expected one of them; got token={token} and word={word}")
+            raise InputError(f"token, word: expected one of them; got token={token} and word={word!r}")
         if word is not None:
-            index: int = _item(range(len(self._spans)), word, "word")
+            index = self._word_index(word, nth)
             return self._spans[index] if self.targets is None else (index, index + 1)
+        if nth is not None:
+            raise InputError(f"nth: goes with a word, as in word='red', nth=1; got nth={nth!r} alone")
         if token is None:
             return 0, len(self.row_texts)
         if self.targets is not None:
@@ -395,20 +439,6 @@ class Explanation:
 
     def _row(self, index: int) -> Maps:
         return one_or_tuple([of_image[index] for of_image in as_tuple(self.token_maps)])
-
-
-def minmax(values: Floats) -> Floats:
-    """Rescale to [0, 1]; a constant array becomes zero."""
-    low, high = values.min(), values.max()
-    scaled: Floats = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return scaled
-
-
-def share(log_probabilities: Floats) -> Floats:
-    """``p / (p + p_blank)`` of log-probabilities ``(..., 2)``."""
-    with_image, without = np.moveaxis(log_probabilities.astype(np.float64), -1, 0)
-    share: Floats = np.exp(with_image - np.logaddexp(with_image, without))
-    return share
 
 
 def _item(items: Any, index: int, name: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..layout.grid import Grid, to_pixels
+from ..layout.grid import Grid, largest_of_lines, to_pixels
 
 CellMap = NDArray[np.floating[Any]]
 
@@ -31,8 +31,7 @@ def mask(cell_map: CellMap, grid: Grid, share: float = 0.5) -> NDArray[np.bool_]
     Raises:
         InputError: the share is not above 0 and at most 1.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"share: expected a share of the largest value, above 0 and at most 1; got {share!r}")
+    _check_share(share)
     pixels = to_pixels(cell_map, grid)
     largest = pixels.max()
     reached: NDArray[np.bool_] = (pixels >= share * largest) & (largest > 0)
@@ -45,11 +44,18 @@ def box(cell_map: CellMap, grid: Grid, share: float = 0.5) -> tuple[int, int, in
     Raises:
         InputError: as `mask`.
     """
-    reached = mask(cell_map, grid, share)
-    if not reached.any():
+    _check_share(share)
+    of_rows, of_columns = largest_of_lines(cell_map, grid)
+    least = share * min(of_rows.max(), of_columns.max())  # one number, but for rounding
+    if least <= 0:
         return None
-    rows, columns = np.flatnonzero(reached.any(axis=1)), np.flatnonzero(reached.any(axis=0))
+    rows, columns = np.flatnonzero(of_rows >= least), np.flatnonzero(of_columns >= least)
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise InputError(f"share: expected a share of the largest value, above 0 and at most 1; got {share!r}")
 
 
 def place_name(point: tuple[float, float] | None, image_size: tuple[int, int]) -> str:

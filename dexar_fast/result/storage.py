@@ -1,4 +1,4 @@
-"""One file per explanation: safetensors with a JSON header. Readable without torch, never a pickle."""
+"""One file per explanation: safetensors or npz, with a JSON header. Readable without torch, never a pickle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from safetensors import SafetensorError
@@ -28,8 +29,26 @@ _SCORES = ("token_weights", "image_scores", "text_scores", "token_map_ranges")
 _KINDS = ((MAPS, np.float16), (_SCORES, np.float32))  # what a method fills, and its dtype in a compact file
 
 
+_HEADER = "explanation"
+_ZIP = b"PK\x03\x04"  # how an npz begins
+_OTHERS = {
+    ".json": "to_json",
+    ".csv": "to_csv",
+    ".parquet": "to_arrow",
+    ".arrow": "to_arrow",
+    ".html": "to_html",
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), "overlay"),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".bin", ".npy", ".h5"), ""),
+}
+"""What names of files promise that are no explanation, and what writes it."""
+
+
 def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = False) -> Path:
     """See `Explanation.save`. Maps as float16 (error at most 2.5e-4), scores as float32; if ``exact`` bit for bit."""
+    suffix = Path(path).suffix.lower()
+    if suffix in _OTHERS:
+        way = _OTHERS[suffix] and f"; {_OTHERS[suffix]}() makes {suffix[1:]}"
+        raise InputError(f"path: expected a name that ends in .safetensors or .npz; got {Path(path).name}{way}")
     arrays: dict[str, np.ndarray[Any, Any]] = {"token_ids": explanation.token_ids}
 
     def keep(name: str, values: Any, compact: type) -> None:
@@ -57,7 +76,13 @@ def save(explanation: Explanation, path: str | PathLike[str], *, exact: bool = F
         "targets": None if explanation.targets is None else [asdict(target) for target in explanation.targets],
         "foils": None if explanation.foils is None else [foil and asdict(foil) for foil in explanation.foils],
     }
-    return write_atomically(path, to_bytes(arrays, metadata={"explanation": json.dumps(header)}))
+    text = json.dumps(header)
+    if suffix != ".npz":
+        return write_atomically(path, to_bytes(arrays, metadata={_HEADER: text}))
+    npz = BytesIO()
+    named: Any = {_HEADER: np.array(text), **arrays}
+    np.savez(npz, **named)
+    return write_atomically(path, npz.getvalue())
 
 
 def load(path: str | PathLike[str]) -> Explanation:
@@ -85,12 +110,28 @@ def load(path: str | PathLike[str]) -> Explanation:
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
-    """The header's text and all arrays of a file."""
+    """The header's text and all arrays of a file, which is what it holds, whatever it is called."""
+    with path.open("rb") as opened:
+        if opened.read(len(_ZIP)) == _ZIP:
+            return _read_npz(path)
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        text = (file.metadata() or {}).get("explanation", "{}")
+        text = (file.metadata() or {}).get(_HEADER, "{}")
         return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+
+
+def _read_npz(path: Path) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+    try:
+        with ZipFile(path) as file:
+            # What is compressed could be larger than any memory.
+            if any(entry.compress_type != ZIP_STORED for entry in file.infolist()):
+                raise ValueError("expected an npz without compression, as save writes it")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return str(arrays.pop(_HEADER)), arrays
+    except Exception as error:  # zipfile and NumPy raise what their parsers come across
+        raise ValueError(error) from error
 
 
 def _checked(header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> Explanation:

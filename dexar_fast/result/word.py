@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ class Word:
     text: str
     start: int
     stop: int
-    map: Any
+    map: Any = field(repr=False)
     weight: float
     grounding: float | None = None
     grids: tuple[Grid, ...] = field(default=(), repr=False)
@@ -93,17 +95,27 @@ class Word:
         return as_tuple(self.map)[self.image], self.grids[self.image]
 
 
-def table(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """See `Explanation.to_table`."""
-    return [
-        {
-            "word": word.text,
-            "start": word.start,
-            "stop": word.stop,
-            "grounding": word.grounding,
-            "place": word.place if word.grids else None,
-            "peak": word.peak if word.grids else None,
-            "weight": word.weight,
-        }
-        for word in words
-    ]
+def index_of(words: Sequence[str], asked: str, nth: int | None = None) -> int:
+    """Index of a word among the texts of all; punctuation around a word does not count.
+
+    Args:
+        words: the texts of `Explanation.words`.
+        asked: one of them.
+        nth: which of its occurrences, from 0, negative from the end.
+
+    Raises:
+        InputError: there is no such word, or several and ``nth`` does not say which.
+    """
+    core = asked.strip()
+    found = [index for index, word in enumerate(words) if core in (word, word.strip(string.punctuation))]
+    if not found:
+        raise InputError(f"word: expected one of the answer's words ({' '.join(words[:20])}); got {asked!r}")
+    if nth is None and len(found) > 1:
+        places = ", ".join(map(str, found))
+        raise InputError(
+            f"word: {asked!r} occurs {len(found)} times, as the words {places}. Say which with nth=0 to "
+            f"nth={len(found) - 1}, or pass the index of the word"
+        )
+    if nth is not None and (not isinstance(nth, Integral) or not -len(found) <= nth < len(found)):
+        raise InputError(f"nth: {asked!r} occurs {len(found)} times, counted from 0; got {nth!r}")
+    return found[nth or 0]
