@@ -16,7 +16,7 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo models test test-oldest test-newest test-torchvision lint format bench evaluation gpu docs notebooks clean
+.PHONY: help demo models test test-oldest test-newest test-torchvision lint format bench evaluation gpu docs notebooks dist smoke clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
@@ -30,6 +30,7 @@ help:
 	@echo "make evaluation  run all of docs/evaluation.md and write its tables; from the kept results: ARGS=tables"
 	@echo "make gpu     check and measure on this machine's GPU, offline, with the torch that PYTHON has; one part: ARGS=tests"
 	@echo "make docs    build the documentation in build/docs, warnings are errors; make notebooks: run those of examples/ anew"
+	@echo "make dist    build sdist and wheels in dist/ (docs/releasing.md); make smoke: also install each and explain a picture"
 	@echo "make clean   remove everything that make made"
 
 demo: $(VENV)/.has-base
@@ -76,6 +77,12 @@ docs: $(VENV)/.has-docs
 
 notebooks: $(VENV)/.has-test
 	@$(BIN)/python -m tests.notebooks
+
+dist: $(VENV)/.has-release
+	@PYTHON="$(BIN)/python" bash .ci/dist
+
+smoke: dist
+	@PYTHON="$(BIN)/python" bash .ci/smoke
 
 clean:
 	@rm -rf $(VENV) .venv-oldest .venv-newest .venv-torchvision build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation

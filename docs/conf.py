@@ -1,6 +1,11 @@
 """Settings of the documentation site: `make docs`."""
 
+import sys
+from pathlib import Path
+
 import dexar_fast
+
+sys.path.insert(0, str(Path(__file__).parent))  # for llms.py
 
 project = "dexar_fast"
 author = "The dexar_fast developers"
@@ -13,6 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinxcontrib.mermaid",
+    "llms",
 ]
 exclude_patterns = ["_build"]
 highlight_language = "none"

@@ -31,6 +31,7 @@ def texts(notebook: Any) -> list[str]:
         output.get("text") or output["data"].get("text/plain", "")
         for cell in notebook.cells
         for output in cell.get("outputs", ())
+        if output.get("name") != "stderr"
     ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +70,40 @@ def test_wheel_holds_every_module_once(files: set[str], root: Path) -> None:
     }
     modules = {name for name in modules if not name.startswith("dexar_fast/kernels/")} | kernels
     assert {name for name in files if name.endswith(".py")} == modules
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_one_wheel_serves_every_python(wheel: Path, unpacked: Path) -> None:
+    python, abi, platform = wheel.stem.split("-")[2:]
+    assert (python, abi) == ("py3", "none")
+    assert platform != "any"
+    (library,) = (unpacked / "dexar_fast").glob("_cpu*")
+    assert library.name == "_cpu.so"
+    symbols = re.findall(rb"\0(_?Py[A-Z][A-Za-z]*_\w+|PyInit_\w+)\0", library.read_bytes())
+    assert symbols == []
+
+
+@pytest.mark.parametrize(("kernels", "builds"), [("none", True), ("optional", True), ("required", False)])
+def test_a_failed_compilation_is_no_release(root: Path, tmp_path: Path, kernels: str, builds: bool) -> None:
+    environment = {
+        **os.environ,
+        "DEXAR_FAST_KERNELS": kernels,
+        "CC": "no-such-compiler",
+        "CXX": "no-such-compiler",
+    }
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--force", "--build-lib", str(tmp_path)]
+    command += ["--build-temp", str(tmp_path)]
+    built = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert (built.returncode == 0) == builds, built.stderr
+
+
+def test_extras_are_all_in_all(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    of_developers = {"bench", "docs", "lint", "release", "test"}
+    asked_for_by_name = {"flash"}  # is compiled against a CUDA toolkit
+    (everything,) = extras["all"]
+    named = set(re.findall(r"\[(.*)\]", everything)[0].split(","))
+    assert named == set(extras) - of_developers - asked_for_by_name - {"all"}
 
 
 def test_wheel_holds_the_report_and_the_type_marker(files: set[str], root: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +69,11 @@ def _load_library() -> ctypes.CDLL:
     """
     # Beside this package, not by import: another copy of it may be installed as well.
     package = Path(__file__).resolve().parent.parent
-    found = [package / f"_cpu{suffix}" for suffix in EXTENSION_SUFFIXES if (package / f"_cpu{suffix}").exists()]
-    if not found:
+    path = package / "_cpu.so"
+    if not path.exists():
         raise ImportError("the C++ kernels were not built; install a C++ compiler, then dexar-fast again")
     try:
-        library = ctypes.CDLL(str(found[0]))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise ImportError(f"the C++ kernels do not load: {error}") from error
     library.dexar_abi_version.restype = ctypes.c_int32
