@@ -204,6 +204,31 @@ def test_other_targets_are_refused(picture: Path, text: str, message: str) -> No
     assert message in result.stderr
 
 
+def test_further_formats(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = "explain", "-m", "a/model", picture, "-p", "what?", "-o", out
+    result = call(*asked, "--csv", "--json", "--npz")
+    assert result.exit_code == 0, result.output
+    saved = Explanation.load(out / "explanation.safetensors")
+    assert (out / "words.csv").read_text().splitlines()[1].startswith("a,0,1,")
+    assert len((out / "tokens.csv").read_text().splitlines()) > len(saved.tokens)  # one has a line break
+    values = json.loads((out / "explanation.json").read_text())
+    assert (values["answer"], len(values["answer_maps"])) == (saved.answer, 1)
+    assert Explanation.load(out / "explanation.npz").tokens == saved.tokens
+    for name in ("words.csv", "tokens.csv", "explanation.json", "explanation.npz"):
+        assert str(out / name) in result.output
+
+
+def test_tables_of_another_answer_do_not_stay(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
+    asked = "explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path
+    (tmp_path / "explanation.json").write_text("mine")
+    assert call(*asked, "--csv").exit_code == 0
+    assert call(*asked, "--npz").exit_code == 0
+    assert not (tmp_path / "words.csv").exists()
+    assert (tmp_path / "explanation.npz").exists()
+    assert (tmp_path / "explanation.json").read_text() == "mine"  # no run of ours wrote it
+
+
 def test_targets_and_contrast_of_the_demo(tmp_path: Path) -> None:
     """The real thing: table, report and overlays are of the targets."""
     image = tmp_path / "scene.png"

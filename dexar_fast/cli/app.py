@@ -22,12 +22,14 @@ from .options import (
     Block,
     ChatFile,
     Contrast,
+    Csv,
     Debug,
     Device,
     Dtype,
     Frame,
     ImageFile,
     ImageKwargs,
+    Json,
     Layers,
     Live,
     Load,
@@ -35,6 +37,7 @@ from .options import (
     Methods,
     Model,
     Normalization,
+    Npz,
     OneNormalization,
     OneTextSet,
     Only,
@@ -43,6 +46,7 @@ from .options import (
     Quiet,
     Targets,
     TextSet,
+    chosen_formats,
     parse_layers,
     parse_methods,
     parse_only,
@@ -139,6 +143,9 @@ def explain(
     allow_urls: AllowUrls = False,
     image_kwargs: ImageKwargs = None,
     out: Out = DEFAULT_OUT,
+    csv: Csv = False,
+    as_json: Json = False,
+    npz: Npz = False,
     device: Device = None,
     dtype: Dtype = "auto",
     load: Load = None,
@@ -156,6 +163,7 @@ def explain(
       dexar-fast explain --messages chat.json -m ./my-qwen
       dexar-fast explain scene.png -p "is there a red star ?" -m demo --out star --quiet
       dexar-fast explain scene.png -p "describe the image" -m demo --live
+      dexar-fast explain scene.png -p "describe the image" -m demo --csv --json
 
     \b
     Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
@@ -167,6 +175,7 @@ def explain(
         # Wrong input is told before the model is loaded.
         model = require_model(model)
         chosen_layers, chosen_targets, part = parse_layers(layers), parse_targets(targets), parse_only(only)
+        formats = chosen_formats(csv, as_json, npz)
         how = {"device": device, "dtype": dtype, **parse_settings("--load", load)}
         if live:
             check_live(answer, normalization, text_set, targets, contrast, only, quiet=quiet)
@@ -180,6 +189,7 @@ def explain(
                 model,
                 out,
                 how=how,
+                formats=formats,
                 block=block or 1,
                 layers=chosen_layers,
                 method=parse_methods(method),
@@ -194,6 +204,7 @@ def explain(
             out,
             quiet=quiet,
             how=how,
+            formats=formats,
             answer=answer,
             layers=chosen_layers,
             method=parse_methods(method),

@@ -161,10 +161,18 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto fo
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder for the report, the overlays and the saved explanation.")
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="Also write words.csv and tokens.csv.")]
+Json = Annotated[bool, typer.Option("--json", help="Also write explanation.json, with the maps as lists of numbers.")]
+Npz = Annotated[bool, typer.Option("--npz", help="Also write explanation.npz, for NumPy and Explanation.load.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the report and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 DEFAULT_OUT = Path("dexar-fast-report")
+
+
+def chosen_formats(csv: bool, json: bool, npz: bool) -> list[str]:
+    """What `write_files` takes."""
+    return [name for name, chosen in (("csv", csv), ("json", json), ("npz", npz)) if chosen]
 
 
 def parse_targets(text: str) -> TargetSelection:

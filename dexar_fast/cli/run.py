@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def explain_and_write(
-    model: str, out: Path, *, quiet: bool, how: Mapping[str, Any] | None = None, **options: Any
+    model: str,
+    out: Path,
+    *,
+    quiet: bool,
+    how: Mapping[str, Any] | None = None,
+    formats: Sequence[str] = (),
+    **options: Any,
 ) -> None:
     """Explain one answer, write the files into `out` and print what came of it.
 
@@ -34,6 +40,7 @@ def explain_and_write(
         model, how: what is loaded, and with which options of `Explainer.from_pretrained`.
         out: the folder.
         quiet: print the path of the report alone.
+        formats: further files: see `dexar_fast.cli.output.FURTHER`.
         options: for `Explainer.explain`, image and prompt among them.
     """
     make_folder(out)
@@ -41,14 +48,16 @@ def explain_and_write(
     with shown_progress(quiet) as progress:
         explainer = load_explainer(model, progress, **(how or {}))
         explanation = explainer.explain(grounding=True, progress=progress, **options)
-        written = write_files(explanation, out, progress)
+        written = write_files(explanation, out, progress, formats)
     if quiet:
         print(shown_path(written.report))
     else:
         print_result(explanation, written)
 
 
-def explain_live_and_write(model: str, out: Path, *, how: Mapping[str, Any], **options: Any) -> None:
+def explain_live_and_write(
+    model: str, out: Path, *, how: Mapping[str, Any], formats: Sequence[str] = (), **options: Any
+) -> None:
     """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
     make_folder(out)
     check_texts(model, options.get("prompt"))
@@ -57,7 +66,7 @@ def explain_live_and_write(model: str, out: Path, *, how: Mapping[str, Any], **o
     stream = explainer.stream(grounding=True, **options)
     explanation = show_live(stream, Console())
     with shown_progress(quiet=False) as progress:
-        written = write_files(explanation, out, progress)
+        written = write_files(explanation, out, progress, formats)
     print_files(written)
 
 
@@ -173,4 +182,5 @@ def print_files(written: Written) -> None:
         Text.assemble(("Overlays  ", "bold"), f"{printable(str(written.overlays))} ({written.n_overlays} PNG images)"),
         soft_wrap=True,
     )
-    console.print(Text.assemble(("Saved     ", "bold"), printable(str(written.saved))), soft_wrap=True)
+    for path in (written.saved, *written.further):
+        console.print(Text.assemble(("Saved     ", "bold"), printable(str(path))), soft_wrap=True)
