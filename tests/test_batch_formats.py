@@ -83,8 +83,8 @@ def test_without_ids_the_text_is_taken_and_that_is_told(tmp_path):
 
 def test_run_batch_output_with_the_questions_of_its_input(tmp_path):
     asked, answered = tmp_path / "asked.jsonl", tmp_path / "answered.jsonl"
-    lines = [{"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": CHAT}}
-             for name in "ab"]  # fmt: skip
+    body = {"model": "m", "messages": CHAT}
+    lines = [{"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body} for name in "ab"]
     asked.write_text("\n".join(map(json.dumps, lines)))
     failure = {"status_code": 400, "request_id": "r", "body": {"message": "too long"}}
     results = [

@@ -80,12 +80,9 @@ def write_page(folder: Path, lines: Sequence[Line], n_rows: int | None = None) -
         n_rows: how many answers there are; the page says if it does not show all.
     """
     template = resources.files("dexar_fast.batch").joinpath("index.html").read_text(encoding="ascii")
-    of = (
-        ""
-        if n_rows in (None, len(lines))
-        else f"Shown are {len(lines)} of {n_rows} answers, those of lowest grounding."
-    )
-    page = template.replace("{{title}}", html.escape(folder.name)).replace("{{note}}", of)
+    whole = n_rows in (None, len(lines))
+    note = "" if whole else f"Shown are {len(lines)} of {n_rows} answers, those of lowest grounding."
+    page = template.replace("{{title}}", html.escape(folder.name)).replace("{{note}}", note)
     page = page.replace("{{data}}", to_script({"rows": list(lines)}))
     write_atomically(folder / "index.html", page.encode("ascii", "xmlcharrefreplace"))
 
