@@ -1,8 +1,9 @@
 """Run the benchmarks: ``python -m benchmarks.run [part] [options]``.
 
-Parts: ``ops``, ``end-to-end``, ``batches``; ``report``, the HTML report in a browser; ``estimate``, a comparison of
-`Explainer.estimate` with what is measured; ``tables`` puts the results of ops and end-to-end into README.md and
-docs/benchmarks.md. Without a part: ops, end-to-end, batches, as they are by default, on the CPU, and the tables.
+Parts: ``ops``, ``end-to-end``, ``batches``; ``data-set``, runs over data sets; ``report``, the HTML report in a
+browser; ``estimate``, a comparison of `Explainer.estimate` with what is measured; ``tables`` puts the results of ops
+and end-to-end into README.md and docs/benchmarks.md. Without a part: ops, end-to-end, batches, as they are by default,
+on the CPU, and the tables.
 ``<part> --help`` shows a part's options.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import batches, estimate, report
+from . import batches, data_set, estimate, report
 from .end_to_end import run as end_to_end_run
 from .end_to_end.tables import README, write_pages
 from .ops import run as ops_run
@@ -34,7 +35,7 @@ PARTS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    parts = {**PARTS, "estimate": estimate.main, "report": report.main, "tables": tables}
+    parts = {**PARTS, "data-set": data_set.main, "estimate": estimate.main, "report": report.main, "tables": tables}
     if not arguments:
         for part in PARTS.values():
             part([])

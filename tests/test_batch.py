@@ -29,6 +29,7 @@ from dexar_fast import batch  # noqa: E402
 from dexar_fast.batch import rows  # noqa: E402
 from dexar_fast.batch.lock import locked  # noqa: E402
 from dexar_fast.batch.readers.choose import read  # noqa: E402
+from dexar_fast.result.atomic import write_atomically  # noqa: E402
 
 PROMPT = "describe the image"
 
@@ -102,12 +103,12 @@ def test_answer_ids_are_taken_as_they_are(explainer, tmp_path):
 
 BROKEN: dict[str, tuple[dict[str, Any], str | None]] = {
     "row_0": ({"image": "gone.png"}, "cannot read"),
-    "row_1": ({"image": "broken.png"}, "not a readable picture"),
+    "row_1": ({"image": "broken.png"}, "not a readable image"),
     "row_2": ({"id": "id 4"}, None),
     "row_3": ({"prompt": None}, "prompt: expected text"),
     "row_4": ({}, "id of an earlier row"),
     "row_5": ({"answer_ids": [1, "x"]}, "whole numbers"),
-    "row_6": ({"messages": []}, "messages"),
+    "row_6": ({"messages": [], "prompt": None}, "messages"),
     "row_7": ({"answer_ids": [10**9]}, None),
 }
 
@@ -230,11 +231,15 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(explainer, tmp_path, monk
     }
 
 
-@pytest.mark.parametrize("name", ["parts/.part-00000000-0.parquet", ".index.html", "reports/.a.html"])
-def test_what_a_kill_left_half_written_is_removed(name, explainer, tmp_path):
-    half = tmp_path / "out" / f"{name}.{'0' * 32}"
-    half.parent.mkdir(parents=True)
-    half.write_bytes(b"half")
+@pytest.mark.parametrize("folder", ["parts", ".", "reports"])
+def test_what_a_kill_left_half_written_is_removed(folder, explainer, tmp_path, monkeypatch):
+    place = tmp_path / "out" / folder
+    place.mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda path, missing_ok: None)  # nothing is tidied up
+        killed.setattr(os, "replace", lambda temporary, path: None)
+        write_atomically(place / "part.parquet", b"half")
+    (half,) = (path for path in place.iterdir() if path.is_file())
     batch.run(explainer, write_input(tmp_path, 1), tmp_path / "out")
     assert not half.exists()
 
@@ -324,7 +329,7 @@ def test_all_formats_give_the_same_pictures(make, tmp_path):
 
 
 def test_no_format_that_needs_another_program():
-    with pytest.raises(InputError, match="cannot identify image"):
+    with pytest.raises(InputError, match="not a readable image"):
         rows.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.evaluate.data import open_data
-from dexar_fast.evaluate.identity import rows_digest, weights_digest
+from dexar_fast.evaluate.identity import rows_digest
 from dexar_fast.evaluate.records import Record, RecordStore
 from dexar_fast.evaluate.run import Plan, evaluate
+from dexar_fast.models.digest import weights_digest
 
 from .tiny import picture, tiny_llava, tiny_processor
 

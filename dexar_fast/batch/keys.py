@@ -21,13 +21,19 @@ def key_of(row: Row, files: Sequence[bytes], settings: Mapping[str, Any]) -> str
     parts = {
         "images": [hashlib.sha256(data).hexdigest() for data in files],
         "prompt": row.prompt,
+        "messages": row.messages,
         "answer": row.answer,
         "answer_ids": row.answer_ids,
         "settings": settings,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def safe_name(row_id: str, occurrence: int = 0) -> str:
     """A file name for an id, which may hold slashes, dots, or anything."""
     return hashlib.sha256(f"{occurrence}:{row_id}".encode()).hexdigest()[:32]
+
+
+def exact_name(row_id: str, occurrence: int = 0) -> str:
+    """Where the file of `Explanation.save` of an answer is, in the folder of results."""
+    return f"exact/{safe_name(row_id, occurrence)}.safetensors"

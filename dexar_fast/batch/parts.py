@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..result.atomic import write_atomically
-from .rows import Row
 from .schema import SCHEMA
 
 Done = dict[tuple[str, int], str]
@@ -25,10 +24,10 @@ def part_paths(folder: Path) -> list[Path]:
     return sorted((folder / "parts").glob("part-*.parquet"))
 
 
-def part_name(group: int, rows: Sequence[Row]) -> str:
+def part_name(number: int, records: Sequence[dict[str, Any]]) -> str:
     """The same rows of the input have the same name, whoever writes them."""
-    digest = hashlib.sha256("\0".join(f"{row.id}\0{row.occurrence}" for row in rows).encode()).hexdigest()[:12]
-    return f"part-{group:08d}-{digest}.parquet"
+    rows = "\0".join(f"{record['id']}\0{record['occurrence']}" for record in records)
+    return f"part-{number:08d}-{hashlib.sha256(rows.encode('utf-8', 'backslashreplace')).hexdigest()[:12]}.parquet"
 
 
 def write_part(path: Path, records: list[dict[str, Any]]) -> None:
@@ -45,8 +44,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed run left half written. Only while the folder is locked."""
-    for path in folder.rglob(".*.*"):  # as `write_atomically` names what it has not finished
-        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name):
+    for path in folder.rglob(".*"):  # as `write_atomically` names what it has not finished
+        if re.fullmatch(r"\.[0-9a-f]{32}", path.name):
             path.unlink()
 
 
@@ -65,9 +64,3 @@ def drop_failed(folder: Path) -> None:
         column = pq.read_table(path, columns=["error"])["error"]
         if column.null_count < len(column):
             path.unlink()
-
-
-def records_of(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of all rows, part by part."""
-    for path in part_paths(folder):
-        yield from pq.read_table(path, columns=columns).to_pylist()

@@ -16,6 +16,8 @@ from ..inputs.targets import Foil, Target
 from ..layout.grid import Grid
 from ..layout.per_image import one_or_tuple
 from ..result.explanation import Explanation
+from ..result.method_maps import MethodMaps
+from .keys import exact_name
 from .parts import part_paths
 from .rows import decode, read_image
 
@@ -37,19 +39,27 @@ class Results:
         return iter(self._places)
 
     def __getitem__(self, row_id: str) -> Explanation:
-        """The explanation of an answer.
+        """The explanation of an answer; where the run kept exact files, bit for bit.
 
-        Head scores are not kept: `image_scores` and `text_scores` are zeros ``(T, L, 1)``. The picture is read from
-        its path; where that is gone or came as bytes, `image` is None.
+        Otherwise maps are as they were rounded. Head scores that were not kept are zeros ``(T, L, H)``. The picture is
+        read from its path; where that is gone, or came as bytes or from a URL, `image` is None.
 
         Raises:
             KeyError: no such id.
-            InputError: the answer could not be explained; says why.
+            InputError: the answer could not be explained, or the maps of its tokens were not kept; says why.
         """
         path, n = self._places[row_id]
         row = pq.read_table(path).slice(n, 1).to_pylist()[0]
         if row["error"] is not None:
             raise InputError(f"id {row_id!r}: was not explained ({row['error']})")
+        exact = self.folder / exact_name(row_id)
+        if exact.is_file():
+            return Explanation.load(exact)
+        if row["maps"] is None:
+            raise InputError(
+                f"id {row_id!r}: the maps of its tokens were not kept. Read the columns of {path.name}, or run again "
+                "with keep=tokens"
+            )
         return _explanation(row)
 
 
@@ -71,18 +81,35 @@ def _explanation(row: dict[str, Any]) -> Explanation:
         for rows, cols, box, size in zip(row["rows"], row["cols"], row["boxes"], row["image_sizes"])
     ]
     shapes = list(zip(row["rows"], row["cols"])) if grids else [(row["cols"][0],)]
-    n_rows, dtype = len(row["weights"]), row["maps_dtype"]
-    zeros = np.zeros((n_rows, len(row["layers"]), 1), np.float32)
+    n_heads, n_layers, dtype = row["heads"], len(row["layers"]), row["maps_dtype"]
+
+    def of_method(values: dict[str, Any]) -> MethodMaps:
+        n_rows = len(values["weights"])
+
+        def scores(name: str) -> Any:
+            size = (n_rows, n_layers, n_heads)
+            kept = values[name]
+            return np.zeros(size, np.float32) if kept is None else np.frombuffer(kept, np.float32).reshape(size).copy()
+
+        def maps(name: str, *rows: int) -> Any:
+            kept = values[name]
+            return None if kept is None else one_or_tuple(_maps(kept, dtype, [(*rows, *shape) for shape in shapes]))
+
+        return MethodMaps(
+            token_maps=maps("maps", n_rows),
+            answer_map=maps("answer_map"),
+            token_weights=np.array(values["weights"], np.float32),
+            image_scores=scores("image_scores"),
+            text_scores=scores("text_scores"),
+            token_map_ranges=np.array(values["map_ranges"], np.float32).reshape(n_rows, 2),
+            unfiltered_token_maps=maps("unfiltered_maps", n_rows),
+            unfiltered_answer_map=maps("unfiltered_answer_map"),
+        )
+
     targets, foils, log_p = row["targets"], row["foils"], row["log_probabilities"]
     return Explanation(
         tokens=row["tokens"],
         token_ids=np.array(row["token_ids"], np.int64),
-        token_maps=one_or_tuple(_maps(row["maps"], dtype, [(n_rows, *shape) for shape in shapes])),
-        answer_map=one_or_tuple(_maps(row["answer_map"], dtype, shapes)),
-        token_weights=np.array(row["weights"], np.float32),
-        image_scores=zeros,
-        text_scores=zeros,
-        token_map_ranges=np.array(row["map_ranges"], np.float32).reshape(n_rows, 2),
         layers=tuple(row["layers"]),
         grid=one_or_tuple(grids) if grids else None,
         settings=json.loads(row["settings"]),
@@ -90,6 +117,8 @@ def _explanation(row: dict[str, Any]) -> Explanation:
         log_probabilities=None if log_p is None else np.array(log_p),
         targets=None if targets is None else tuple(Target(**target) for target in json.loads(targets)),
         foils=None if foils is None else tuple(foil and Foil(**foil) for foil in json.loads(foils)),
+        beside={values["method"]: of_method(values) for values in row["beside"]},
+        **of_method(row).as_fields,
     )
 
 

@@ -14,12 +14,17 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError
-from ..inputs.images import load_image
+from ..inputs.images import load_image, readable_formats
+from ..inputs.messages import read_messages
+from ..inputs.pixels import Colour
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Raster formats that are decoded. Pillow reads more, some of them with the help of other programs."""
 MAX_PIXELS = 100_000_000
-COLUMNS = {"id", "image", "images", "prompt", "answer", "answer_ids"}
+_URLS = ("http://", "https://")
+_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0")  # of PNG, JPEG, GIF, WebP and BMP files in base64
+_SHORTEST = 512  # characters of base64; shorter text is a path
+
+Picture = Path | str | bytes
+"""A file, a URL, or the bytes of a file."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,36 @@ class Row:
     Attributes:
         index: of the row in the input, from 0.
         id: the user's name for it; its index where there is none.
-        images: each a path or the bytes of a file, not decoded.
+        images: not decoded.
+        prompt: the question; of a chat the last one, for people.
+        messages: a chat in place of the prompt, ``{"type": "image"}`` where a picture stands; or None.
         answer: as text; None, without `answer_ids` too, lets the model write it.
         answer_ids: as the model wrote them; preferred to `answer`.
+        prompt_length: how many ids the prompt had for who wrote the answer, if that is known.
         occurrence: how many rows before this one have the same id.
         error: why the row cannot be used, or None.
     """
 
     index: int
     id: str
-    images: tuple[Path | bytes, ...] = ()
+    images: tuple[Picture, ...] = ()
     prompt: str = ""
+    messages: tuple[dict[str, Any], ...] | None = None
     answer: str | None = None
     answer_ids: tuple[int, ...] | None = None
+    prompt_length: int | None = None
     occurrence: int = 0
     error: str | None = None
+
+    @property
+    def answer_from(self) -> str:
+        """Where the answer's ids are from: "ids" as given, "text" tokenized here, or written by this "model"."""
+        return "ids" if self.answer_ids is not None else "text" if self.answer is not None else "model"
+
+    @property
+    def length(self) -> int:
+        """About how many tokens the answer has; rows of like length run together."""
+        return len(self.answer_ids) if self.answer_ids is not None else len(self.answer or "") // 4
 
 
 def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | None) -> Row:
@@ -58,72 +78,113 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
     name = values.get("id")
     row_id = str(index if name is None or name == "" else name)
     try:
+        if values.get("error"):  # of the one who was to write the answer
+            raise InputError(f"answer: was not written ({str(values['error'])[:200]})")
+        given = _pictures(values)
+        answer, ids = values.get("answer"), values.get("answer_ids")
+        messages = None
         if values.get("messages") is not None:
-            raise InputError("messages: not read yet; give the user's question as prompt")
-        several = values.get("images")
-        given = [values.get("image")] if several is None else _listed("images", several)
-        images = tuple(_image(image, folder) for image in given)
-        text = values.get("prompt") or prompt
+            if values.get("prompt"):
+                raise InputError("messages: expected a prompt or messages; got both")
+            chat = _without_nothing(_listed("messages", values["messages"]))
+            if answer is None and ids is None:
+                chat, answer = _apart(chat)
+            conversation, given = read_messages(chat, given or None)
+            messages, text = conversation.messages, conversation.question
+        else:
+            text = values.get("prompt") or prompt
         if not isinstance(text, str):
             raise InputError(f"prompt: expected text; got {type(text).__name__}. Name one for all rows with prompt")
-        answer = values.get("answer")
+        if not given:
+            raise InputError("image: expected a path, bytes, a data URI or a struct of bytes and path; got none")
         if answer is not None and not isinstance(answer, str):
             raise InputError(f"answer: expected text; got {type(answer).__name__}")
-        ids = values.get("answer_ids")
-        return Row(index, row_id, images, text, answer, None if ids is None else _ids(ids))
+        return Row(
+            index,
+            row_id,
+            tuple(_image(image, folder) for image in given),
+            text,
+            messages,
+            answer,
+            None if ids is None else _ids(ids),
+            values.get("prompt_length"),
+        )
     except InputError as error:
         return Row(index, row_id, error=f"InputError: {error}")
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, background: Colour = "white", frame: int | None = None) -> Image.Image:
     """The picture in a file's bytes, RGB and upright.
 
     Raises:
-        InputError: no raster picture of one of `FORMATS`, cut off, or of more than `MAX_PIXELS` pixels.
+        InputError: no picture that `inputs.images.load_image` reads, or one of more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(BytesIO(data), formats=readable_formats()) as opened:
             width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise InputError(
-                    f"image: expected at most {MAX_PIXELS} pixels; got {width} x {height}. Make it smaller"
-                )
-            return load_image(opened)
     except Image.DecompressionBombError as error:
         raise InputError(f"image: expected at most {MAX_PIXELS} pixels; got a decompression bomb ({error})") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"image: not a readable picture ({', '.join(FORMATS)}), or cut off ({error})") from error
+    except (OSError, SyntaxError, ValueError):
+        width = height = 0  # `load_image` says what is wrong
+    if width * height > MAX_PIXELS:
+        raise InputError(f"image: expected at most {MAX_PIXELS} pixels; got {width} x {height}. Make it smaller")
+    return load_image(data, background=background, frame=frame)
 
 
-def read_image(image: Path | bytes) -> bytes:
-    """The bytes of a picture's file.
+def read_image(image: Picture, allow_urls: bool = False) -> bytes:
+    """The bytes of a picture's file; of one from a URL, those of a PNG file with its pixels.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
     if isinstance(image, bytes):
         return image
+    if isinstance(image, str):
+        png = BytesIO()
+        load_image(image, allow_urls=allow_urls).save(png, "PNG")
+        return png.getvalue()
     try:
         return image.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise InputError(f"image: cannot read {image} ({error})") from error
 
 
-def _image(image: Any, folder: Path) -> Path | bytes:
+def _pictures(values: Mapping[str, Any]) -> list[Any]:
+    several, one = values.get("images"), values.get("image")
+    return _listed("images", several) if several is not None else [] if one is None else [one]
+
+
+def _image(image: Any, folder: Path) -> Picture:
     if isinstance(image, Mapping):  # as `datasets` keeps pictures
-        image = image["path"] if image.get("bytes") is None else image["bytes"]
+        image = image.get("path") if image.get("bytes") is None else image["bytes"]
     if isinstance(image, bytes):
         return image
     if not isinstance(image, str) or not image:
         raise InputError(f"image: expected a path, bytes, a data URI or a struct of bytes and path; got {image!r:.80}")
-    if image.startswith("data:"):
+    is_uri = image.startswith("data:")
+    if is_uri or (len(image) > _SHORTEST and image.startswith(_STARTS)):
         try:
-            return base64.b64decode(image.partition(",")[2], validate=True)
+            return base64.b64decode(image.partition(",")[2] if is_uri else image, validate=True)
         except binascii.Error as error:
-            raise InputError(f"image: its data URI is not base64 ({error})") from error
-    return folder / image
+            raise InputError(f"image: its {'data URI' if is_uri else 'text'} is not base64 ({error})") from error
+    if image.startswith(_URLS):
+        return image
+    return folder / image.removeprefix("file://")
+
+
+def _apart(chat: list[Any]) -> tuple[list[Any], str | None]:
+    """A chat that ends with its answer, as training data do, and that answer."""
+    last = chat[-1]
+    if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
+        return chat[:-1], last["content"]
+    return chat, None
+
+
+def _without_nothing(value: Any) -> Any:
+    """Parquet gives each struct all the fields that any has: those that are None go."""
+    if isinstance(value, Mapping):
+        return {name: _without_nothing(each) for name, each in value.items() if each is not None}
+    return [_without_nothing(each) for each in value] if isinstance(value, list) else value
 
 
 def _ids(ids: Any) -> tuple[int, ...]:

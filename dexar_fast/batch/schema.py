@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..errors import InputError
 from ..layout.per_image import as_tuple
 from ..result.explanation import Explanation
+from ..result.method_maps import MethodMaps
 from .rows import Row
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DTYPES = ("uint8", "float16", "float32")
+KEPT = ("answer", "words", "tokens", "scores")
 _BOXES = pa.list_(pa.list_(pa.float64()))
 _WORD = pa.struct([("word", pa.string()), ("start", pa.int32()), ("stop", pa.int32()), ("weight", pa.float32()),
                    ("grounding", pa.float32()), ("peak", pa.float32()), ("box", pa.list_(pa.float64()))])  # fmt: skip
+_OF_METHOD = [
+    ("weights", pa.list_(pa.float32())),
+    ("map_ranges", pa.list_(pa.list_(pa.float32()))),
+    ("answer_map", pa.binary()),
+    ("maps", pa.binary()),
+    ("word_maps", pa.binary()),
+    ("unfiltered_answer_map", pa.binary()),
+    ("unfiltered_maps", pa.binary()),
+    ("image_scores", pa.binary()),
+    ("text_scores", pa.binary()),
+]
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -26,6 +40,7 @@ SCHEMA = pa.schema(
         ("images", pa.list_(pa.string())),  # paths; null where the picture came as bytes
         ("prompt", pa.string()),
         ("answer", pa.string()),
+        ("answer_from", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
         ("tokens", pa.list_(pa.string())),
         ("words", pa.list_(_WORD)),
@@ -33,14 +48,14 @@ SCHEMA = pa.schema(
         ("cols", pa.list_(pa.int32())),
         ("boxes", _BOXES),
         ("image_sizes", pa.list_(pa.list_(pa.int32()))),
-        ("weights", pa.list_(pa.float32())),
         ("grounding", pa.list_(pa.float32())),
         ("log_probabilities", pa.list_(pa.list_(pa.float64()))),
-        ("map_ranges", pa.list_(pa.list_(pa.float32()))),
         ("maps_dtype", pa.string()),
-        ("maps", pa.binary()),
-        ("answer_map", pa.binary()),
+        ("method", pa.string()),
+        *_OF_METHOD,
+        ("beside", pa.list_(pa.struct([("method", pa.string()), *_OF_METHOD]))),
         ("layers", pa.list_(pa.int32())),
+        ("heads", pa.int32()),
         ("targets", pa.string()),
         ("foils", pa.string()),
         ("settings", pa.string()),
@@ -50,17 +65,44 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Keep:
+    """What of an explanation a row holds.
+
+    Attributes:
+        what: "answer", its map; "words", also theirs; "tokens", also theirs; "scores", also those of the heads.
+        dtype: of the maps, one of `DTYPES`.
+        exact: whether a file of `Explanation.save` with everything, bit for bit, stands beside.
+
+    Raises:
+        InputError: another name.
+    """
+
+    what: str = "tokens"
+    dtype: str = "uint8"
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.what not in KEPT:
+            raise InputError(f"keep: expected one of {', '.join(KEPT)}; got {self.what!r}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"maps: expected one of {', '.join(DTYPES)}; got {self.dtype!r}")
+
+    def at_least(self, what: str) -> bool:
+        """Whether this is kept, too."""
+        return KEPT.index(self.what) >= KEPT.index(what)
+
+
 def failed(row: Row, key: str, error: str) -> dict[str, Any]:
     """The row of an answer that could not be explained."""
     return {**_asked(row, key), "error": error}
 
 
-def explained(row: Row, key: str, explanation: Explanation, dtype: str) -> dict[str, Any]:
+def explained(row: Row, key: str, explanation: Explanation, keep: Keep) -> dict[str, Any]:
     """The row of an explanation; what is not a column of it can be computed from the columns."""
     grids = explanation.grids
-    token_maps, answer_maps = as_tuple(explanation.token_maps), as_tuple(explanation.answer_map)
     # Queries without a place (BLIP-2) are one line of cells without a box.
-    shapes = [(grid.rows, grid.cols) for grid in grids] or [(1, answer_maps[0].shape[0])]
+    shapes = [(grid.rows, grid.cols) for grid in grids] or [(1, as_tuple(explanation.answer_map)[0].shape[0])]
     targets, foils, log_p = explanation.targets, explanation.foils, explanation.log_probabilities
     return {
         **_asked(row, key),
@@ -72,18 +114,40 @@ def explained(row: Row, key: str, explanation: Explanation, dtype: str) -> dict[
         "cols": [cols for _, cols in shapes],
         "boxes": [[float(end) for end in grid.box] for grid in grids],
         "image_sizes": [list(grid.image_size) for grid in grids],
-        "weights": explanation.token_weights.tolist(),
         "grounding": None if explanation.grounding is None else explanation.grounding.tolist(),
         "log_probabilities": None if log_p is None else log_p.tolist(),
-        "map_ranges": explanation.token_map_ranges.tolist(),
-        "maps_dtype": dtype,
-        "maps": b"".join(compact(maps, dtype) for maps in token_maps),
-        "answer_map": b"".join(compact(maps, dtype) for maps in answer_maps),
+        "maps_dtype": keep.dtype,
+        "method": explanation.method,
+        **_of_method(explanation, keep),
+        "beside": [
+            {"method": method, **_of_method(explanation.of_method(method), keep)} for method in explanation.beside
+        ],
         "layers": list(explanation.layers),
+        "heads": explanation.image_scores.shape[-1],
         "targets": None if targets is None else json.dumps([asdict(target) for target in targets]),
         "foils": None if foils is None else json.dumps([foil and asdict(foil) for foil in foils]),
         "settings": json.dumps(explanation.settings, sort_keys=True),
     }
+
+
+def _of_method(explanation: Explanation, keep: Keep) -> dict[str, Any]:
+    """What the method in front made, as far as it is kept."""
+    maps = MethodMaps.of(explanation)
+    found: dict[str, Any] = {
+        "weights": maps.token_weights.tolist(),
+        "map_ranges": maps.token_map_ranges.tolist(),
+        "answer_map": compact(maps.answer_map, keep.dtype),
+        "unfiltered_answer_map": compact(maps.unfiltered_answer_map, keep.dtype),
+    }
+    if keep.what == "words":
+        words = [as_tuple(word.map) for word in explanation.words()]
+        found["word_maps"] = compact(tuple(np.stack(of_image) for of_image in zip(*words)), keep.dtype)
+    if keep.at_least("tokens"):
+        found["maps"] = compact(maps.token_maps, keep.dtype)
+        found["unfiltered_maps"] = compact(maps.unfiltered_token_maps, keep.dtype)
+    if keep.at_least("scores"):
+        found |= {name: getattr(maps, name).astype(np.float32).tobytes() for name in ("image_scores", "text_scores")}
+    return found
 
 
 def words_of(explanation: Explanation) -> list[dict[str, Any]]:
@@ -104,13 +168,17 @@ def words_of(explanation: Explanation) -> list[dict[str, Any]]:
     return words
 
 
-def compact(maps: Any, dtype: str) -> bytes:
-    """Maps in [0, 1] as bytes, C order; uint8 in steps of 1/255."""
-    values = np.rint(maps * 255) if dtype == "uint8" else maps
-    return values.astype(dtype).tobytes()
+def compact(maps: Any, dtype: str) -> bytes | None:
+    """Maps in [0, 1], of one image or a tuple, as bytes, C order; uint8 in steps of 1/255. None for None."""
+    if maps is None:
+        return None
+    return b"".join(
+        (np.rint(of_image * 255) if dtype == "uint8" else of_image).astype(dtype).tobytes()
+        for of_image in as_tuple(maps)
+    )
 
 
 def _asked(row: Row, key: str) -> dict[str, Any]:
     paths = [None if isinstance(image, bytes) else str(image) for image in row.images]
     return {"id": row.id, "occurrence": row.occurrence, "key": key, "images": paths, "prompt": row.prompt,
-            "answer": row.answer, "schema_version": SCHEMA_VERSION}  # fmt: skip
+            "answer": row.answer, "answer_from": row.answer_from, "schema_version": SCHEMA_VERSION}  # fmt: skip

@@ -6,17 +6,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from ..engine.provenance import provenance
-from ..models.state import offloaded_weights
+from ..models.digest import weights_digest
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
     from .data import DataSet, Mask, Sample
-
-_VALUES = 256  # of each weight
 
 
 def identity(explainer: Explainer, data: DataSet, n: int) -> dict[str, Any]:
@@ -45,24 +40,6 @@ def rows_digest(data: DataSet, n: int) -> str:
             _add(digest, data[index])
         except Exception as error:
             digest.update(repr(error).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Of the weights: their names, shapes, dtypes, and 256 values spread over each, so that it takes no time.
-
-    Training, adapters and quantisation change nearly every value; it is not made to find a single one that was edited.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for path, module in model.named_modules():
-        offloaded = offloaded_weights(module)
-        for name, weight in module.named_parameters(recurse=False):
-            values: Tensor = offloaded.get(name, weight)
-            digest.update(f"{path}.{name} {tuple(values.shape)} {values.dtype}\n".encode())
-            if not values.is_meta and values.numel():
-                flat = values.detach().reshape(-1)
-                spread = flat[:: max(1, flat.numel() // _VALUES)].contiguous().cpu()
-                digest.update(spread.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

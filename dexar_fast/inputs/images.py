@@ -110,7 +110,7 @@ def load_image(
     if isinstance(image, np.ndarray):
         return from_array(image, background)
     source, name = _source(image, allow_urls)
-    with _readable(name), Image.open(source, formats=_formats()) as opened:
+    with _readable(name), Image.open(source, formats=readable_formats()) as opened:
         return _decoded(opened, background, frame, turn)
 
 
@@ -189,7 +189,7 @@ def _readable(name: str) -> Iterator[None]:
         raise InputError(f"image: {name} is not a readable image, or is cut off ({reason})") from error
 
 
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
     """Those of `FORMATS` that this Pillow reads; HEIF needs a plugin."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]

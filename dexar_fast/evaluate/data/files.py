@@ -21,11 +21,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ...inputs.images import load_image
+from ...inputs.images import load_image, readable_formats
 from .sample import Mask, Sample, WordTruth
-
-# Formats of pixels alone, without loss or nearly so: nothing that another program would have to draw.
-_MASK_FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG")
 
 
 class Listed:
@@ -84,7 +81,7 @@ class Listed:
             return None
         path = self.path.parent / name
         try:
-            with Image.open(path, formats=_MASK_FORMATS) as opened:
+            with Image.open(path, formats=readable_formats()) as opened:
                 pixels = np.asarray(opened)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"data: {path} is not a readable mask ({error})") from error
