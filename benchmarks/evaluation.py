@@ -32,12 +32,12 @@ FOLDER = ROOT / "dexar-fast-evaluation"
 
 OURS = "dexar,dexar-scores,dexar-contribution,dexar-attention"
 RUNS = {
-    "scenes": "",
-    "words": "--methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
-    "questions": "--data demo-questions --methods cheap --no-perturbation",
-    "ablations": "--ablations --methods dexar --no-perturbation",
-    "grounding": "--grounding --methods dexar --no-perturbation",
-    "sanity": f"--sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 20",
+    "scenes": "--model demo --methods all --n 200",
+    "words": "--model demo --methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
+    "questions": "--data demo-questions --n 200 --no-perturbation",
+    "ablations": "--model demo --ablations --methods dexar --no-perturbation --n 200",
+    "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 200",
+    "sanity": f"--model demo --sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 20",
 }
 """What `dexar-fast evaluate` is called with; what is not named is its default, 200 drawn scenes."""
 

@@ -23,8 +23,9 @@ from dexar_fast.demo.labels import ASPECTS, IGNORE
 from dexar_fast.demo.losses import answer_loss
 from dexar_fast.demo.packing import Segment, choose_segments, pack
 from dexar_fast.demo.paligemma import PALIGEMMA
-from dexar_fast.demo.patch_code import code_loss, one_hot, start_decoder
-from dexar_fast.demo.qwen import PATCH, QWEN, patches_of
+from dexar_fast.demo.patch_code import centred, code_loss, embedded_model, one_hot, start_decoder
+from dexar_fast.demo.qwen import PATCH, QWEN, _attend, patches_of
+from dexar_fast.demo.qwen import start as start_qwen
 from dexar_fast.demo.scenes import SIZES, Scene
 from dexar_fast.demo.train_reader import Settings as ReaderSettings
 from dexar_fast.demo.train_reader import train as train_reader
@@ -38,7 +39,9 @@ TINY: dict[str, Architecture] = {
     "paligemma": replace(PALIGEMMA, model=partial(PALIGEMMA.model, width=32, vision_layers=1), start=None, code=None),
     "deep": replace(DEEP, model=partial(DEEP.model, width=32, text_layers=3), start=None),
 }
-FEW = Settings(scenes=32, vision_steps=(1,), steps=1, revision=1, vision_batch=2, batch=2, text=90, precision="float32")
+FEW = Settings(
+    scenes=32, vision_steps=(1,), steps=(1,), revision=1, vision_batch=2, batch=2, text=90, precision="float32"
+)
 
 
 @pytest.fixture(params=list(TINY))
@@ -147,6 +150,25 @@ def test_the_decoder_of_qwen_starts_as_the_embedded_one() -> None:
     with torch.no_grad():
         theirs = source.model.language_model(inputs_embeds=embeds).last_hidden_state
         torch.testing.assert_close(decoder(inputs_embeds=embeds).last_hidden_state, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_tower_of_qwen_starts_as_the_embedded_one() -> None:
+    """Of one patch alone, in the middle of a window, the layers do what they did: no position turns it."""
+    model = QWEN.model(QWEN.tokenizer())
+    start_qwen(model, QWEN.tokenizer())
+    source, visual = embedded_model().model.vision_tower, model.model.visual
+    hidden = torch.randn(1, 1, 128, generator=torch.Generator().manual_seed(0))
+    hidden -= hidden.mean()  # as all that is written is
+    constant = visual.blocks[0].attn.proj.bias - centred(source.encoder.layers[0].self_attn.out_proj.bias)
+    unturned = torch.ones(1, 32), torch.zeros(1, 32)
+    ours = hidden
+    with torch.no_grad():
+        visual.blocks[0].attn.proj.bias -= constant  # what the linear embedding cannot hold
+        for block in visual.blocks:
+            ours = ours + _attend(block.attn, block.norm1(ours), *unturned, None)
+            ours = ours + block.mlp(block.norm2(ours))
+        theirs = source.encoder(inputs_embeds=hidden).last_hidden_state
+    torch.testing.assert_close(ours, theirs - theirs.mean(-1, keepdim=True), rtol=1e-3, atol=1e-3)
 
 
 def test_a_code_is_the_sum_of_its_classes() -> None:

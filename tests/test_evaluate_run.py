@@ -26,7 +26,7 @@ from dexar_fast.evaluate.perturbation import area
 from dexar_fast.evaluate.records import ANOTHER_IMAGE, ANOTHER_TOKEN, Record, read_records
 from dexar_fast.evaluate.run import Plan, evaluate, run_part
 from dexar_fast.evaluate.sanity import cascade, randomising, sanity, similarity
-from dexar_fast.evaluate.summary import CEILING, failures, interval, rows
+from dexar_fast.evaluate.summary import CEILING, PEAK, failures, interval, rows
 from dexar_fast.evaluate.tables import tables
 from dexar_fast.layout.grid import to_pixels
 from dexar_fast.result.explanation import minmax
@@ -352,7 +352,7 @@ def test_flow_row_by_row(method):
 
 
 def test_ablations_on_demo_scenes():
-    options, answers = ablation_tables(Explainer.from_pretrained("demo"), DemoScenes(), 1)
+    _, options, answers = ablation_tables(Explainer.from_pretrained("demo"), DemoScenes(), 1)
     names = [row[0][0] for row in options.body]
     assert {"dexar", "dexar, layer 3", "dexar, reference normalization", "dexar, text set content_only"} <= set(names)
     by_name = {row[0][0]: row[1][0] for row in answers.body}
@@ -374,6 +374,8 @@ def test_method_names(text, first, n):
 def test_command_line(tmp_path):
     arguments = [
         "evaluate",
+        "--model",
+        "demo",
         "--methods",
         "dexar,attention-contrast",
         "--n",
@@ -396,10 +398,40 @@ def test_command_line(tmp_path):
     assert quiet.output.strip() == str(tmp_path / "report.html")
 
 
+def test_several_models_make_one_table(tmp_path):
+    arguments = ["evaluate", "--models", "demo,demo-reader", "--methods", "dexar,attention", "-n", "2", "--skip", "3",
+                 "--no-perturbation", "--maps", "--out", str(tmp_path)]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"demo: 2 samples by 5 methods, about \d+ s", result.output)
+    (table,) = json.loads((tmp_path / "models.json").read_text())
+    assert table["head"][1:5] == ["demo: SNR (dB)", "demo: AUROC (%)", "demo: peak (%)", "demo-reader: SNR (dB)"]
+    cells = {row[0][0]: [text for text, _ in row] for row in table["body"]}
+    for column, (model, key) in enumerate([("demo", "scene-3"), ("demo-reader", "page-3")]):
+        records = list(read_records(tmp_path / model / "records.parquet"))
+        assert min(record.sample for record in records) == key
+        words = [r for r in records if r.target == "word" and r.method == "attention" and not r.control and r.peak]
+        shown = interval([r for r in records if r.target == "word" and r.method == "attention" and r.area], PEAK)
+        assert words
+        assert cells["attention"][3 + 3 * column].startswith(f"{shown.mean:.0f} (")
+    saved = np.load(tmp_path / "demo" / "maps" / "000001.npz")
+    assert str(saved["key"]) == "scene-4"
+    sample = DemoScenes()[4]
+    e = Explainer.from_pretrained("demo").explain(sample.image, sample.prompt, sample.answer, method="dexar")
+    np.testing.assert_allclose(saved["dexar/answer"], e.answer_map, atol=1e-6)
+    np.testing.assert_allclose(saved["dexar/words"][3], e.words()[3].map, atol=1e-6)
+    assert saved["words"][3] == e.words()[3].text
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--methods", "lime"], "--methods: expected all, cheap"),
+        (["--methods", "lime"], "--methods: expected cheap, all"),
+        (["--models", "demo", "-m", "demo"], "got both"),
+        (["--models", "demo,some/demo", "--data", "demo"], "differ in their last part"),
+        (["-m", "some/model"], "--data"),
+        (["--data", "voc:nowhere"], "--model"),
+        (["--skip", "1000000", "-m", "demo"], "skip"),
         (["--data", "nothing.jsonl", "-m", "demo"], "no file"),
         (["--removal", "noise"], "--removal"),
         (["--layers", "x"], "--layers"),

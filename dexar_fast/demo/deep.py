@@ -9,11 +9,11 @@ from tokenizers import decoders
 from tokenizers.models import WordPiece
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from . import CHECKPOINT
 from .architectures import Architecture
 from .labels import ALL_ASPECTS
 from .model import PATCH, build_model, build_processor, image_features, last_hidden
 from .packing import Encoder
+from .patch_code import embedded_model
 from .rich_language import CASUAL, PIECES, RICH
 from .rich_scenes import draw_rich_scene
 from .scenes import SQUARE
@@ -42,7 +42,7 @@ def start(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast) 
 
     A new word starts as the one that it stands for, a word's first token as the word; the rest of the tokens at random.
     """
-    source = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, local_files_only=True)
+    source = embedded_model()
     model.model.vision_tower.load_state_dict(source.model.vision_tower.state_dict())
     model.model.multi_modal_projector.load_state_dict(source.model.multi_modal_projector.state_dict())
     model.model.language_model.norm.load_state_dict(source.model.language_model.norm.state_dict())

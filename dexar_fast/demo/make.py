@@ -1,6 +1,6 @@
 """Train the models besides the embedded one and measure them: `python -m dexar_fast.demo.make`, or `make models`.
 
-Each takes an hour or two on one core. An interrupted training goes on where it was.
+Each takes twenty minutes to two hours on one core. An interrupted training goes on where it was.
 """
 
 import argparse

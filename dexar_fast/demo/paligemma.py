@@ -6,13 +6,10 @@ the two can be the same. Training does the rest.
 
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import (
     GemmaConfig,
     GenerationConfig,
-    LlavaForConditionalGeneration,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
@@ -22,19 +19,16 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from . import CHECKPOINT
 from .architectures import Architecture
 from .labels import ASPECTS
 from .language import PLAIN
 from .packing import Encoder, Packed
-from .patch_code import patch_code
-from .scenes import SIDE, SQUARE, TRAINING_SEEDS, draw_scene
+from .patch_code import SIGMOID, centred, embedded_model, linear_embedding, patch_code
+from .scenes import SIDE, SQUARE, draw_scene
 from .tokenizer import IMAGE, build_tokenizer
 
 PATCH = 8
 GRID = SIDE // PATCH
-SIGMOID = 1.702
-"""gelu(x) is nearly x * sigmoid(SIGMOID * x)."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -95,7 +89,7 @@ def build_model(
 @torch.no_grad()
 def start(model: PaliGemmaForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
     """Give the model the embedded model's weights, as nearly as its parts can do the same."""
-    source = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, local_files_only=True).eval()
+    source = embedded_model()
     _start_tower(model.model.vision_tower, source.model.vision_tower)
     decoder = model.model.language_model
     weights = source.model.language_model.state_dict()
@@ -118,29 +112,17 @@ def start(model: PaliGemmaForConditionalGeneration, words: PreTrainedTokenizerFa
 
 @torch.no_grad()
 def _start_tower(tower: Any, source: Any) -> None:
-    """CLIP's norm in front of the layers becomes linear, with the spread that patches have on average.
-
-    Class token and last norm have no counterpart; the images' mean and deviation go into the first convolution.
-    """
+    """Class token and last norm have no counterpart; the images' mean and deviation go into the first convolution."""
+    kernel, gain, _ = linear_embedding(source)
     own, theirs = SiglipImageProcessorPil(), CLIPImageProcessorPil()
     scale = torch.tensor(own.image_std) / torch.tensor(theirs.image_std)
     shift = (torch.tensor(own.image_mean) - torch.tensor(theirs.image_mean)) / torch.tensor(theirs.image_std)
-    kernel = source.embeddings.patch_embedding.weight  # (width, 3, PATCH, PATCH)
-    weight, bias = kernel * scale[:, None, None], (kernel * shift[:, None, None]).sum(dim=(1, 2, 3))
-    place = source.embeddings.position_embedding.weight[1:]
-    scenes = torch.stack([_pixels(draw_scene(TRAINING_SEEDS.start + seed).image) for seed in range(32)])
-    embedded = torch.nn.functional.conv2d(scenes, weight, bias, stride=PATCH).flatten(2).transpose(1, 2) + place
-    norm = source.pre_layrnorm
-    gain = norm.weight / embedded.std(dim=-1).mean()
-    tower.embeddings.patch_embedding.weight.copy_((weight - weight.mean(0)) * gain[:, None, None, None])
-    tower.embeddings.patch_embedding.bias.copy_((bias - bias.mean()) * gain + norm.bias)
-    tower.embeddings.position_embedding.weight.copy_((place - place.mean(1, keepdim=True)) * gain)
+    bias, place = (kernel * shift[:, None, None]).sum(dim=(1, 2, 3)), source.embeddings.position_embedding.weight[1:]
+    embeddings = tower.embeddings
+    embeddings.patch_embedding.weight.copy_(centred(kernel * scale[:, None, None]) * gain[:, None, None, None])
+    embeddings.patch_embedding.bias.copy_(centred(bias) * gain + source.pre_layrnorm.bias)
+    embeddings.position_embedding.weight.copy_(centred(place.T).T * gain)
     tower.encoder.load_state_dict(source.encoder.state_dict())
-
-
-def _pixels(image: Image.Image) -> torch.Tensor:
-    """As the processor gives them: its mean and deviation are 0.5."""
-    return torch.from_numpy(np.array(image).transpose(2, 0, 1)).float() / 127.5 - 1.0
 
 
 def encoder(words: PreTrainedTokenizerFast, grid: tuple[int, int]) -> Encoder:

@@ -1,6 +1,7 @@
 """A small Qwen2.5-VL: images of several sizes, patches merged two by two, positions with three axes, biases.
 
-Its decoder starts from the embedded model's, and its tower, new, learns to tell that decoder what it sees.
+Tower and decoder start from the embedded model's: a CLIP tower becomes a Qwen2.5-VL tower, as nearly as the two can be
+the same. What merges patches two by two is new, and learns to tell the decoder what the tower sees.
 """
 
 from typing import Any
@@ -21,11 +22,11 @@ from .architectures import Architecture
 from .labels import ASPECTS
 from .language import PLAIN
 from .packing import Encoder, Packed
-from .patch_code import patch_code, start_decoder
+from .patch_code import SIGMOID, centred, embedded_model, linear_embedding, patch_code, start_decoder
 from .scenes import SIZES, draw_sized_scene
 from .tokenizer import build_tokenizer, chat_template
 
-PATCH, MERGE = 6, 2
+PATCH, MERGE = 8, 2
 CELL = PATCH * MERGE
 """Width in pixels of what an image token shows."""
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
@@ -41,7 +42,7 @@ def build_model(
     words: PreTrainedTokenizerFast,
     *,
     width: int = 128,
-    vision_width: int = 64,
+    vision_width: int = 128,
     vision_layers: int = 3,
     text_layers: int = 4,
 ) -> Qwen2_5_VLForConditionalGeneration:
@@ -51,7 +52,7 @@ def build_model(
         vision_config={
             "depth": vision_layers,
             "hidden_size": vision_width,
-            "intermediate_size": 3 * vision_width,
+            "intermediate_size": 4 * vision_width,
             "num_heads": 4,
             "out_hidden_size": width,
             "patch_size": PATCH,
@@ -93,6 +94,35 @@ def build_processor(words: PreTrainedTokenizerFast) -> PaddleOCRVLProcessor:
         patch_size=PATCH, merge_size=MERGE, min_pixels=min(pixels), max_pixels=max(pixels)
     )
     return PaddleOCRVLProcessor(images, words, chat_template=chat_template(START + IMAGE + END))
+
+
+@torch.no_grad()
+def start(model: Qwen2_5_VLForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
+    """Give the model the embedded model's weights, as nearly as its parts can do the same."""
+    start_decoder(model, words)
+    source: Any = embedded_model().model.vision_tower
+    visual: Any = model.model.visual
+    kernel, gain, constant = linear_embedding(source)
+    frame = (centred(kernel) * gain[:, None, None, None] / 2)[:, :, None]  # two equal frames
+    visual.patch_embed.proj.weight.copy_(frame.expand(-1, -1, 2, -1, -1))
+    for block, layer in zip(visual.blocks, source.encoder.layers, strict=True):
+        first, second, attention, mlp = layer.layer_norm1, layer.layer_norm2, layer.self_attn, layer.mlp
+        block.norm1.weight.copy_(first.weight)
+        block.norm2.weight.copy_(second.weight)
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        block.attn.qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+        # These norms have no bias: it goes through what reads them.
+        block.attn.qkv.bias.copy_(torch.cat([part.bias + part.weight @ first.bias for part in parts]))
+        block.attn.proj.weight.copy_(centred(attention.out_proj.weight))
+        block.attn.proj.bias.copy_(centred(attention.out_proj.bias) + constant)
+        constant = torch.zeros_like(constant)
+        # quick_gelu(x) = silu(SIGMOID x) / SIGMOID, with a gate that is always open
+        block.mlp.gate_proj.weight.copy_(SIGMOID * mlp.fc1.weight)
+        block.mlp.gate_proj.bias.copy_(SIGMOID * (mlp.fc1.bias + mlp.fc1.weight @ second.bias))
+        block.mlp.up_proj.weight.zero_()
+        block.mlp.up_proj.bias.fill_(1 / SIGMOID)
+        block.mlp.down_proj.weight.copy_(centred(mlp.fc2.weight))
+        block.mlp.down_proj.bias.copy_(centred(mlp.fc2.bias))
 
 
 def patches_of(images: torch.Tensor) -> torch.Tensor:
@@ -172,6 +202,6 @@ QWEN = Architecture(
     image_embeds=image_embeds,
     hidden=hidden,
     vision=("model.visual.",),
-    start=start_decoder,
+    start=start,
     code=patch_code,
 )

@@ -28,7 +28,7 @@ from .paligemma import PALIGEMMA
 from .patch_code import code_loss
 from .qwen import QWEN
 from .scenes import TRAINING_SEEDS, WATCHED_SEEDS, Scene, Thing
-from .training import Training, attend_in_float32, chosen, cut_short, schedules
+from .training import Training, attend_in_float32, chosen, schedules
 
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (QWEN, GEMMA, PALIGEMMA, DEEP)}
 
@@ -43,13 +43,10 @@ class Settings:
     scenes: int = 10_000
     vision_steps: tuple[int, ...] = (1500,)
     """Steps of each cycle of the tower's learning rate. Raising the rate again helps the small shapes."""
-    steps: int = 2000
+    steps: tuple[int, ...] = (2000,)
+    """Steps of each cycle of the decoder's learning rate."""
     revision: int = 400
-    """Steps of a last cycle with more of the questions that are learned last."""
-    stop: int = 0
-    """If not 0: the step of the decoder's training at which its rate leaves those cycles..."""
-    settle: int = 0
-    """...and goes straight down, in so many steps."""
+    """How many of them, the last ones, have more of the questions that are learned last."""
     vision_batch: int = 16
     batch: int = 32
     text: int = 100
@@ -62,16 +59,23 @@ class Settings:
 
 SETTINGS: dict[str, Settings] = {
     "qwen": Settings(
-        scenes=12_000, vision_steps=(1200, 800, 800), vision_batch=32, steps=1200, revision=300, rate=1.2e-3
+        scenes=6000,
+        vision_steps=(400, 300),
+        vision_batch=24,
+        steps=(700,),
+        revision=250,
+        batch=20,
+        vision_rate=1e-3,
+        rate=1e-3,
     ),
     "gemma": Settings(),
     "paligemma": Settings(
-        scenes=8000, vision_steps=(400,), steps=1200, revision=300, batch=24, vision_rate=1e-3, rate=1e-3
+        scenes=6000, vision_steps=(400,), steps=(180, 1000), revision=400, batch=24, vision_rate=1e-3, rate=1e-3
     ),
     "deep": Settings(
         scenes=6000,
-        vision_steps=(300, 450),
-        steps=1500,
+        vision_steps=(300, 450, 600),
+        steps=(400, 700),
         revision=300,
         batch=12,
         text=110,
@@ -199,7 +203,7 @@ def train(
     def talk(step: int) -> tuple[torch.Tensor, str]:
         number, rows = scenes_of(step, settings.batch)
         rng = np.random.default_rng([settings.seed, 4, step])
-        mix = LEARNING if step < settings.steps else REVISION
+        mix = LEARNING if step < sum(settings.steps) - settings.revision else REVISION
         encoder = encoders[number]
         segments = [
             choose_segments(pools[number].things[i], encoder, settings.text, rng, mix, architecture.language)
@@ -219,9 +223,7 @@ def train(
         model.train()
         return summary(figures)
 
-    factors = schedules((settings.steps, settings.revision), settings.warm_up)
-    if settings.stop:
-        factors = cut_short(factors, settings.stop, settings.settle)
+    factors = schedules(settings.steps, settings.warm_up)
     training.stage("language", language, factors, talk, rate=settings.rate, watch=watch)
     said = command(f"{MODULE} {architecture.name}", settings, SETTINGS[architecture.name])
     return write_folder(model.eval(), architecture.processor(tokenizer), out / "checkpoint", said, settings, training)

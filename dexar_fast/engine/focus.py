@@ -73,19 +73,34 @@ class FocusAccumulator(Accumulator):
         self._before = earlier._looked_at if earlier._before is None else earlier._before.plus(earlier._looked_at)
 
     @property
+    def did(self) -> Tensor:
+        """E before it is made a density, ``(T, N)``."""
+        return self._sums
+
+    @property
+    def read(self) -> Tensor:
+        """``sum over l of s_l f_l d_l A_l``, ``(T, N)``: what was read, before anything is taken off."""
+        if self._read is None:
+            raise RuntimeError("no layer was added")
+        return self._read
+
+    @property
+    def shares(self) -> Tensor:
+        """``s_l f_l d_l`` of each layer, ``(T, L)``."""
+        return torch.stack(list(self._shares.values()), dim=1)
+
+    @property
     def maps(self) -> Tensor:
         """``(T, N)``; rows of zeros where nothing on the image speaks for the token.
 
         Raises:
             RuntimeError: no layer was added.
         """
-        did = self._sums
-        assert self._read is not None
+        did, shares = self.did, self.shares
         common = self._looked_at if self._before is None else self._looked_at.plus(self._before)
         count = float(common.count[0])
         alike = torch.stack([(common.logs[layer][0] / count).exp() for layer in self._shares])  # [L, N]
-        shares = torch.stack(list(self._shares.values()), dim=1)  # [T, L]
-        read = (self._read - (1 - 1 / count) * (shares @ alike)).clamp(min=0)
+        read = (self.read - (1 - 1 / count) * (shares @ alike)).clamp(min=0)
         evidence = self.image_scores.sum(dim=(1, 2))
         h = (shares.sum(dim=1) / evidence.where(evidence > 0, 1)).clamp(max=1)
         g = (h.square() / (h.square() + (1 - h).square()))[:, None]

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..inputs.methods import FOCUS
 from ..inputs.options import TEXT_SETS
 from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation, Floats, minmax
 from .combine import focused, gain, weighted, with_flow
 from .data import DataSet, Sample
+from .focus_parts import variants
 from .records import Record
 from .scoring import score
-from .summary import ALL_WORDS, AUROC, POINTING, SNR, Row, interval, kinds, rows
+from .summary import ALL_WORDS, AUROC, PEAK, POINTING, SNR, Figure, Row, interval, kinds, rows
 from .tables import Table, shown
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def ablation_tables(explainer: Explainer, data: DataSet, n: int, *, progress: Pr
     """
     of_options: list[Record] = []
     of_answers: list[Record] = []
+    of_parts: list[Record] = []
     n = min(n, len(data))
     for index in range(n):
         progress("varying", index, n)
@@ -49,11 +52,14 @@ def ablation_tables(explainer: Explainer, data: DataSet, n: int, *, progress: Pr
         explain: Explain = partial(explainer.explain, sample.image, sample.prompt, sample.answer)
         for name, explanation in _options(explainer, explain, sample):
             of_options += score(sample, name, explanation)
+        for name, explanation in variants(explainer, sample):
+            of_parts += score(sample, name, explanation)
         answer_alone = replace(sample, words={})
         for name, explanation in _combinations(explain):
             of_answers += score(answer_alone, name, explanation)
     progress("varying", n, n)
     return [
+        _table(f"Parts of {FOCUS}", of_parts, [None, *_word_kinds(of_parts)], (SNR, AUROC, PEAK)),
         _table("Options", of_options, [None, *_word_kinds(of_options)]),
         _table("Combining words into the answer map", of_answers, [None]),
     ]
@@ -74,10 +80,9 @@ def _options(explainer: Explainer, explain: Explain, sample: Sample) -> Iterator
     for method in FLOW:
         yield f"{method}, unfiltered, no flow", _unfiltered(explain(method=method, unfiltered=True))
         assert sample.answer is not None
-        flowing = with_flow(explainer, sample.image, sample.prompt, sample.answer, method)
         yield (
             f"{method}, unfiltered, flow",
-            replace(flowing, answer_map=weighted(flowing, np.ones(len(flowing.tokens)))),
+            with_flow(explainer, sample.image, sample.prompt, sample.answer, method),
         )
 
 
@@ -120,8 +125,13 @@ def _word_kinds(records: list[Record]) -> list[str]:
     return [ALL_WORDS, *found] if len(found) > 1 else found
 
 
-def _table(title: str, records: list[Record], targets: list[Any]) -> Table:
-    """A row per variant; SNR, AUROC and pointing of the answer map (None), then of each kind of words."""
+def _table(
+    title: str,
+    records: list[Record],
+    targets: list[Any],
+    figures: tuple[Figure, ...] = (SNR, AUROC, POINTING),
+) -> Table:
+    """A row per variant; the figures of the answer map (None), then of each kind of words."""
     names: dict[str, None] = {}
     columns: list[dict[str, Row]] = []
     for kind in targets:
@@ -132,13 +142,13 @@ def _table(title: str, records: list[Record], targets: list[Any]) -> Table:
     for name in names:
         cells = [(name, False)]
         for column in columns:
-            for figure in (SNR, AUROC, POINTING):
+            for figure in figures:
                 cells.append((shown(interval(column[name].records, figure), figure.decimals), False))
         body.append(tuple(cells))
     head = [
         f"{'answer' if kind is None else kind}: {figure.title} ({figure.unit})"
         for kind in targets
-        for figure in (SNR, AUROC, POINTING)
+        for figure in figures
     ]
     samples = len({record.sample for record in records})
     return Table(title, ("variant", *head), tuple(body), f"{samples} samples, mean and 95 % bootstrap interval.")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ..engine.logit_lens import LogitLens
 from ..engine.request import Request
@@ -74,6 +75,12 @@ def with_flow(explainer: Explainer, image: Image.Image, prompt: str, answer: str
     # (I - R) flow = own, with R strictly lower triangular.
     unit = torch.eye(len(of_rows), dtype=of_rows.dtype, device=of_rows.device)
     flow = torch.linalg.solve_triangular(unit - of_rows / total, of_image / total, upper=False)
-    maps = [minmax(one) for one in flow.cpu().numpy().reshape(np.asarray(plain.token_maps).shape)]
-    ranges = torch.stack((flow.amin(dim=1), flow.amax(dim=1)), dim=1).cpu().numpy()
-    return replace(plain, token_maps=np.stack(maps), token_map_ranges=ranges)
+    return with_token_maps(plain, flow)
+
+
+def with_token_maps(plain: Explanation, cells: Tensor) -> Explanation:
+    """The same explanation with other maps ``(T, C)`` of its tokens, not yet scaled; its answer map sums them up."""
+    maps = [minmax(one) for one in cells.cpu().numpy().reshape(np.asarray(plain.token_maps).shape)]
+    ranges = torch.stack((cells.amin(dim=1), cells.amax(dim=1)), dim=1).cpu().numpy()
+    changed = replace(plain, token_maps=np.stack(maps), token_map_ranges=ranges)
+    return replace(changed, answer_map=weighted(changed, np.ones(len(maps))))

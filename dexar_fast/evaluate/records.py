@@ -37,6 +37,7 @@ class Record:
         area: share of the image that the mask covers; None without a mask, and then there are no metrics.
         constant: the map was constant: a failure of the method, counted at chance level.
         soft_iou ... average_precision: see `metrics.Localisation`.
+        peak: 1 if the strongest cell touches the mask, else 0; the share of them that do where several are strongest.
         weight: of the word.
         seconds, forward_seconds: of the explanation, and of a plain forward pass over prompt and answer.
         positive, negative: fall of the mean log-probability per token as the image is removed, most or least relevant
@@ -60,6 +61,7 @@ class Record:
     snr: float | None = None
     auroc: float | None = None
     average_precision: float | None = None
+    peak: float | None = None
     weight: float | None = None
     seconds: float | None = None
     forward_seconds: float | None = None

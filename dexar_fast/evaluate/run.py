@@ -18,6 +18,7 @@ from ..models.state import evaluating
 from ..progress import ProgressCallback, silent
 from ..result.explanation import Explanation
 from .data import DataSet, Sample
+from .exported import write_maps
 from .identity import identity
 from .perturbation import STEPS, Perturbed, perturbation_curves
 from .records import Record, RecordStore
@@ -44,6 +45,7 @@ class Plan:
         perturbation: measure perturbation curves, in `steps` steps with `removal` (see `perturbation_curves`).
         word_curves: also those of every word with a mask, by its own map.
         batch_size: pictures per forward pass.
+        maps: also write every sample's maps (`exported.write_maps`).
     """
 
     methods: tuple[str, ...]
@@ -56,6 +58,7 @@ class Plan:
     removal: str = "mean"
     word_curves: bool = False
     batch_size: int = 32
+    maps: bool = False
 
 
 @dataclass
@@ -103,7 +106,8 @@ def evaluate(
         progress("evaluating", indices.start, n)
         if not store.has_part(number):
             store.write_part(
-                number, run_part(explainer, data, indices, plan, lambda done: progress("evaluating", done, n))
+                number,
+                run_part(explainer, data, indices, plan, folder, lambda done: progress("evaluating", done, n)),
             )
     progress("evaluating", n, n)
     return store.finish(len(parts))
@@ -114,6 +118,7 @@ def run_part(
     data: DataSet,
     indices: Sequence[int],
     plan: Plan,
+    folder: Path | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> list[Record]:
     """Records of some samples.
@@ -122,6 +127,7 @@ def run_part(
         explainer, plan: as for `evaluate`.
         data: samples with truth.
         indices: which of them.
+        folder: for the maps, where the plan asks for them.
         done: called with every index that is explained.
     """
     records: list[Record] = []
@@ -140,6 +146,8 @@ def run_part(
             records += failures
             if one.explanations:
                 explained.append(one)
+                if plan.maps and folder is not None:
+                    write_maps(folder, index, one.sample, one.explanations)
         done(index)
     curves = _curves(explainer, explained, plan) if plan.perturbation else [{} for _ in explained]
     for position, one in enumerate(explained):
@@ -149,6 +157,17 @@ def run_part(
         except Exception as error:
             records.append(_failure(one.sample.key, "", error))
     return records
+
+
+def predicted_seconds(explainer: Explainer, data: DataSet, plan: Plan) -> float:
+    """About how long a run takes: as long as its second sample, alone, for every sample. The first one warms up."""
+    n = min(plan.n, len(data))
+    seconds = 0.0
+    for index in range(min(2, n)):
+        start = perf_counter()
+        run_part(explainer, data, [index], plan)
+        seconds = perf_counter() - start
+    return n * seconds
 
 
 def explain_sample(explainer: Explainer, sample: Sample, plan: Plan) -> tuple[Explained, list[Record]]:

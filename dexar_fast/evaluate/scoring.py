@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..layout.grid import to_cells, to_pixels
+from ..layout.grid import Grid, to_cells, to_pixels
 from ..result.explanation import Explanation, Word
 from .data import Mask, Sample, WordTruth
 from .metrics import METRICS, localisation, normalise
@@ -59,7 +59,8 @@ def score_controls(sample: Sample, method: str, own: Explanation, other: Explana
     for index, word, truth in words_with_truth(sample, own):
         record = Record(sample.key, method, target="word", index=index, text=word.text, kind=truth.kind)
         shuffled = words[(index + max(1, len(words) // 2)) % len(words)]
-        scored.append(Scored(replace(record, control=ANOTHER_TOKEN), shuffled.map, truth.mask))
+        if len(words) > 1:
+            scored.append(Scored(replace(record, control=ANOTHER_TOKEN), shuffled.map, truth.mask))
         if others:
             foreign = others[index % len(others)].map
             scored.append(Scored(replace(record, control=ANOTHER_IMAGE), foreign, truth.mask))
@@ -93,6 +94,13 @@ def words_with_truth(sample: Sample, explanation: Explanation) -> Iterator[tuple
         yield index, words[index], truth
 
 
+def peak(scored: Scored, grid: Grid) -> float:
+    """The share of the strongest cells, mostly one, that touch the mask: where a map points, at its own resolution."""
+    assert scored.mask is not None
+    strongest = scored.cells == scored.cells.max()
+    return float((to_cells(scored.mask, grid)[strongest] > 0).mean())
+
+
 def _measure(scored: Sequence[Scored], explanation: Explanation) -> list[Record]:
     """The records with their metrics; those without a usable mask stay without."""
     findable = [one for one in scored if one.mask is not None and 0 < one.mask.mean() < 1]
@@ -108,6 +116,6 @@ def _measure(scored: Sequence[Scored], explanation: Explanation) -> list[Record]
     measured = {}
     for row, one in enumerate(findable):
         figures: dict[str, Any] = {name: float(getattr(values, name)[row]) for name in METRICS}
-        figures |= {"area": float(areas[row]), "constant": bool(constant[row])}
+        figures |= {"area": float(areas[row]), "constant": bool(constant[row]), "peak": peak(one, explanation.grid)}
         measured[id(one)] = replace(one.record, **figures)
     return [measured.get(id(one), one.record) for one in scored]

@@ -64,6 +64,7 @@ def _cost(record: Record) -> float | None:
 SNR = Figure("SNR", "dB", lambda record: record.snr)
 AUROC = Figure("AUROC", "%", _percent("auroc"))
 POINTING = Figure("pointing", "%", _percent("pointing"), 0)
+PEAK = Figure("peak", "%", _percent("peak"), 0)
 LOCALISATION = (
     SNR,
     AUROC,
@@ -72,6 +73,7 @@ LOCALISATION = (
     Figure("IoU", "%", _percent("iou")),
     Figure("EPG", "%", _percent("epg")),
     POINTING,
+    PEAK,
 )
 PERTURBATION = (
     Figure("positive", "nats", _area("positive", False), 2),
@@ -80,7 +82,7 @@ PERTURBATION = (
     Figure("negative NPPL", "", _area("negative", True), 1, "low"),
 )
 COST = Figure("cost", "forwards", _cost, 1, "")
-WORD = (SNR, AUROC, POINTING)
+WORD = (SNR, AUROC, POINTING, PEAK)
 
 
 class Row(NamedTuple):

@@ -173,6 +173,15 @@ def to_cells(pixel_map: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
     return means
 
 
+def cell_edges(grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First pixel row of each row of cells and first pixel column of each column, with the ends behind the last."""
+    width, height = grid.image_size
+    left, top, right, bottom = grid.box
+    rows = np.linspace(top, bottom, grid.rows + 1).round().astype(np.intp).clip(0, height)
+    cols = np.linspace(left, right, grid.cols + 1).round().astype(np.intp).clip(0, width)
+    return rows, cols
+
+
 def seen(grid: Grid) -> NDArray[np.bool_]:
     """``(height, width)`` bool: pixels whose centre lies inside the grid's box, those that the model saw."""
     rows, cols = _seen_sides(grid)

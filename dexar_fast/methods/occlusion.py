@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..layout.grid import Grid
+from ..layout.grid import Grid, cell_edges
 from .forward import Case, picture_log_probabilities
 from .subject import Subject
 
@@ -34,9 +34,7 @@ def _covered(image: Image.Image, grid: Grid) -> Iterator[Image.Image]:
     """The image as it is, then with each cell in the image's mean colour."""
     pixels = np.asarray(image.convert("RGB"))
     colour = pixels.mean(axis=(0, 1)).round().astype(np.uint8)
-    left, top, right, bottom = grid.box
-    rows = np.linspace(top, bottom, grid.rows + 1).round().astype(int).clip(0, grid.image_size[1])
-    cols = np.linspace(left, right, grid.cols + 1).round().astype(int).clip(0, grid.image_size[0])
+    rows, cols = cell_edges(grid)
     yield image
     for row in range(grid.rows):
         for col in range(grid.cols):

@@ -63,7 +63,11 @@ class DemoScenes:
 
 class DemoQuestions(DemoScenes):
     """Scenes asked: one question per scene that has something to point at, the kinds by turns; its answer's objects are
-    the mask."""
+    the mask.
+
+    Args:
+        kind: the only kind that is asked, such as "place"; None for all. Reading a scene without one raises.
+    """
 
     def __init__(
         self,
@@ -72,12 +76,18 @@ class DemoQuestions(DemoScenes):
         name: str = "demo-questions",
         draw: Callable[[int], Scene] = draw_scene,
         language: Language = PLAIN,
+        kind: str | None = None,
     ) -> None:
         super().__init__(first_seed, name=name, draw=draw, language=language)
+        self.kind = kind
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.draw(self.seeds[index])
-        pointing = [question for question in scene.questions if any(question.answer.refers_to)]
+        pointing = [
+            question
+            for question in scene.questions
+            if any(question.answer.refers_to) and self.kind in (None, question.kind)
+        ]
         if not pointing:
             raise InputError(f"data: scene {self.seeds[index]} has no question that points at an object")
         question = pointing[index % len(pointing)]
@@ -119,14 +129,16 @@ def _scenes(name: str) -> DemoScenes:
     return DemoScenes(name=name, draw=draw, language=language, prompts=prompts)
 
 
-def _questions(name: str) -> DemoQuestions:
+def _questions(name: str, suffix: str, kind: str | None = None) -> DemoQuestions:
     draw, language = WORLDS[name]
-    return DemoQuestions(name=f"{name}-questions", draw=draw, language=language)
+    return DemoQuestions(name=f"{name}-{suffix}", draw=draw, language=language, kind=kind)
 
 
 DEMO: dict[str, Callable[[], DataSet]] = {
     **{name: partial(_scenes, name) for name in WORLDS},
-    **{f"{name}-questions": partial(_questions, name) for name in WORLDS},
+    **{f"{name}-questions": partial(_questions, name, "questions") for name in WORLDS},
+    **{f"{name}-locations": partial(_questions, name, "locations", "place") for name in WORLDS},
     DemoPages.name: DemoPages,
 }
-"""Data sets by name: that of a model of `demo.MODELS` has the model's name, with -questions for its questions."""
+"""Data sets by name: that of a model of `demo.MODELS` has the model's name, with -questions for its questions,
+with -locations for those that ask where something is."""
