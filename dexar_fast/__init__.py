@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .runs.profiling import Profile
     from .runs.requests import ExplainIdsRequest, ExplainRequest
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DexarFastError",
