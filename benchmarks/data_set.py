@@ -30,13 +30,14 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from dexar_fast import Explainer, batch
 from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.inputs.images import load_image
 
 from . import models
 from .files import RESULTS, put_between_markers, write_results
 from .timing import described, environment, slug, timed
 
 PROMPT = "describe the image"
-WORDS = ["a", "red", "star", "is", "left", "of", "a", "blue", "circle", "and", "a", "green", "square"]
+WORDS = ["a", "red", "star", "at", "the", "top", "left", ".", "a", "large", "blue", "circle", "in", "the", "middle"]
 SIDE = 336  # pixels of the mid-size model's pictures
 
 
@@ -83,7 +84,7 @@ def joined(explainer: Explainer, source: Path, batch_size: int) -> list[dict[str
     for start in range(0, len(rows), batch_size):
         each = []
         for row in rows[start : start + batch_size]:
-            inputs, ids = explainer.encode([source.parent / row["image"]], row["prompt"], row["answer"])
+            inputs, ids = explainer.encode([load_image(source.parent / row["image"])], row["prompt"], row["answer"])
             each.append({**inputs, "input_ids": torch.cat([inputs["input_ids"], ids[None]], dim=1)})
         texts = [one["input_ids"][0] for one in each]
         ids = pad_sequence(texts, batch_first=True)
