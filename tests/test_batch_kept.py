@@ -188,8 +188,9 @@ def test_reading_is_ahead_of_the_model_and_bounded(explainer, tmp_path, monkeypa
 def test_the_command_hands_every_option_on(tmp_path):
     source, out = write_input(tmp_path, 2), tmp_path / "out"
     options = (
-        "--method dexar --method dexar-focus --keep scores --exact --batch-size auto --row-chunk 16 --layers -2 --only 0:2"
-        " --text-set content_only --background #102030 --frame 0 --image-kwargs do_center_crop=true --unfiltered"
+        "--method dexar --method dexar-focus --keep scores --exact --batch-size auto --row-chunk 16 --layers -2 "
+        "--only 0:2 --text-set content_only --background #102030 --frame 0 --image-kwargs do_center_crop=true "
+        "--unfiltered"
     )
     found = CliRunner().invoke(app, ["batch", str(source), "--out", str(out), "-m", "demo", *options.split()])
     assert found.exit_code == 2  # maps with every weight 1 are of one method alone
