@@ -66,7 +66,11 @@ def only(folder: Path, record: dict[str, Any], **options: Any) -> Row:
     return row
 
 
-@pytest.mark.parametrize("make", [vllm, openai, beside_its_request, sglang, ray_llm])
+def vllm_chat() -> dict[str, Any]:
+    return {**vllm(), "prompt": "USER: <image> describe", "image": None, "messages": CHAT}
+
+
+@pytest.mark.parametrize("make", [vllm, vllm_chat, openai, beside_its_request, sglang, ray_llm])
 def test_ids_are_taken_and_the_length_of_the_prompt(make: Make, tmp_path):
     row = only(tmp_path, make())
     assert row.error is None
