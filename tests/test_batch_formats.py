@@ -131,7 +131,10 @@ def test_vlmevalkit_results_with_the_pictures_of_their_data_set(kind, tmp_path):
     long_picture = in_base64(0) + "\n"
     data.write_text(f"index\timage\tquestion\n1\t{long_picture.strip()}\t{PROMPT}\n2\t1\t{PROMPT}\n")
     head = ["index", "question", "answer", "prediction"]
-    lines = [[1, PROMPT, "the truth", "a red star"], [2, PROMPT, "the truth", "Failed to obtain answer via API."]]
+    lines: list[list[Any]] = [
+        [1, PROMPT, "the truth", "a red star"],
+        [2, PROMPT, "the truth", "Failed to obtain answer via API."],
+    ]
     result = tmp_path / f"result.{kind}"
     if kind == "xlsx":
         book = pytest.importorskip("openpyxl").Workbook()

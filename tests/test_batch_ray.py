@@ -21,7 +21,7 @@ from dexar_fast import batch  # noqa: E402
 
 from .test_batch import files_of, table, write_input  # noqa: E402
 
-HOW = {"device": "cpu", "self_test": False}
+HOW: dict[str, Any] = {"device": "cpu", "self_test": False}
 
 
 @pytest.fixture(scope="module")

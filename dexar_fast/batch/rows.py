@@ -82,7 +82,7 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
             raise InputError(f"answer: was not written ({str(values['error'])[:200]})")
         given = _pictures(values)
         answer, ids = values.get("answer"), values.get("answer_ids")
-        messages = None
+        messages, text = None, values.get("prompt") or prompt
         if values.get("messages") is not None:
             if values.get("prompt"):
                 raise InputError("messages: expected a prompt or messages; got both")
@@ -91,8 +91,6 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
                 chat, answer = _apart(chat)
             conversation, given = read_messages(chat, given or None)
             messages, text = conversation.messages, conversation.question
-        else:
-            text = values.get("prompt") or prompt
         if not isinstance(text, str):
             raise InputError(f"prompt: expected text; got {type(text).__name__}. Name one for all rows with prompt")
         if not given:
