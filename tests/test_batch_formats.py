@@ -66,7 +66,11 @@ def only(folder: Path, record: dict[str, Any], **options: Any) -> Row:
     return row
 
 
-@pytest.mark.parametrize("make", [vllm, openai, beside_its_request, sglang, ray_llm])
+def vllm_chat() -> dict[str, Any]:
+    return {**vllm(), "prompt": "USER: <image> describe", "image": None, "messages": CHAT}
+
+
+@pytest.mark.parametrize("make", [vllm, vllm_chat, openai, beside_its_request, sglang, ray_llm])
 def test_ids_are_taken_and_the_length_of_the_prompt(make: Make, tmp_path):
     row = only(tmp_path, make())
     assert row.error is None
@@ -127,7 +131,10 @@ def test_vlmevalkit_results_with_the_pictures_of_their_data_set(kind, tmp_path):
     long_picture = in_base64(0) + "\n"
     data.write_text(f"index\timage\tquestion\n1\t{long_picture.strip()}\t{PROMPT}\n2\t1\t{PROMPT}\n")
     head = ["index", "question", "answer", "prediction"]
-    lines = [[1, PROMPT, "the truth", "a red star"], [2, PROMPT, "the truth", "Failed to obtain answer via API."]]
+    lines: list[list[Any]] = [
+        [1, PROMPT, "the truth", "a red star"],
+        [2, PROMPT, "the truth", "Failed to obtain answer via API."],
+    ]
     result = tmp_path / f"result.{kind}"
     if kind == "xlsx":
         book = pytest.importorskip("openpyxl").Workbook()

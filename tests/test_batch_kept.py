@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dexar_fast import Explainer, InputError
 
@@ -16,6 +17,7 @@ pytest.importorskip("pyarrow")
 from dexar_fast import batch
 from dexar_fast.batch import work
 from dexar_fast.batch.rows import read_image
+from dexar_fast.cli import app
 from dexar_fast.result.explanation import Explanation
 from dexar_fast.result.method_maps import MethodMaps
 from dexar_fast.runs import many
@@ -181,3 +183,47 @@ def test_reading_is_ahead_of_the_model_and_bounded(explainer, tmp_path, monkeypa
     batch.run(explainer, source, tmp_path / "out", part_size=4, batch_size=2, progress=seen)
     assert len(ahead) == 60
     assert 4 < max(ahead) <= 2 + 4 + 3 * 4  # a batch, what is decoded, and the parts around it
+
+
+def test_the_command_hands_every_option_on(tmp_path):
+    source, out = write_input(tmp_path, 2), tmp_path / "out"
+    options = (
+        "--method dexar --method dexar-focus --keep scores --exact --batch-size auto --row-chunk 16 --layers -2 "
+        "--only 0:2 --text-set content_only --background #102030 --frame 0 --image-kwargs do_center_crop=true "
+        "--unfiltered"
+    )
+    found = CliRunner().invoke(app, ["batch", str(source), "--out", str(out), "-m", "demo", *options.split()])
+    assert found.exit_code == 2  # maps with every weight 1 are of one method alone
+    assert "unfiltered: method 'dexar-focus' filters no heads" in found.output
+    arguments = ["batch", str(source), "--out", str(out), "-m", "demo", *options.removesuffix(" --unfiltered").split()]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 0, found.output
+    settings = json.loads((out / "settings.json").read_text())
+    asked = settings["options"]
+    assert (asked["method"], asked["beside"], asked["layers"], asked["only"]) == (
+        "dexar",
+        ["dexar-focus"],
+        [2, 3],
+        [0, 2],
+    )
+    assert (asked["text_set"], asked["background"], asked["frame"]) == ("content_only", "#102030", 0)
+    assert (asked["image_kwargs"], asked["row_chunk"]) == ({"do_center_crop": True}, 16)
+    assert (settings["keep"], settings["exact"], settings["batch_size"]) == ("scores", True, "auto")
+    assert len(list((out / "exact").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--batch-size 0", "--batch-size: expected a number from 1 on, or auto; got '0'"),
+        ("--workers 2", "--workers, --gpus: go with --engine ray"),
+        ("--engine ray --workers two", "--workers: expected N or N:M; got 'two'"),
+        ("--engine ray --shard 1/2", "--shard: Ray spreads the parts by itself"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_before_the_model_is_loaded(option, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(Explainer, "from_pretrained", None)
+    source = write_input(tmp_path, 1)
+    found = CliRunner().invoke(app, ["batch", str(source), "--out", str(tmp_path / "out"), *option.split()])
+    assert found.exit_code == 2
+    assert message in " ".join(found.output.split())

@@ -21,13 +21,13 @@ from dexar_fast import batch  # noqa: E402
 
 from .test_batch import files_of, table, write_input  # noqa: E402
 
-HOW = {"device": "cpu", "self_test": False}
+HOW: dict[str, Any] = {"device": "cpu", "self_test": False}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    environment = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -27,6 +27,7 @@ PAGES = {
 }
 ELSEWHERE = {
     "docs/batch.md": "needs a data set and a cluster; tests/test_batch.py",
+    "docs/scale.md": "needs a cluster; tests/test_batch_ray.py",
     "docs/evaluation.md": "takes hours, or data sets that are not here; tests/test_evaluate_run.py",
 }
 """Pages whose blocks are not run here, with where their commands are tested."""

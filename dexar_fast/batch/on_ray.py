@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ def run_on_ray(
     Raises:
         InputError: as for `run`, or Ray is not installed.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing goes out unless the user asks for it
     try:
         import ray
         from ray.data import ActorPoolStrategy

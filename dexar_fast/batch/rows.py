@@ -82,7 +82,7 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
             raise InputError(f"answer: was not written ({str(values['error'])[:200]})")
         given = _pictures(values)
         answer, ids = values.get("answer"), values.get("answer_ids")
-        messages = None
+        messages, text = None, values.get("prompt") or prompt
         if values.get("messages") is not None:
             if values.get("prompt"):
                 raise InputError("messages: expected a prompt or messages; got both")
@@ -91,8 +91,6 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
                 chat, answer = _apart(chat)
             conversation, given = read_messages(chat, given or None)
             messages, text = conversation.messages, conversation.question
-        else:
-            text = values.get("prompt") or prompt
         if not isinstance(text, str):
             raise InputError(f"prompt: expected text; got {type(text).__name__}. Name one for all rows with prompt")
         if not given:
@@ -102,7 +100,7 @@ def to_row(index: int, values: Mapping[str, Any], folder: Path, prompt: str | No
         return Row(
             index,
             row_id,
-            tuple(_image(image, folder) for image in given),
+            tuple(picture(image, folder) for image in given),
             text,
             messages,
             answer,
@@ -154,10 +152,15 @@ def _pictures(values: Mapping[str, Any]) -> list[Any]:
     return _listed("images", several) if several is not None else [] if one is None else [one]
 
 
-def _image(image: Any, folder: Path) -> Picture:
+def picture(image: Any, folder: Path) -> Picture:
+    """What a cell of a table names.
+
+    Raises:
+        InputError: no picture in one of these forms.
+    """
     if isinstance(image, Mapping):  # as `datasets` keeps pictures
         image = image.get("path") if image.get("bytes") is None else image["bytes"]
-    if isinstance(image, bytes):
+    if isinstance(image, bytes | Path):
         return image
     if not isinstance(image, str) or not image:
         raise InputError(f"image: expected a path, bytes, a data URI or a struct of bytes and path; got {image!r:.80}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -85,7 +85,9 @@ class Work:
         self.options = self.explainer.options(**self.asked)
         self.at_once = AUTO if isinstance(self.batch_size, str) else self.batch_size
 
-    def parts(self, parts: Iterable[Part], total: int | None = None) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def parts(
+        self, parts: Iterable[Part], total: int | None = None
+    ) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
         """The number and the records of each part that has any, in order.
 
         Raises:

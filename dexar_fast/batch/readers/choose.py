@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
-from ..rows import Row, to_row
+from ..rows import Row, picture, to_row
 from .formats import QUESTION, translated
 from .pictures import pictures
 from .tables import Record, delimited, excel, jsonl, parquet, saved_data_set, tabbed
@@ -78,13 +79,17 @@ def _by_id(records: Iterator[Record | InputError], folder: Path) -> dict[str, Re
         values = translated(record)
         name = values.get("id")
         question = {name: values[name] for name in QUESTION if values.get(name) is not None}
-        image = question.get("image")
-        if isinstance(image, str) and image in found:  # VLMEvalKit names the row that holds the same picture
-            question["image"] = found[image]["image"]
-        elif isinstance(image, str) and len(image) < 4096 and (folder / image).is_file():
-            question["image"] = str((folder / image).absolute())
+        for column in {"image", "images"} & question.keys():
+            # VLMEvalKit may name the row that holds the same picture.
+            same = found.get(question[column], {}).get(column) if isinstance(question[column], str) else None
+            question[column] = same or _pictures(question[column], folder)
         found[str(index if name is None else name)] = question
     return found
+
+
+def _pictures(cell: Any, folder: Path) -> Any:
+    """A cell with its paths as they are from everywhere."""
+    return [picture(image, folder) for image in cell] if isinstance(cell, list) else picture(cell, folder)
 
 
 def _rows(

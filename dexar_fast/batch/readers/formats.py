@@ -26,7 +26,10 @@ def translated(record: Record) -> Record:
     """
     for marks, translate in FORMATS:
         if all(record.get(mark) is not None for mark in marks):
-            return {**translate(record), **{name: record[name] for name in QUESTION if record.get(name) is not None}}
+            found = {**translate(record), **{name: record[name] for name in QUESTION if record.get(name) is not None}}
+            if found.get("messages") is not None:
+                found["prompt"] = None  # an engine tells what its template made of them
+            return found
     return record
 
 
