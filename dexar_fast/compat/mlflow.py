@@ -1,0 +1,31 @@
+"""Explanations in MLflow. Run with mlflow-skinny 3.17 and a local file store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..render.html import render_html
+from ..render.montage import montage
+from ..result.explanation import Explanation
+from .words import lowest_grounding
+
+
+def log_explanation(mlflow: Any, explanation: Explanation, name: str = "explanation", step: int | None = None) -> None:
+    """Log the report, the answer map and the words as artifacts of the active run, and the lowest grounding.
+
+    Args:
+        mlflow: the module ``mlflow`` with an active run.
+        explanation: several images are shown side by side.
+        name: folder of the artifacts ``report.html``, ``answer_map.png`` and ``words.csv``; the metric, if grounding
+            was asked for, is ``name/lowest_grounding``.
+        step: of the metric.
+
+    Raises:
+        InputError: there is no 2-D map.
+    """
+    mlflow.log_image(montage(explanation).overlay(), f"{name}/answer_map.png")
+    mlflow.log_text(render_html(explanation), f"{name}/report.html")
+    mlflow.log_text(explanation.to_csv(), f"{name}/words.csv")
+    lowest = lowest_grounding(explanation.words())
+    if lowest is not None:
+        mlflow.log_metric(f"{name}/lowest_grounding", lowest, step=step)

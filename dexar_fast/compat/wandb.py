@@ -1,0 +1,38 @@
+"""Explanations in Weights & Biases. Run with wandb 0.31, offline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..render.montage import montage
+from ..result.explanation import Explanation
+from ..result.tables import COLUMNS, columns
+from .requires import require
+from .words import lowest_grounding
+
+
+def log_explanation(run: Any, explanation: Explanation, name: str = "explanation", step: int | None = None) -> None:
+    """Log the answer map, the words as a table, and the report.
+
+    Args:
+        run: of ``wandb.init``.
+        explanation: several images are shown side by side.
+        name: prefix of the keys: ``name/answer_map``, ``name/words``, ``name/report``, and ``name/lowest_grounding`` if
+            it was asked for.
+        step: of the run.
+
+    Raises:
+        ImportError: wandb is not installed.
+        InputError: there is no 2-D map.
+    """
+    wandb = require("wandb", "wandb", "log_explanation()")
+    found = columns(explanation, "words")
+    values = {
+        f"{name}/answer_map": wandb.Image(montage(explanation).overlay(), caption=explanation.answer),
+        f"{name}/words": wandb.Table(columns=list(COLUMNS["words"]), data=[list(row) for row in zip(*found.values())]),
+        f"{name}/report": wandb.Html(explanation._repr_html_(), inject=False),
+    }
+    lowest = lowest_grounding(explanation.words())
+    if lowest is not None:
+        values[f"{name}/lowest_grounding"] = lowest
+    run.log(values, step=step)
