@@ -528,6 +528,7 @@ class Explainer(Engine):
         image_tokens: int,
         answer_tokens: int,
         *,
+        method: MethodSelection = None,
         row_chunk: int | str = "auto",
         cache: bool = False,
     ) -> Estimate:
@@ -542,6 +543,7 @@ class Explainer(Engine):
                 nothing but the image those that the decoder begins with.
             image_tokens: N.
             answer_tokens: T.
+            method: as for `explain`; methods to compare with are refused.
             row_chunk: as for `explain`.
             cache: the prompt's cache is there already, as after the model's own answer.
 
@@ -549,7 +551,9 @@ class Explainer(Engine):
             `Estimate`; print it, or take its `seconds`, `peak_bytes`, `stages`.
 
         Raises:
-            InputError: lengths that cannot be, or a cache for a family without.
+            InputError: lengths that cannot be, a method whose cost is not known, or a cache for a family without.
             UnsupportedModelError: attention without a projection whose width is known.
         """
-        return estimate(self, prompt_tokens, image_tokens, answer_tokens, row_chunk=row_chunk, cache=cache)
+        return estimate(
+            self, prompt_tokens, image_tokens, answer_tokens, method=method, row_chunk=row_chunk, cache=cache
+        )

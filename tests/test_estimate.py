@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from benchmarks import models
 from dexar_fast import Explainer, InputError
 from dexar_fast.cli import app
-from dexar_fast.ops import KeySets, MapSums, causal_rows
+from dexar_fast.ops import Attention, KeySets, MapSums, causal_rows
 from dexar_fast.ops.reference import score_and_accumulate
 from dexar_fast.runs.estimate import rates as rates_module
 from dexar_fast.runs.estimate.estimate import lengths
@@ -48,20 +48,41 @@ def test_operations_are_those_that_torch_counts(explainer: Explainer, answer: st
     with FlopCounterMode(display=False) as counter:
         explainer.explain_ids(inputs, ids, row_chunk=chunk, method="dexar")
     P, N = lengths(explainer, [picture()], "what is it?")
-    found = explainer.estimate(P, N, len(ids), row_chunk=chunk)
+    found = explainer.estimate(P, N, len(ids), row_chunk=chunk, method="dexar")
     assert [each.name for each in found.stages] == list(STAGES)
     ours = sum(each.operations for each in found.stages if each.name != "ops")  # unknown to torch
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
-def test_operations_of_the_ops(explainer: Explainer) -> None:
+@pytest.mark.parametrize(
+    ("method", "signals"),
+    [("dexar", ["gradient"]), ("dexar-attention", ["attention"]), ("dexar-focus", ["score_gradient", "attention"])],
+)
+def test_operations_of_the_ops(explainer: Explainer, method: str, signals: list[str]) -> None:
     T, N, K = 7, 9, 20
     shape = Shape(explainer.decoder, K + 1 - T, N, T)
     d_out, value = torch.randn(T, 4, 16), torch.randn(1, 2, K, 16)
-    keys = KeySets(torch.arange(N), torch.arange(K) >= N, causal_rows(torch.arange(K - T, K))).packed
+    text = torch.arange(K) >= (K if method == "dexar-focus" else N)
+    keys = KeySets(torch.arange(N), text, causal_rows(torch.arange(K - T, K))).packed
+    attention = None if method == "dexar" else Attention(d_out, value, d_out, 0.25)
+    score = "gradient" if method == "dexar" else "score_gradient"
     with FlopCounterMode(display=False) as counter:
-        score_and_accumulate(d_out, value, keys, None, [MapSums("gradient", "gradient", torch.zeros(T, N))])
-    assert shape.ops(T) == len(shape.layers) * counter.get_total_flops()
+        score_and_accumulate(
+            d_out, value, keys, attention, [MapSums(score, signal, torch.zeros(T, N)) for signal in signals]
+        )
+    assert shape.ops(T, [method]) == len(shape.layers) * counter.get_total_flops()
+
+
+def test_every_method_that_runs_is_counted(explainer: Explainer) -> None:
+    found = {name: explainer.estimate(20, 9, 6, method=name) for name in ("dexar", "dexar-focus")}
+    both = explainer.estimate(20, 9, 6)
+    assert both.methods == ("dexar-focus", "dexar")
+    operations = [each.stages[-1].operations for each in (both, found["dexar"], found["dexar-focus"])]
+    assert operations[0] == operations[1] + operations[2]
+    assert both.stages[-1].seconds > 0
+    assert both.memory["maps"] > found["dexar"].memory["maps"]
+    with pytest.raises(InputError, match=r"method: expected some of dexar-focus.*'occlusion'"):
+        explainer.estimate(20, 9, 6, method="occlusion")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -70,7 +91,7 @@ def test_peak_memory_is_that_of_the_tensors(T: int, dtype: torch.dtype) -> None:
     model = models.llava(layers=2, width=128, heads=2, intermediate=352, dtype=dtype)
     explainer, inputs, ids = Explainer(model), models.prompt(model), models.answer(model, T)
     explainer.explain_ids(inputs, ids[:2], method="dexar")
-    found = explainer.estimate(608, 576, T)
+    found = explainer.estimate(608, 576, T, method="dexar")
     assert set(found.memory) == set(MEMORY)
     assert found.peak_bytes == pytest.approx(peak(lambda: explainer.explain_ids(inputs, ids, method="dexar")), rel=0.25)
     joined = torch.cat((inputs["input_ids"], ids[None]), dim=1)

@@ -830,3 +830,39 @@ def test_two_thousand_tokens_stay_quick_and_still(open_report: Open) -> None:
     assert report.text("kind") == "Token 1991 of 2000"
     assert report.page.locator("#frame").bounding_box() == frame
     assert report.unit(1000).bounding_box() == place
+
+
+def test_a_link_opens_at_its_word_and_a_pin_makes_one(open_report: Open) -> None:
+    maps = one_cell_maps(2, 2, (0, 0), (0, 1), (1, 0))
+    report = open_report(from_maps(maps, ["a", " red", " circle"], whole_image(2, 2, (64, 48))))
+    page = report.page
+    assert page.evaluate("location.hash") == ""
+    page.goto(page.url + "#word=2")
+    page.reload()
+    report.settle()
+    assert page.locator("#shown").inner_text() == "\u201ccircle\u201d"
+    assert page.locator("#kind").inner_text() == "Token 3 of 3, pinned"
+    page.locator(".unit").nth(1).click()
+    assert page.evaluate("location.hash") == "#word=1"
+    page.keyboard.press("Escape")
+    assert page.evaluate("location.hash") == ""
+    assert not report.noise
+
+
+def test_the_saved_picture_is_the_image_with_the_map(open_report: Open) -> None:
+    picture = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8))
+    report = open_report(from_maps(one_cell_maps(2, 2, (0, 0)), ["red"], whole_image(2, 2, (64, 48)), image=picture))
+    page = report.page
+    page.locator("[name=drawing][value=clear]").check(force=True)
+    page.locator("#opacity").fill("100")
+    page.locator(".unit").first.click()
+    report.settle()
+    with page.expect_download() as downloaded:
+        page.locator("#save").click()
+    assert downloaded.value.suggested_filename == "red.png"
+    with Image.open(downloaded.value.path()) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    assert pixels.shape == (48, 64, 3)
+    assert np.abs(pixels[11, 15].astype(int) - LIGHTEST).max() < 3  # the middle of the strongest cell
+    assert np.array_equal(pixels[40:, 52:], np.asarray(picture)[40:, 52:])  # where the map is zero it is as it was
+    assert not np.array_equal(pixels[:24, :32], np.asarray(picture)[:24, :32])

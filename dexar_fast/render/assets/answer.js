@@ -239,6 +239,13 @@ function answerList(box, onLook) {
 
   return {
     release,
+    pin(token) { // the unit that holds this token
+      const index = units.findIndex((unit) => unit.start <= token && token < unit.stop);
+      if (index < 0 || index === pinned) return;
+      pin(index);
+      enter(index);
+      mark();
+    },
     show(newUnits, around = []) { // the text before each unit, and behind the last
       const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
       units = newUnits;

@@ -16,6 +16,11 @@ function palette(triples) {
   return result;
 }
 
+// The same colours, the clearer the lower the value.
+function fading(colours) {
+  return colours.map((colour, value) => ((value << 24) | (colour & 0xffffff)) >>> 0);
+}
+
 // Positions between cell centres, clamped to the first and last: the same sampling as overlay() in Python.
 function samples(cells, factor) {
   const low = new Int32Array(cells * factor);

@@ -25,14 +25,14 @@ for (const place of document.querySelectorAll(".row-name")) place.textContent = 
 for (const id of ["foil-entry", "foil-note"]) $(id).hidden = !tokens.foil;
 $("peak-aside").classList.toggle("wraps", data.images.length > 0);
 
-const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], draw: null };
+const view = { map: mapAt(data.answerMap), colours: palettes[data.colormap], over: null, draw: null };
 let pending = 0;
 
 // Many hovers may arrive between two frames; only the last is drawn.
 function redraw() {
   pending ||= requestAnimationFrame(() => {
     pending = 0;
-    view.draw(view.map, view.colours);
+    view.draw(view.map, view.over);
   });
 }
 
@@ -187,7 +187,35 @@ function placeOf(unit) {
   return unit.stop - unit.start > 1 ? `Tokens ${unit.start + 1}\u2013${unit.stop}` : `Token ${unit.start + 1}`;
 }
 
+// The number of the pinned word is in the address, so that it can be sent; not where a page has none of its own.
+function keepInAddress(unit, pinned) {
+  if (!/^(file|https?):$/.test(location.protocol)) return;
+  const index = pinned && !data.targets ? data.words.findIndex(({ start, stop }) => start <= unit.start && unit.start < stop) : -1;
+  if (index >= 0) history.replaceState(null, "", `#word=${index}`);
+  else if (!unit && location.hash) history.replaceState(null, "", location.pathname + location.search);
+}
+
+// The image with the map over it as a file, in the image's own pixels.
+function save() {
+  const canvas = document.createElement("canvas");
+  const picture = $("picture");
+  canvas.width = picture.naturalWidth || data.image.width;
+  canvas.height = picture.naturalHeight || data.image.height;
+  const context = canvas.getContext("2d");
+  if (!picture.hidden) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const [left, top, across, down] = grid.box;
+  context.globalAlpha = Number($("overlay").style.opacity);
+  context.imageSmoothingEnabled = !$("overlay").classList.contains("cells");
+  context.drawImage($("overlay"), left * canvas.width, top * canvas.height, across * canvas.width, down * canvas.height);
+  const link = document.createElement("a");
+  link.download = `${$("shown").textContent.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "map"}.png`;
+  link.href = canvas.toDataURL("image/png");
+  link.click();
+}
+$("save").addEventListener("click", save);
+
 function look(unit, { pinned, spoken }) {
+  keepInAddress(unit, pinned);
   heads.show(unit && { start: unit.rows[0], stop: unit.rows[1], name: named(unit) });
   view.map = mapAt(unit ? unit.map : data.answerMap);
   redraw();
@@ -270,8 +298,11 @@ function setOpacity(percent) {
   $("opacity-value").textContent = `${percent}%`;
 }
 
-function setColours(name) {
-  view.colours = palettes[name];
+const drawing = () => document.querySelector("[name=drawing]:checked").value;
+
+function setColours() {
+  view.colours = palettes[$("colormap").value];
+  view.over = drawing() === "clear" ? fading(view.colours) : view.colours;
   const steps = Uint8Array.from({ length: 256 }, (_, i) => i);
   drawer($("bar"), 1, 256, false)(steps, view.colours);
   heads.recolour();
@@ -288,9 +319,11 @@ $("opacity").value = Math.round(100 * data.opacity);
 $("opacity").addEventListener("input", (event) => setOpacity(Number(event.target.value)));
 $("colormap").append(...Object.keys(palettes).map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
 $("colormap").value = data.colormap;
-$("colormap").addEventListener("change", (event) => setColours(event.target.value));
+$("colormap").addEventListener("change", setColours);
 $("controls").addEventListener("change", (event) => {
-  if (event.target.name === "drawing") setDrawing(event.target.value === "smooth");
+  if (event.target.name !== "drawing") return;
+  setDrawing(drawing() !== "cells");
+  setColours();
 });
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 
@@ -357,7 +390,7 @@ $("answer").classList.toggle("long", tokens.text.length > 300);
 place();
 setOpacity(Math.round(100 * data.opacity));
 setDrawing(true);
-setColours(data.colormap);
+setColours();
 nameTheme();
 const list = answerList($("answer"), look);
 const showUnits = (kind) => {
@@ -398,5 +431,10 @@ $("methods").append(
 );
 $("methods").addEventListener("change", (event) => showMethod(Number(event.target.value)));
 $("reset").addEventListener("click", () => list.release());
+const linked = data.words[Number(/^#word=(\d+)$/.exec(location.hash)?.[1] ?? NaN)];
 if (data.targets) showTargets();
-else showUnits("tokens");
+else if (linked && !$("units-switch").hidden) {
+  document.querySelector("#units-switch [value=words]").checked = true;
+  showUnits("words");
+  list.pin(linked.start);
+} else showUnits("tokens");

@@ -22,11 +22,12 @@ from ...engine.prefill import run_up_to_text_model
 from ...engine.request import lay_out
 from ...engine.row_chunk import rows_at_once
 from ...errors import InputError, UnsupportedModelError
+from ...inputs.methods import METHODS, MethodSelection
 from ...inputs.options import check_row_chunk
 from ...models.decoder import Decoder
 from ...models.report import probe_image
 from ...models.state import evaluating, main_device
-from .rates import Counter, Rates, rate_of_ops, seconds_of
+from .rates import Counter, Rates, seconds_of, seconds_of_ops
 from .result import Estimate, StageEstimate
 from .sizes import Shape
 
@@ -37,6 +38,7 @@ def estimate(
     image_tokens: int,
     answer_tokens: int,
     *,
+    method: MethodSelection,
     row_chunk: int | str,
     cache: bool,
 ) -> Estimate:
@@ -49,6 +51,10 @@ def estimate(
         )
     _check_lengths(decoder, prompt_tokens, image_tokens, answer_tokens, cache)
     check_row_chunk(row_chunk)
+    methods = engine.options(method=method).methods
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"method: expected some of {', '.join(METHODS)}, whose products are known; got {name!r}")
     device = main_device(engine.model)
     gpus = [device] if device.type == "cuda" else []
     with evaluating(engine.model), torch.random.fork_rng(gpus):  # what is measured takes random numbers
@@ -56,12 +62,13 @@ def estimate(
         chunk = answer_tokens
         if decoder.family.rows == "cached":
             chunk = min(answer_tokens, rows_at_once(decoder, row_chunk))
-        memory = shape.memory(chunk)
+        memory = shape.memory(chunk, methods)
         return Estimate(
             prompt_tokens=prompt_tokens,
             image_tokens=image_tokens,
             answer_tokens=answer_tokens,
-            stages=tuple(_stages(engine, shape, chunk, cache)),
+            stages=tuple(_stages(engine, shape, chunk, cache, methods)),
+            methods=methods,
             memory=memory,
             peak_bytes=shape.peak(memory),
             plain_peak_bytes=shape.plain_peak(),
@@ -92,7 +99,7 @@ def _check_lengths(decoder: Decoder, P: int, N: int, T: int, cache: bool) -> Non
         raise InputError(f"cache: answers of the family {decoder.family.name!r} do not run over one; leave it out")
 
 
-def _stages(engine: Engine, shape: Shape, chunk: int, cache: bool) -> list[StageEstimate]:
+def _stages(engine: Engine, shape: Shape, chunk: int, cache: bool, methods: Sequence[str]) -> list[StageEstimate]:
     rates = Rates(engine.decoder)
     at_once = chunk if engine.family.rows == "cached" else shape.sequence
     stages = []
@@ -108,8 +115,8 @@ def _stages(engine: Engine, shape: Shape, chunk: int, cache: bool) -> list[Stage
         rates.stage("answer pass", shape.answer_pass(chunk), at_once, shape.weights * ceil(shape.T / chunk)),
         rates.stage("tail gradients", shape.tail_gradients(), chunk, shape.tail * ceil(shape.T / chunk)),
     ]
-    operations, rate = shape.ops(chunk), rate_of_ops(engine.decoder, engine.backend, shape, chunk)
-    stages.append(StageEstimate("ops", operations, operations / rate, "operations"))
+    seconds = seconds_of_ops(engine.decoder, engine.backend, shape, chunk, methods)
+    stages.append(StageEstimate("ops", shape.ops(chunk, methods), seconds, "operations"))
     return [each for each in stages if each.operations]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from transformers.pytorch_utils import Conv1D
 
+from ...inputs.methods import METHODS, Method
 from ...models.decoder import Decoder
 from ...models.state import main_device
-from ...ops import KeySets, accumulator, causal_rows, score_and_accumulate
+from ...ops import Attention, KeySets, MapSums, accumulator, causal_rows, score_and_accumulate_all
 from .result import StageEstimate
-from .sizes import Shape, weights_of, width_in
+from .sizes import PRODUCTS, Shape, map_signals, weights_of, width_in
 
 _MEASURING = 0.1  # seconds that one measurement may take
 _FEW, _MANY = 16, 512  # rows
@@ -101,24 +102,43 @@ def _products(decoder: Decoder, device: torch.device) -> list[nn.Module]:
     return chosen
 
 
-def rate_of_ops(decoder: Decoder, backend: str, shape: Shape, chunk: int) -> float:
-    """Operations a second of one layer's scores and maps."""
+def seconds_of_ops(decoder: Decoder, backend: str, shape: Shape, chunk: int, methods: Sequence[str]) -> float:
+    """What scores and maps of all layers take, from those of one layer, method by method."""
+    return sum(
+        shape.ops(chunk, [name]) / _rate_of_ops(decoder, backend, shape, chunk, METHODS[name], map_signals(name))
+        for name in methods
+    )
+
+
+def _rate_of_ops(
+    decoder: Decoder, backend: str, shape: Shape, chunk: int, method: Method, signals: Sequence[str]
+) -> float:
+    """Operations a second."""
     device, dtype = main_device(decoder.model), decoder.model.dtype
     layer, H = shape.explained[0], shape.heads
     D = layer.explained_width // H
     K, N = shape.crossed or shape.sequence, shape.N
     value = torch.randn(max(1, layer.kv_width // D), K, D, device=device, dtype=dtype)
     image = torch.arange(N, device=device)
-    text = torch.arange(K, device=device) >= N
+    key = torch.randn_like(value)
+    text = torch.arange(K, device=device) >= (N if method.filters_heads else K)
 
     def seconds(rows: int) -> float:
-        d_out = torch.randn(rows, H, D, device=device, dtype=dtype)
+        d_out, query, out = torch.randn(3, rows, H, D, device=device, dtype=dtype)
+        attention = None if method.score_signal == "gradient" else Attention(query, key, out, D**-0.5)
         keys = KeySets(image, text, causal_rows(torch.arange(K - rows, K, device=device).clamp(min=0)))
-        maps = d_out.new_zeros(rows, N, dtype=accumulator(d_out))
-        return seconds_of(lambda: score_and_accumulate(d_out, value, keys, maps, backend=backend), device)
+        sums = [
+            MapSums(method.score_signal, signal, d_out.new_zeros(rows, N, dtype=accumulator(d_out)))
+            for signal in signals
+        ]
+        return seconds_of(
+            lambda: score_and_accumulate_all(d_out, value, keys, sums, attention=attention, backend=backend), device
+        )
 
     rows = _affordable(chunk, seconds)
-    return (2 * H * D * rows * (K + N) + 2 * H * rows * N) / seconds(rows)
+    products = PRODUCTS[method.score_signal] * (K if method.filters_heads else N)
+    products += sum(PRODUCTS[signal] * N for signal in signals) + (K if method.score_signal != "gradient" else 0)
+    return (2 * H * D * rows * products + 2 * H * rows * N * len(signals)) / seconds(rows)
 
 
 def _affordable(rows: int, seconds: Callable[[int], float]) -> int:

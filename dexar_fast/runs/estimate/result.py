@@ -13,7 +13,7 @@ STAGES = {
     "prefill": "the prompt through the language model",
     "answer pass": "the answer rows (in some families the prompt too) through the language model",
     "tail gradients": "each layer's gradient with respect to its attention output",
-    "ops": "head scores and maps of all layers",
+    "ops": "head scores and maps of all layers, by every method",
 }
 MEMORY = {
     "cache": "keys and values of prompt and answer",
@@ -48,6 +48,7 @@ class Estimate:
     Attributes:
         prompt_tokens, image_tokens, answer_tokens: P, N and T.
         stages: in their order; of a reused cache the first two are missing.
+        methods: that are computed.
         memory: bytes of each part, by the names of `MEMORY`; they are not all there at once.
         peak_bytes: most memory in use at once, above the model's weights.
         plain_peak_bytes: the same of a plain forward pass over prompt and answer, without a cache, with the logits of
@@ -60,6 +61,7 @@ class Estimate:
     image_tokens: int
     answer_tokens: int
     stages: tuple[StageEstimate, ...]
+    methods: tuple[str, ...]
     memory: dict[str, int]
     peak_bytes: int
     plain_peak_bytes: int
@@ -113,7 +115,7 @@ class Estimate:
 
     def _summary(self) -> str:
         return (
-            f"{self.prompt_tokens} prompt tokens, {self.image_tokens} of images, {self.answer_tokens} answer tokens in "
+            f"By {' and '.join(self.methods)}: {self.prompt_tokens} prompt tokens, {self.image_tokens} of images, {self.answer_tokens} answer tokens in "
             f"chunks of {self.row_chunk}, {self.dtype} on {self.device}. Neither generation nor grounding."
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...engine.row_chunk import bytes_per_row, widths
 from ...errors import UnsupportedModelError
+from ...inputs.methods import METHODS
 from ...models.decoder import Decoder
 from ...ops import accumulator
 
@@ -73,11 +75,20 @@ class Shape:
         leaf = self.decoder.family.gradient_path == "leaf" and self.decoder.family.rows == "decoder"
         return 2 * self.tail * (self.sequence if leaf else self.T)
 
-    def ops(self, chunk: int) -> int:
-        """``dO V^T`` over all keys for the scores and over the image keys for the maps, and the sum over heads."""
+    def ops(self, chunk: int, methods: Sequence[str]) -> int:
+        """Products of each method's signals: over all keys for the scores (over the image keys where there is no text
+        set) and over the image keys for the maps, and the sum over heads. Probabilities need the log-sum-exp of all.
+        """
         pairs = self.T * self.crossed if self.crossed else self._pairs(chunk)
         maps = self.T * self.N
-        return sum(2 * layer.explained_width * (pairs + maps) + 2 * self.heads * maps for layer in self.explained)
+        products = sums = 0
+        for name in methods:
+            score, signals = METHODS[name].score_signal, map_signals(name)
+            products += PRODUCTS[score] * (pairs if METHODS[name].filters_heads else maps)
+            products += sum(PRODUCTS[signal] * maps for signal in signals)
+            products += pairs if score != "gradient" else 0
+            sums += len(signals) * maps
+        return sum(2 * layer.explained_width * products + 2 * self.heads * sums for layer in self.explained)
 
     @property
     def tail(self) -> int:
@@ -93,8 +104,9 @@ class Shape:
         stops = [min(start + chunk, self.T) for start in range(0, self.T, chunk)]
         return sum((stop - start) * (self.P - 1 + stop) for start, stop in zip(range(0, self.T, chunk), stops))
 
-    def memory(self, chunk: int) -> dict[str, int]:
+    def memory(self, chunk: int, methods: Sequence[str]) -> dict[str, int]:
         """Bytes by the names of `MEMORY`."""
+        n_sums = sum(len(map_signals(name)) for name in methods)
         family, item = self.decoder.family, self.item
         cached = family.rows == "cached"
         kept = sum(
@@ -106,13 +118,14 @@ class Shape:
             "cache": kept * item,
             "prefill": self._activations(of_layer),
             "row chunk": chunk * (bytes_per_row(self.decoder) + self.sequence + self._eager(self.sequence)),
-            "maps": 5 * self.T * self.N * self.sum_item,
-            "scores": 6 * self.T * len(self.explained) * self.heads * self.sum_item,
+            "maps": (4 + n_sums) * self.T * self.N * self.sum_item,
+            "scores": 3 * (1 + len(methods)) * self.T * len(self.explained) * self.heads * self.sum_item,
         }
 
     def peak(self, memory: dict[str, int]) -> int:
         """The largest of prefill, with the prompt's cache, and of answer rows and normalising, with the whole cache."""
-        rows = memory["row chunk"] + memory["maps"] // 5 + memory["scores"] // 2
+        rows = memory["row chunk"] + memory["scores"] // 2
+        rows += memory["maps"] - 4 * self.T * self.N * self.sum_item  # no copies to normalise yet
         of_prompt = memory["cache"] * self.P // (self.P + self.T)
         return max(of_prompt + memory["prefill"], memory["cache"] + max(rows, memory["maps"] + memory["scores"]))
 
@@ -130,6 +143,16 @@ class Shape:
         """Bytes of one row's attention probabilities, which only eager attention has, in float32 and in the dtype."""
         eager = self.decoder.attention_implementation == "eager"
         return self.heads * keys * (self.item + 4) if eager else 0
+
+
+PRODUCTS = {"gradient": 1, "attention": 1, "score_gradient": 2, "contribution": 2}
+"""``dO V^T``, ``Q K^T`` or both, by signal."""
+
+
+def map_signals(method: str) -> tuple[str, ...]:
+    """What a method sums up over layers and heads; "dexar-focus" also what was read."""
+    own = METHODS[method].map_signal
+    return (own,) if METHODS[method].filters_heads else (own, "attention")
 
 
 class LayerShape:
