@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import struct
 import sys
 import urllib.error
 import urllib.parse
@@ -12,6 +13,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
@@ -54,7 +56,17 @@ MOST_BYTES = 1 << 28
 _TIMEOUT = 30  # seconds
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SHOWN = 100  # characters of a name in a message: it may be the picture itself by mistake
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+# What Pillow raises, of itself and from its parsers.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def load_images(
@@ -117,6 +129,8 @@ def load_image(
 def _decoded(image: Image.Image, background: Colour, frame: int | None, turn: bool) -> Image.Image:
     if image.format is not None and image.format not in FORMATS:
         raise InputError(f"image: expected one of {', '.join(FORMATS)}; got a file of format {image.format}")
+    if 0 in image.size:
+        raise InputError(f"image: expected a picture with pixels; got one of {image.width} x {image.height}")
     if is_rotated(image) and not turn:
         raise InputError(
             "image: its EXIF data turn the picture, and whether the model inputs were made before or after that is not "
@@ -153,6 +167,8 @@ def _source(image: Any, allow_urls: bool) -> tuple[Path | BinaryIO, str]:
     if isinstance(image, bytes | bytearray | memoryview):
         return BytesIO(bytes(image)), f"the picture of {len(image)} bytes"
     if hasattr(image, "read"):
+        if getattr(image, "closed", False):
+            raise InputError("image: expected an open file; got one that is closed. Read it before it is closed.")
         start = image.read(0)
         if not isinstance(start, bytes):
             raise InputError('image: expected a file open in binary mode; got one in text mode. Open it with "rb".')
@@ -165,7 +181,12 @@ def _source(image: Any, allow_urls: bool) -> tuple[Path | BinaryIO, str]:
             return _data_uri(text), f"the data URI of {len(text)} characters"
         if _URL.match(text):
             return _fetched(text, allow_urls), f"the file at {_shown_url(text)}"
-        return Path(text).expanduser(), _shown(text)
+        if not text:
+            raise InputError("image: expected a path; got an empty text")
+        try:
+            return Path(text).expanduser(), _shown(text)
+        except RuntimeError as error:
+            raise InputError(f"image: no file {_shown(text)}: there is no such user. Write the folder out.") from error
     raise InputError(
         "image: expected a PIL image, a path, bytes, an open file, a data URI, an array or a tensor, or a list of "
         f"these; got {type(image).__name__}"
@@ -247,7 +268,7 @@ def _fetched(url: str, allow_urls: bool) -> BytesIO:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             data: bytes = response.read(MOST_BYTES + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise InputError(f"image: {shown} cannot be fetched ({code}{_shown(str(reason))})") from error
@@ -258,7 +279,10 @@ def _fetched(url: str, allow_urls: bool) -> BytesIO:
 
 def _shown_url(url: str) -> str:
     """Scheme, host and path: what else a URL holds may be secret."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"image: expected an http(s) URL; got one that cannot be read ({error})") from error
     return _shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
