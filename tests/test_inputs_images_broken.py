@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,15 @@ def closed_file() -> BytesIO:
     return file
 
 
+def black(width: int, height: int) -> bytes:
+    """A file of a few kB."""
+    file = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
 def cut_animation() -> bytes:
     frames, file = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")], BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
@@ -27,7 +39,10 @@ def cut_animation() -> bytes:
 
 BROKEN: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "no path": (str, {}, r"image: expected a path; got an empty text"),
-    "no such user": (lambda: "~nobody_of_this_name/a.png", {}, r"image: no file ~nobody.*no such user"),
+    "no such user": (lambda: "~nobody_of_this_name/a.png", {}, r"image: there is no user as in ~nobody_of_this_name/a"),
+    "a device": (lambda: "/dev/null", {}, r"image: expected a file; /dev/null is a device, a pipe or a socket"),
+    "a bomb": (lambda: black(12000, 12000), {}, r"image: expected at most 128 million pixels; .*Make it smaller"),
+    "a bomb for Pillow": (lambda: black(20000, 20000), {}, r"image: expected at most 128 million pixels"),
     "closed file": (closed_file, {}, r"image: expected an open file; got one that is closed"),
     "cut in a later frame": (cut_animation, {"frame": 2}, r"image: the picture of \d+ bytes is not a readable image"),
     "no pixels": (lambda: Image.new("RGB", (0, 5)), {}, r"image: expected a picture with pixels; got one of 0 x 5"),
@@ -42,6 +57,13 @@ def test_what_cannot_be_read_is_named(case: str) -> None:
     given, options, message = BROKEN[case]
     with pytest.raises(InputError, match=message):
         load_image(given(), **options)
+
+
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
+    """Opening it would wait for ever."""
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="is a device, a pipe or a socket"):
+        load_image(tmp_path / "a.png")
 
 
 def test_animations_cut_anywhere() -> None:

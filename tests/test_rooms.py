@@ -35,7 +35,7 @@ ROOMS = {
     "cli": {*BELOW_FACES, "batch", "explainer", "demo", "evaluate", "environment"},
     "environment": {"ops"},
 }
-GROUND_FLOOR = {"", "errors", "interrupts", "plain_text", "progress", "stages"}
+GROUND_FLOOR = {"", "errors", "interrupts", "paths", "plain_text", "progress", "stages"}
 # The one arrow that runs up, when a picture is asked for: `Explanation.plot` and its like.
 LAZY = {("result", "render")}
 

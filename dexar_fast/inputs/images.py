@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 import struct
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from io import BytesIO
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..paths import home_written_out
 from .pixels import Colour, colour, from_array, is_rotated, rgb, upright
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ FORMATS = (
 MOST_BYTES = 1 << 28
 """Of a picture from a URL."""
 
+MOST_PIXELS = 128_000_000
+"""Of a picture in a file: a few bytes can decode to any number of them. Pillow's own limit is a little above."""
+
 _TIMEOUT = 30  # seconds
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SHOWN = 100  # characters of a name in a message: it may be the picture itself by mistake
@@ -65,7 +70,6 @@ _BROKEN = (
     LookupError,
     TypeError,
     struct.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -131,6 +135,8 @@ def _decoded(image: Image.Image, background: Colour, frame: int | None, turn: bo
         raise InputError(f"image: expected one of {', '.join(FORMATS)}; got a file of format {image.format}")
     if 0 in image.size:
         raise InputError(f"image: expected a picture with pixels; got one of {image.width} x {image.height}")
+    if image.format is not None and image.width * image.height > MOST_PIXELS:
+        raise Image.DecompressionBombError
     if is_rotated(image) and not turn:
         raise InputError(
             "image: its EXIF data turn the picture, and whether the model inputs were made before or after that is not "
@@ -174,7 +180,7 @@ def _source(image: Any, allow_urls: bool) -> tuple[Path | BinaryIO, str]:
             raise InputError('image: expected a file open in binary mode; got one in text mode. Open it with "rb".')
         return image, "the open file"
     if isinstance(image, str | PathLike):
-        text = fspath(image)
+        text = os.fspath(image)
         if not isinstance(text, str):
             raise InputError("image: expected a path of text; got one of bytes. Decode it with os.fsdecode().")
         if text[:5].lower() == "data:":
@@ -183,10 +189,10 @@ def _source(image: Any, allow_urls: bool) -> tuple[Path | BinaryIO, str]:
             return _fetched(text, allow_urls), f"the file at {_shown_url(text)}"
         if not text:
             raise InputError("image: expected a path; got an empty text")
-        try:
-            return Path(text).expanduser(), _shown(text)
-        except RuntimeError as error:
-            raise InputError(f"image: no file {_shown(text)}: there is no such user. Write the folder out.") from error
+        path = home_written_out("image", text)
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise InputError(f"image: expected a file; {_shown(text)} is a device, a pipe or a socket. Pass its bytes.")
+        return path, _shown(text)
     raise InputError(
         "image: expected a PIL image, a path, bytes, an open file, a data URI, an array or a tensor, or a list of "
         f"these; got {type(image).__name__}"
@@ -205,6 +211,11 @@ def _readable(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise InputError(f"image: {name} is not a readable image, or is cut off (expected one of {known})") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"image: expected at most {MOST_PIXELS // 10**6} million pixels; {name} has more. Make it smaller, or decode "
+            "it yourself and pass the array."
+        ) from error
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or _shown(str(error))
         raise InputError(f"image: {name} is not a readable image, or is cut off ({reason})") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from transformers import (
 from transformers.utils import is_torchvision_available
 
 from ..errors import InputError, UnsupportedModelError
+from ..paths import home_written_out
 from .hub import from_cache_alone, hub_error, unreachable
 from .registry import family_of, other_checkpoint
 
@@ -82,7 +82,7 @@ def load_model(model: str | PathLike[str], how: Loading) -> tuple[PreTrainedMode
     """See `Explainer.from_pretrained`. Code from a hub is run only where the caller trusts it."""
     place = _resolve_device(how.device)
     if str(model).startswith("~"):
-        model = Path(model).expanduser()
+        model = home_written_out("model", model)
     common: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "revision": how.revision}
     if from_cache_alone(model, how.revision):
         common["local_files_only"] = True  # else every file is asked for again and again

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..errors import InputError
+from ..paths import home_written_out
 
 
 def write_atomically(path: str | PathLike[str], data: bytes, *, durable: bool = False) -> Path:
@@ -25,7 +26,7 @@ def write_atomically(path: str | PathLike[str], data: bytes, *, durable: bool = 
         InputError: its folder does not exist, or there is something that is no file: a device, a pipe, a socket.
         OSError: it cannot be written there, or the disk is full.
     """
-    path = Path(path).expanduser()
+    path = home_written_out("path", path)
     if not path.absolute().parent.is_dir():
         raise InputError(f"path: expected a file in a folder that exists; got {path}. Make the folder first.")
     # In the same folder, because a rename is atomic only within one file system; that of the file, not of a link to it.

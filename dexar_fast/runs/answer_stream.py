@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 
 from torch import Tensor, nn
 from transformers.generation.streamers import BaseStreamer
@@ -293,8 +294,10 @@ class AnswerStream:
 
 def close_streams(model: nn.Module) -> None:
     """Stop every stream that writes on a model, and wait until the model is as it was."""
-    for writing in [each for each in _open if each.streamer.engine.model is model]:
-        writing.close()
+    with ExitStack() as all_of_them:  # also those behind one that fails
+        for writing in list(_open):
+            if writing.streamer.engine.model is model:
+                all_of_them.callback(writing.close)
 
 
 def _stop_all() -> None:
