@@ -32,7 +32,8 @@ ROOMS = {
     "batch": {*BELOW_FACES, "explainer"},
     "compat": {*BELOW_FACES, "explainer"},
     "evaluate": {*BELOW_FACES, "explainer", "demo"},
-    "cli": {*BELOW_FACES, "batch", "explainer", "demo", "evaluate", "environment"},
+    "serve": {*BELOW_FACES, "explainer", "demo"},
+    "cli": {*BELOW_FACES, "batch", "explainer", "demo", "evaluate", "environment", "serve"},
     "environment": {"ops"},
 }
 GROUND_FLOOR = {"", "errors", "interrupts", "plain_text", "progress", "stages"}

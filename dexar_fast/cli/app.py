@@ -56,6 +56,7 @@ from .options import (
     require_model,
 )
 from .progress import shown_progress
+from .serve import serve
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -278,6 +279,7 @@ def profile(
 
 
 app.command(short_help="Explain every answer of a data set; goes on after an interruption.")(batch)
+app.command(short_help="Serve a model over HTTP, with a page to try it.")(serve)
 app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 
