@@ -104,6 +104,7 @@ def test_a_stream_gives_each_token_and_then_what_explain_gives(server, explainer
     assert [(kind, token["index"]) for kind, token in tokens] == [("token", i) for i in range(5)]
     assert "".join(token["text"] for _, token in tokens) == truth["answer"]
     assert tokens[0][1]["beside"].keys() == {"dexar"}
+    assert tokens[0][1]["grids"] == truth["grids"]
     assert name == "done"
     assert [word["text"] for word in done["words"]] == [word["text"] for word in truth["words"]]
     for mine, its in zip(done["words"], truth["words"], strict=True):

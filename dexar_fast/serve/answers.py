@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from ..result.explanation import Explanation
@@ -34,6 +35,7 @@ def token_json(token: StreamedToken, maps: str | None) -> bytes:
     }
     if maps is not None:
         answer["maps"] = map_values(token.token_map, maps)
+        answer["grids"] = [asdict(grid) for grid in token.grids]
         answer["beside"] = {name: map_values(of_method, maps) for name, of_method in token.beside.items()}
     return _json(answer)
 

@@ -91,7 +91,7 @@ function addToken(token) {
   span.textContent = token.text;
   shade(span, token.grounding);
   at("answer").append(span);
-  drawMap(token.maps[0]);
+  drawMap(token.maps[0], token.grids[0]);
 }
 
 function finish(answer) {
@@ -163,8 +163,8 @@ async function drawMap(png, grid) {
     for (let c = 0; c < 3; c++) cells.data[i + c] = COLOURS[low][c] + (value - low) * (COLOURS[low + 1][c] - COLOURS[low][c]);
   }
   context.putImageData(cells, 0, 0);
-  const [width, height] = grid ? grid.image_size : [1, 1];
-  const [left, top, right, bottom] = grid ? grid.box : [0, 0, 1, 1];
+  const [width, height] = grid.image_size;
+  const [left, top, right, bottom] = grid.box;
   Object.assign(canvas.style, {
     left: `${(100 * left) / width}%`, top: `${(100 * top) / height}%`,
     width: `${(100 * (right - left)) / width}%`, height: `${(100 * (bottom - top)) / height}%`,
