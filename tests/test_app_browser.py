@@ -15,8 +15,10 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.app.blocks import create_app
 from dexar_fast.app.run import run
 
-from .browsers import chromium, noise
+from .browsers import noise
+from .test_report_browser import browser as chromium
 
+browser = chromium  # the fixture
 PATIENCE = 90_000  # milliseconds
 READING = "#said textarea"
 
@@ -27,18 +29,18 @@ def explainer() -> Explainer:
 
 
 @pytest.fixture(scope="module")
-def page(explainer: Explainer) -> Iterator[Any]:
+def page(browser: Any, explainer: Explainer) -> Iterator[Any]:
     """The app after one answer."""
     address = run(explainer, wait=False)
-    with chromium() as browser:
-        opened = browser.new_page(viewport={"width": 1280, "height": 1000})
-        opened.set_default_timeout(PATIENCE)
-        opened.heard = noise(opened, "http://127.0.0.1")
-        opened.goto(address)
-        opened.click("#scene")
-        opened.wait_for_selector("img[src*='/file=']")
-        ask(opened)
-        yield opened
+    opened = browser.new_page(viewport={"width": 1280, "height": 1000})
+    opened.set_default_timeout(PATIENCE)
+    opened.heard = noise(opened, "http://127.0.0.1")
+    opened.goto(address)
+    opened.click("#scene")
+    opened.wait_for_selector("img[src*='/file=']")
+    ask(opened)
+    yield opened
+    opened.close()
 
 
 def ask(page: Any) -> None:

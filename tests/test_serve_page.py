@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -14,9 +13,11 @@ from dexar_fast import Explainer
 from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.serve import Limits
 
-from .browsers import chromium, noise
+from .browsers import noise
 from .serving import png, serving
+from .test_report_browser import browser as chromium
 
+browser = chromium  # the fixture
 PICTURE = {"name": "<img src=x onerror=alert(1)>.png", "mimeType": "image/png", "buffer": png(draw_scene(7).image)}
 
 
@@ -29,12 +30,6 @@ def explainer() -> Explainer:
 def address(explainer: Explainer) -> Iterator[str]:
     with serving(explainer, Limits(most_tokens=12)) as served:
         yield f"http://127.0.0.1:{served.port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
