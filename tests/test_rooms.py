@@ -32,7 +32,9 @@ ROOMS = {
     "batch": {*BELOW_FACES, "explainer"},
     "compat": {*BELOW_FACES, "explainer"},
     "evaluate": {*BELOW_FACES, "explainer", "demo"},
-    "cli": {*BELOW_FACES, "batch", "explainer", "demo", "evaluate", "environment"},
+    "app": {*BELOW_FACES, "explainer", "demo"},
+    "serve": {*BELOW_FACES, "explainer", "demo"},
+    "cli": {*BELOW_FACES, "app", "batch", "explainer", "demo", "evaluate", "environment", "serve"},
     "environment": {"ops"},
 }
 GROUND_FLOOR = {"", "errors", "interrupts", "paths", "plain_text", "progress", "stages"}

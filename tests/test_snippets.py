@@ -27,6 +27,8 @@ PAGES = {
 }
 ELSEWHERE = {
     "docs/batch.md": "needs a data set and a cluster; tests/test_batch.py",
+    "docs/app.md": "runs until it is stopped; tests/test_app_browser.py",
+    "docs/serving.md": "runs until it is stopped; tests/test_serve.py",
     "docs/scale.md": "needs a cluster; tests/test_batch_ray.py",
     "docs/evaluation.md": "takes hours, or data sets that are not here; tests/test_evaluate_run.py",
 }

@@ -12,6 +12,7 @@ import typer
 from .. import __version__
 from ..errors import InputError
 from .batch import batch
+from .browser_app import browser_app
 from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
@@ -56,6 +57,7 @@ from .options import (
     require_model,
 )
 from .progress import shown_progress
+from .serve import serve
 
 DEMO_SEED = 24
 DEMO_PROMPT = "describe the image"
@@ -278,6 +280,8 @@ def profile(
 
 
 app.command(short_help="Explain every answer of a data set; goes on after an interruption.")(batch)
+app.command("app", short_help="Ask about a picture in the browser.")(browser_app)
+app.command(short_help="Serve a model over HTTP, with a page to try it.")(serve)
 app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)
 
 

@@ -101,6 +101,7 @@ def load_image(
     frame: int | None = None,
     allow_urls: bool = False,
     turn: bool = True,
+    most_pixels: int | None = None,
 ) -> Image.Image:
     """The picture as 8-bit RGB, upright.
 
@@ -113,9 +114,11 @@ def load_image(
             that a PIL image stands at.
         allow_urls: fetch http and https URLs; redirections are followed.
         turn: turn the picture as its EXIF data say; else one with such data is refused.
+        most_pixels: a file of more is refused before it is decoded; None leaves it to Pillow's own limit.
 
     Raises:
-        InputError: not a picture in one of these forms; the message never holds what was passed as a picture.
+        InputError: not a picture in one of these forms, or too large a one; the message never holds what was passed as
+            a picture.
     """
     colour(background)  # told also where nothing is transparent
     if isinstance(image, Image.Image):
@@ -127,6 +130,9 @@ def load_image(
         return from_array(image, background)
     source, name = _source(image, allow_urls)
     with _readable(name), Image.open(source, formats=readable_formats()) as opened:
+        width, height = opened.size
+        if most_pixels is not None and width * height > most_pixels:
+            raise InputError(f"image: expected at most {most_pixels} pixels; got {width} x {height}. Make it smaller.")
         return _decoded(opened, background, frame, turn)
 
 

@@ -81,10 +81,9 @@ def to_dict(explanation: Explanation, *, maps: str | None = None) -> dict[str, A
         "settings": explanation.settings,
     }
     if maps is not None:
-        form = _as_list if maps == "list" else _as_png
-        result["answer_maps"] = [form(one) for one in as_tuple(explanation.answer_map)]
+        result["answer_maps"] = map_values(explanation.answer_map, maps)
         for row, word in zip([*result["words"], *result["tokens"]], [*words, *tokens]):
-            row["maps"] = None if word.map is None else [form(one) for one in as_tuple(word.map)]
+            row["maps"] = None if word.map is None else map_values(word.map, maps)
     return _json_values(result)
 
 
@@ -147,6 +146,16 @@ def _seen_in(word: Word) -> dict[str, Any]:
         "box": word.box() if placed else None,
         "image": word.image if placed else None,
     }
+
+
+def map_values(maps: Any, form: str) -> list[Any]:
+    """The map of each image as `to_dict` gives it.
+
+    Args:
+        maps: ``(h, w)`` in [0, 1]; of several images a tuple.
+        form: "list" or "png".
+    """
+    return [(_as_list if form == "list" else _as_png)(of_image) for of_image in as_tuple(maps)]
 
 
 def _as_list(cell_map: Floats) -> list[Any]:

@@ -26,6 +26,7 @@ from ..errors import InputError, check_count
 from ..inputs.methods import METHODS
 from ..inputs.options import Options
 from ..inputs.tokens import TokenPieces
+from ..layout.grid import Grid
 from ..layout.per_image import one_or_tuple
 from ..models.state import evaluating, main_device
 from ..result.explanation import Explanation, Floats, Maps, share
@@ -49,6 +50,7 @@ class StreamedToken:
         grounding: how much the image supports the token, in [0, 1] (`Explanation.grounding`), or None if that was not
             asked for.
         beside: the maps of the other methods, by name.
+        grids: where the cells lie on each image; empty if there is no 2-D map.
     """
 
     index: int
@@ -60,6 +62,7 @@ class StreamedToken:
     text_scores: Floats
     grounding: float | None = None
     beside: Mapping[str, Maps] = field(default_factory=dict)
+    grids: tuple[Grid, ...] = field(default=(), repr=False)
 
 
 class ExplainingStreamer(BaseStreamer):
@@ -207,5 +210,6 @@ class ExplainingStreamer(BaseStreamer):
                         name: one_or_tuple([of_image[i] for of_image in of_method])
                         for name, of_method in zip(beside, other_maps)
                     },
+                    grids=layout.grids,
                 )
             )

@@ -1,0 +1,195 @@
+"""The app's page and what its buttons do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..demo.scenes import draw_scene
+from ..errors import DexarFastError, InputError
+from ..explainer import Explainer
+from ..inputs.methods import COMPARISONS, DEFAULT, METHODS
+from ..result.explanation import Explanation
+from .answers import answers
+from .pictures import (
+    coloured_token,
+    coloured_words,
+    reading,
+    token_maps,
+    word_choices,
+    word_maps,
+    write_files,
+)
+
+LINE = 16
+"""Requests that may wait; each runs when the model's turn has come to it."""
+SCENE_SCALE = 4
+_SEEDS = 1_000_000
+_CACHE_SECONDS = 3600, 86_400  # Gradio looks for old files, which are as old as that
+_DEMO = (
+    "## This is the small embedded demo model. It knows drawn scenes, and no photos.\n"
+    "Start the app with `-m`, a hub id or a folder, for a model that knows more."
+)
+
+
+def create_app(explainer: Explainer) -> gr.Blocks:
+    """The app for one model.
+
+    Raises:
+        InputError: the explainer has no processor.
+    """
+    if explainer.processor is None:
+        raise InputError("explainer: expected one with a processor, which reads pictures and prompts")
+    with gr.Blocks(title="dexar-fast", analytics_enabled=False, delete_cache=_CACHE_SECONDS) as app:
+        gr.Markdown("# Which part of the image made the model write this word?")
+        if explainer.model_name == "demo":
+            gr.Markdown(_DEMO, elem_id="demo")
+        else:
+            gr.Textbox(explainer.model_name, label="Model", interactive=False)
+        _fill(explainer, app)
+    app.queue(max_size=LINE, default_concurrency_limit=4)
+    return app
+
+
+def _fill(explainer: Explainer, app: gr.Blocks) -> None:
+    folders = TemporaryDirectory(prefix="dexar-fast-app-")  # one in it for each page that is open
+    explained = gr.State(None)  # the explanation, in this process alone
+    chosen = gr.State(None)  # index of a word
+    with gr.Row():
+        with gr.Column():
+            picture = gr.Image(type="pil", label="Picture", height=320, sources=["upload", "clipboard"])
+            scene = gr.Button("Draw a scene", elem_id="scene")
+            talk = gr.Chatbot(label="Chat", height=220, render_markdown=False, buttons=["copy_all"], elem_id="talk")
+            prompt = gr.Textbox("describe the image", label="Question", elem_id="prompt")
+            with gr.Row():
+                ask = gr.Button("Ask", variant="primary", elem_id="ask")
+                stop = gr.Button("Stop", elem_id="stop")
+                anew = gr.Button("New chat", elem_id="anew")
+            with gr.Accordion("Options", open=False):
+                contrast = gr.Textbox("", label="Why each word rather than", elem_id="contrast")
+                methods = gr.Dropdown(
+                    [*METHODS, *COMPARISONS], value=list(DEFAULT), multiselect=True, label="Methods, the first in front"
+                )
+                longest = gr.Slider(1, 512, 128, step=1, label="Longest answer, in tokens")
+        with gr.Column():
+            words = gr.HighlightedText(
+                [], label="Answer: violet rests on the image, red is against it", show_legend=False, elem_id="words",
+                show_whitespaces=False, color_map={},
+            )  # fmt: skip
+            said = gr.Textbox("", label="Reading", lines=2, interactive=False, elem_id="said")
+            maps = gr.Gallery(label="Maps", columns=2, object_fit="contain", elem_id="maps")
+            with gr.Row():
+                one = gr.Dropdown([], label="Compare", elem_id="one")
+                other = gr.Dropdown([], label="with", elem_id="other")
+            compare = gr.Button("Compare the two words", elem_id="compare")
+            with gr.Row():
+                report = gr.DownloadButton("Report", interactive=False, elem_id="report")
+                table = gr.DownloadButton("CSV", interactive=False, elem_id="csv")
+                png = gr.DownloadButton("PNG", interactive=False, elem_id="png")
+
+    files = [report, table, png]
+    shown = [talk, words, said, maps, one, other, explained, chosen, *files]
+
+    def folder_of(page: gr.Request) -> Path:
+        return Path(folders.name) / str(page.session_hash)
+
+    def closed(page: gr.Request) -> None:
+        rmtree(folder_of(page), ignore_errors=True)
+
+    def answered(
+        image: Image.Image | None,
+        before: list[Any],
+        text: str,
+        names: list[str],
+        foil: str,
+        most: int,
+        page: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        told = [*before, {"role": "user", "content": text}]
+        pieces: list[tuple[str, float]] = []
+        yield {talk: told, words: [], maps: [], said: "Waiting for the model …", explained: None, chosen: None}
+        with _errors_as_toasts():
+            for found in answers(
+                explainer, image, _turns(before), text, methods=names, contrast=foil, max_new_tokens=int(most)
+            ):
+                if isinstance(found, Explanation):
+                    answer = {"role": "assistant", "content": found.answer.strip()}
+                    choices = word_choices(found)
+                    yield {
+                        talk: [*told, answer], words: coloured_words(found), explained: found, chosen: None,
+                        one: gr.Dropdown(choices, value=0), other: gr.Dropdown(choices, value=len(choices) - 1),
+                        **_shown(found, None, page),
+                    }  # fmt: skip
+                else:
+                    assert image is not None
+                    pieces.append(coloured_token(found))
+                    yield {words: pieces, maps: token_maps(found, image), said: "Writing …"}
+
+    def _shown(found: Explanation, word: int | None, page: gr.Request) -> dict[Any, Any]:
+        paths = dict(zip(files, write_files(found, word, folder_of(page))))
+        downloads = {button: gr.DownloadButton(value=path, interactive=True) for button, path in paths.items()}
+        return {maps: word_maps(found, word), said: reading(found, word), **downloads}
+
+    def choose(found: Explanation | None, before: int | None, event: gr.SelectData, page: gr.Request) -> dict[Any, Any]:
+        if found is None:
+            return {chosen: None}
+        word = None if event.index == before else int(event.index)  # a second click shows the answer again
+        with _errors_as_toasts():
+            return {chosen: word, **_shown(found, word, page)}
+
+    def compared(found: Explanation | None, first: int, second: int) -> dict[Any, Any]:
+        if found is None:
+            raise gr.Error("Ask first.")
+        with _errors_as_toasts():
+            return {
+                maps: word_maps(found, first, second),
+                said: "\n".join(reading(found, i) for i in (first, second)),
+            }
+
+    def cleared() -> dict[Any, Any]:
+        off = {button: gr.DownloadButton(interactive=False) for button in files}
+        empty: list[Any] = []
+        return {talk: empty, words: empty, maps: empty, said: "", explained: None, chosen: None, **off}
+
+    question = [picture, talk, prompt, methods, contrast, longest]
+    asking = [each(answered, question, shown) for each in (ask.click, prompt.submit)]
+    stop.click(None, cancels=asking)
+    scene.click(lambda: draw_scene(random.randrange(_SEEDS), scale=SCENE_SCALE).image, None, picture)
+    picture.change(cleared, None, shown, cancels=asking)
+    anew.click(cleared, None, shown, cancels=asking)
+    words.select(choose, [explained, chosen], [chosen, maps, said, *files])
+    app.unload(closed)
+    compare.click(compared, [explained, one, other], [maps, said])
+
+
+def _turns(messages: list[Any]) -> list[tuple[str, str]]:
+    """Questions with answers, of what the chat shows; a question that was stopped has none."""
+    turns: list[tuple[str, str]] = []
+    for first, second in pairwise(messages):
+        if (first["role"], second["role"]) == ("user", "assistant"):
+            turns.append((_text(first), _text(second)))
+    return turns
+
+
+def _text(message: Any) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+@contextmanager
+def _errors_as_toasts() -> Iterator[None]:
+    """What the user can mend is shown to the user."""
+    try:
+        yield
+    except DexarFastError as error:
+        raise gr.Error(escape(str(error)), print_exception=False) from error

@@ -1,0 +1,92 @@
+"""What the app asks and shows, without a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.app.answers import answers, chat
+from dexar_fast.app.pictures import coloured_token, coloured_words, token_maps, word_choices, word_maps, write_files
+from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.runs.stream import StreamedToken
+
+PROMPT = "describe the image"
+SCENE = draw_scene(7).image
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Explainer:
+    return Explainer.from_pretrained("demo", device="cpu", self_test=False)
+
+
+def asked(explainer: Explainer, methods: tuple[str, ...] = (), contrast: str = "") -> list[StreamedToken | Explanation]:
+    return list(answers(explainer, SCENE, [], PROMPT, methods=methods, contrast=contrast, max_new_tokens=6))
+
+
+@pytest.fixture(scope="module")
+def explained(explainer: Explainer) -> Explanation:
+    return explainer.explain(SCENE, PROMPT, max_new_tokens=6, grounding=True)
+
+
+def test_an_answer_comes_token_by_token_and_ends_with_that_of_explain(explainer, explained):
+    *tokens, last = asked(explainer)
+    assert isinstance(last, Explanation)
+    assert last.methods == explained.methods == ("dexar-focus", "dexar")
+    np.testing.assert_allclose(last.token_maps, explained.token_maps, atol=1e-4)
+    assert [coloured_token(token)[0] for token in tokens if isinstance(token, StreamedToken)] == explained.tokens
+    assert isinstance(tokens[0], StreamedToken)
+    ((picture, _),) = token_maps(tokens[0], SCENE)
+    assert picture.size == SCENE.size
+
+
+@pytest.mark.parametrize(
+    "choice", [{"contrast": " small "}, {"methods": ("attention", "dexar")}], ids=["contrast", "comparison"]
+)
+def test_what_needs_the_whole_answer_comes_at_once(explainer, choice):
+    (only,) = asked(explainer, **choice)
+    assert isinstance(only, Explanation)
+    if "contrast" in choice:
+        assert only.rather_than(0, 1) == "small"
+    else:
+        assert only.methods == choice["methods"]
+
+
+def test_no_picture_is_told(explainer):
+    with pytest.raises(InputError, match="draw a scene"):
+        next(answers(explainer, None, [], PROMPT, methods=(), contrast="", max_new_tokens=6))
+
+
+def test_a_later_question_takes_the_earlier_ones_along():
+    messages = chat([("what is it?", "a star")], "which colour?")
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert [part["type"] for part in messages[0]["content"]] == ["image", "text"]
+    assert [part["type"] for part in messages[2]["content"]] == ["text"]
+
+
+def test_words_are_coloured_by_what_the_image_says_to_them(explained):
+    words = explained.words()
+    coloured = coloured_words(explained)
+    assert [text.strip() for text, _ in coloured] == [word.text for word in words]
+    assert [(1 - score) / 2 for _, score in coloured] == pytest.approx([word.grounding for word in words])
+    assert [index for _, index in word_choices(explained)] == list(range(len(words)))
+
+
+def test_a_word_is_shown_with_both_lenses(explained):
+    maps = word_maps(explained, 1, 2)
+    assert [caption for _, caption in maps] == [
+        f"{explained.words()[word].text}: {method}" for word in (1, 2) for method in ("dexar-focus", "dexar")
+    ]
+    expected = explained.of_method("dexar").overlay(word=1)
+    np.testing.assert_array_equal(np.asarray(maps[1][0]), np.asarray(expected))
+
+
+def test_files_take_the_place_of_the_last_ones(explained, tmp_path):
+    before = Path(write_files(explained, None, tmp_path / "page")[2]).read_bytes()
+    report, table, picture = map(Path, write_files(explained, 1, tmp_path / "page"))
+    assert report.read_text().lower().startswith("<!doctype html>")
+    assert table.read_text().splitlines()[1].startswith(explained.words()[0].text)
+    assert picture.read_bytes() != before
+    assert len(list((tmp_path / "page").iterdir())) == 3
