@@ -219,8 +219,8 @@ def _readable(name: str) -> Iterator[None]:
         raise InputError(f"image: {name} is not a readable image, or is cut off (expected one of {known})") from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"image: expected at most {MOST_PIXELS // 10**6} million pixels; {name} has more. Make it smaller, or decode "
-            "it yourself and pass the array."
+            f"image: expected at most {MOST_PIXELS // 10**6} million pixels; {name} has more. Make it smaller, or "
+            "decode it yourself and pass the array."
         ) from error
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or _shown(str(error))
