@@ -87,9 +87,9 @@ def _explanation(row: dict[str, Any]) -> Explanation:
         n_rows = len(values["weights"])
 
         def scores(name: str) -> Any:
-            size = (n_rows, n_layers, n_heads)
-            kept = values[name]
-            return np.zeros(size, np.float32) if kept is None else np.frombuffer(kept, np.float32).reshape(size).copy()
+            if (kept := values[name]) is None:
+                return np.zeros((n_rows, n_layers, n_heads), np.float32)
+            return np.frombuffer(kept, np.float32).reshape(n_rows, n_layers, -1).copy()  # comparisons have one "head"
 
         def maps(name: str, *rows: int) -> Any:
             kept = values[name]
