@@ -12,8 +12,12 @@ from typing import Any
 from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 KERNELS = os.environ.get("DEXAR_FAST_KERNELS", "optional")
+OPENMP = "-fopenmp"
+# Where Apple's compiler, which has none of its own, finds OpenMP's header. The library is torch's, as everywhere.
+APPLE_OPENMP = [Path(prefix, "opt/libomp/include") for prefix in ("/opt/homebrew", "/usr/local")]
 
 
 def cpp_extensions() -> list[Extension]:
@@ -23,7 +27,7 @@ def cpp_extensions() -> list[Extension]:
     sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
     if KERNELS == "none" or (KERNELS == "optional" and not sources):
         return []
-    flags = ["-std=c++17", "-O3", "-fopenmp", "-fno-math-errno", "-Wno-psabi"]
+    flags = ["-std=c++17", "-O3", OPENMP, "-fno-math-errno", "-Wno-psabi"]
     return [
         Extension(
             "dexar_fast._cpu",
@@ -41,6 +45,25 @@ class BuildLibrary(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split(".")).with_suffix(".so"))
+
+    def build_extension(self, ext: Extension) -> None:
+        """With OpenMP; where the compiler has none and the kernels are optional, for one thread."""
+        if self.compiler.compiler_type == "msvc":
+            raise CompileError("MSVC lacks the vector extensions of GCC and Clang: built without the C++ kernels")
+        plain = [flag for flag in ext.extra_compile_args if flag != OPENMP]
+        apple = [["-Xpreprocessor", OPENMP, f"-I{folder}"] for folder in APPLE_OPENMP if folder.exists()]
+        choices = [[OPENMP], *apple, *([[]] if KERNELS == "optional" else [])]
+        for flags in choices:
+            ext.extra_compile_args = [*plain, *flags]
+            if not flags:
+                self.warn("the C++ kernels are built without OpenMP and run on one thread")
+            try:
+                super().build_extension(ext)
+                return
+            except CompileError:
+                if flags == choices[-1]:
+                    raise
+                self.warn(f"the compiler does not take {' '.join(flags)}")
 
 
 class Wheel(bdist_wheel):

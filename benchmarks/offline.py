@@ -28,7 +28,7 @@ POINTERS = {
     torch.int64: "*i64",
     torch.uint8: "*u8",
 }
-WARP = 32
+WARP, AMD_WARP = 32, 64
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Compiled:
     """What one program of a kernel takes, in registers a thread and bytes, and its machine code.
 
     Attributes:
+        registers: of AMD's the vector registers.
         local: bytes a thread that registers could not hold (spills and stack).
         shared: bytes of shared memory.
+        ptx: of AMD's the assembly.
     """
 
     name: str
@@ -75,6 +77,27 @@ def compile_offline(launch: Launch, capability: int) -> Compiled:
         kernel.metadata.shared,
         kernel.asm["ptx"],
         cubin,
+    )
+
+
+def compile_for_amd(launch: Launch, architecture: str) -> Compiled:
+    """As `compile_offline`, for a GPU of AMD's ("gfx942"). A Triton that was built without that backend cannot."""
+    signature, constants, attributes = _specialize(launch)
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages}
+    kernel = triton.compile(source, target=GPUTarget("hip", architecture, AMD_WARP), options=options)
+    assembly = kernel.asm["amdgcn"]
+    usage = {
+        name: int(number) for name, number in re.findall(r"\.(vgpr_count|private_segment_fixed_size): +(\d+)", assembly)
+    }
+    return Compiled(
+        launch.kernel.__name__,
+        launch.warps,
+        usage["vgpr_count"],
+        usage["private_segment_fixed_size"],
+        kernel.metadata.shared,
+        assembly,
+        kernel.asm["hsaco"],
     )
 
 

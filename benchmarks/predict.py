@@ -115,9 +115,10 @@ def steps(case: Case) -> list[Predicted]:
         found += [of_bytes("combine_scores_kernel", size_of(scores.partial), each) for each in kernels[1:]]
     if case.op != "head_scores":
         kernels, partials = accumulate_maps(x, outs, weights, lse if case.needs_attention else None)
-        found.append(of_products(of_maps, kernels[0], sum(size_of(partial) for _, partial in partials)))
-        for total, partial in partials:  # their sum is written, then added
-            found += [of_bytes("sum", size_of(partial) + size_of(total)), of_bytes("sum", 3 * size_of(total))]
+        found.append(of_products(of_maps, kernels[0], sum(size_of(each.parts) for each in partials)))
+        for each in partials:  # their sum is written, then added
+            totals = sum(map(size_of, each.totals))
+            found += [of_bytes("sum", size_of(each.parts) + totals), of_bytes("sum", 3 * totals)]
     return found
 
 

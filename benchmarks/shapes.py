@@ -17,6 +17,11 @@ MACHINES = {
     90: Machine(90, processors=132, shared=227 * KIB),
     100: Machine(100, processors=148, shared=227 * KIB),
 }
+# MI300X and MI355X, by architecture.
+AMD_MACHINES = {
+    "gfx942": Machine(94, processors=304, shared=64 * KIB, amd=True),
+    "gfx950": Machine(95, processors=256, shared=160 * KIB, amd=True),
+}
 
 
 def operands(

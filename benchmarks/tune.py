@@ -24,7 +24,7 @@ from torch import Tensor
 from dexar_fast.kernels.config import Blocks, head_scores_blocks, maps_blocks
 from dexar_fast.kernels.head_scores import head_scores
 from dexar_fast.kernels.launch import Operands
-from dexar_fast.kernels.maps import Out, accumulate_maps
+from dexar_fast.kernels.maps import Out, Partials, accumulate_maps
 from dexar_fast.ops.triton import operands_of
 
 from .files import RESULTS, write_results
@@ -49,7 +49,7 @@ def candidates(usual: Blocks, products: int, *, rehearsal: bool) -> list[Blocks]
 
 def prepare(case: Case, x: Inputs, operands: Operands, blocks: Blocks) -> tuple[Callable[[], None], dict[str, Tensor]]:
     """A call of the kernel with these blocks, and what it writes; maps are added to."""
-    partials: list[tuple[Tensor, Tensor]] = []
+    partials: list[Partials] = []
     if case.op == "head_scores":
         steps, found = head_scores(operands, (case.signal,), blocks)
         outputs = dict(zip(("image", "text", "image_min"), found.scores[0]))
@@ -62,8 +62,8 @@ def prepare(case: Case, x: Inputs, operands: Operands, blocks: Blocks) -> tuple[
     def call() -> None:
         for step in steps:
             step.run()
-        for total, partial_sums in partials:
-            total += partial_sums.sum(dim=0)
+        for each in partials:
+            each.add()
 
     return call, outputs
 

@@ -52,7 +52,7 @@ const InstructionSet* instruction_sets(int* count) {
     return sets;
 }
 
-constexpr int64_t KEYS_AT_ONCE = 256;  // of a product that is made here
+constexpr int64_t KEYS_AT_ONCE = 32;  // of a product that is made here: they stay in cache while all rows pass
 
 }  // namespace
 }  // namespace dexar
@@ -90,12 +90,12 @@ void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads
         } products[] = {{block.value, const_cast<float*>(block.gradient)}, {block.key, block.logits}};
         for (const auto& product : products) {
             if (!product.factors) continue;
-            const int64_t parts = (block.n_keys + dexar::KEYS_AT_ONCE - 1) / dexar::KEYS_AT_ONCE;
+            // Products of a key with all heads lie side by side: a thread makes them all, or caches wait for each other.
 #pragma omp for schedule(dynamic)
-            for (int64_t task = 0; task < block.n_key_heads * parts; ++task) {
-                const int64_t first = task % parts * dexar::KEYS_AT_ONCE, next = first + dexar::KEYS_AT_ONCE;
-                const int64_t last = next < block.n_keys ? next : block.n_keys;
-                set->multiply(block, *product.factors, product.out, task / parts, first, last);
+            for (int64_t first = 0; first < block.n_keys; first += dexar::KEYS_AT_ONCE) {
+                const int64_t next = first + dexar::KEYS_AT_ONCE, last = next < block.n_keys ? next : block.n_keys;
+                for (int64_t head = 0; head < block.n_key_heads; ++head)
+                    set->multiply(block, *product.factors, product.out, head, first, last);
             }
         }
 #pragma omp for schedule(dynamic)

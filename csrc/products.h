@@ -103,21 +103,16 @@ DEXAR_INLINE void multiply_rows(
     }
 }
 
-constexpr int64_t KEYS_IN_CACHE = 32;  // which stay while all their rows pass
-
-// Products of all rows and heads of one key head with keys first <= j < last.
+// Products of all rows and heads of one key head with keys first <= j < last, few enough to stay in cache while rows pass.
 template <Dtype dtype, int W>
 DEXAR_INLINE void multiply_keys(
     const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) {
     const int64_t pairs = block.n_rows * (block.n_heads / block.n_key_heads);
-    for (int64_t from = first; from < last; from += KEYS_IN_CACHE) {
-        const int64_t to = from + KEYS_IN_CACHE < last ? from + KEYS_IN_CACHE : last;
-        constexpr int R = W / 4;  // and 4 keys: their sums fit into the registers
-        int64_t pair = 0;
-        for (; pair + R <= pairs; pair += R) multiply_rows<dtype, W, R>(block, factors, out, key_head, pair, from, to);
-        if (pair + 2 <= pairs && R > 2) multiply_rows<dtype, W, 2>(block, factors, out, key_head, pair, from, to), pair += 2;
-        for (; pair < pairs; ++pair) multiply_rows<dtype, W, 1>(block, factors, out, key_head, pair, from, to);
-    }
+    constexpr int R = W / 4;  // and 4 keys: their sums fit into the registers
+    int64_t pair = 0;
+    for (; pair + R <= pairs; pair += R) multiply_rows<dtype, W, R>(block, factors, out, key_head, pair, first, last);
+    if (pair + 2 <= pairs && R > 2) multiply_rows<dtype, W, 2>(block, factors, out, key_head, pair, first, last), pair += 2;
+    for (; pair < pairs; ++pair) multiply_rows<dtype, W, 1>(block, factors, out, key_head, pair, first, last);
 }
 
 template <int W>

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.offline import compile_offline
+from benchmarks.offline import compile_for_amd, compile_offline
 from benchmarks.ops.cases import Case
-from benchmarks.shapes import MACHINES, operands
+from benchmarks.shapes import AMD_MACHINES, MACHINES, operands
 from dexar_fast.inputs.methods import METHODS, Method
 from dexar_fast.kernels.columns import attention_columns
 from dexar_fast.kernels.few import score_and_accumulate
@@ -62,14 +62,17 @@ def launches(signal: str, x: Operands) -> Iterator[tuple[str, Launch]]:
         yield "row dots", row_dots(x.d_out, x.d_out)[0]
 
 
-def main(capability: int) -> None:
+def main(target: str) -> None:
+    """Of a compute capability, or of an architecture of AMD's."""
+    amd = target in AMD_MACHINES
+    machine = AMD_MACHINES[target] if amd else MACHINES[int(target)]
     results = []
     for signal, D, dtype, options in CASES:
         # Rows of one sample fill the GPU; those of two are few, so that their work is split.
         T = sum(options.get("rows", (2048,)))
         case = Case("", signal, "", T, H=28, H_kv=4, D=D, N=4096, K=6208, dtype=dtype)
-        for name, launch in launches(signal, operands(case, MACHINES[capability], **options)):
-            compiled = compile_offline(launch, capability)
+        for name, launch in launches(signal, operands(case, machine, **options)):
+            compiled = compile_for_amd(launch, target) if amd else compile_offline(launch, int(target))
             results.append(
                 {
                     "name": f"{name}, {signal}, D = {D}, {dtype}",
@@ -85,4 +88,4 @@ def main(capability: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_products_of_half_precision_run_on_warp_groups(compiled) -> None:
     products = [kernel for kernel in kernels if kernel["half"] and kernel["has_product"]]
     without = [kernel["name"] for kernel in products if kernel["wgmma"] != (capability == 90)]
     assert without == []
+
+
+@pytest.mark.skipif(find_spec("triton.backends.amd") is None, reason="this Triton is built without AMD's backend")
+def test_amd_gpus_are_compiled_for(root: Path, tmp_path: Path) -> None:
+    """MI300, where float32 has no TF32 products; nothing spills there either."""
+    kernels = run_module(root, tmp_path, "tests.compile_kernels", "gfx942")
+    assert {"float16", "bfloat16", "float32"} == {kernel["name"].split(", ")[-1] for kernel in kernels}
+    assert [kernel for kernel in kernels if kernel["local"] or kernel["shared"] > 64 * KIB] == []
 
 
 def test_lengths_do_not_compile_anew(root: Path, tmp_path: Path) -> None:

@@ -146,6 +146,24 @@ def test_auto_takes_the_compiled_kernels_where_they_serve(dtype: torch.dtype) ->
     assert resolve_backend("auto", torch.device("cpu"), dtype) == ("cpp" if compiled else "reference")
 
 
+@pytest.mark.parametrize(
+    ("capability", "hip", "taken"), [((7, 5), None, False), ((8, 0), None, True), ((9, 4), "6.4", True)]
+)
+def test_auto_takes_no_backend_that_the_gpu_is_too_old_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], hip: str | None, taken: bool
+) -> None:
+    monkeypatch.setattr(backends, "load_backend", lambda name: reference)  # Triton is there
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpu = torch.device("cuda", 40 + capability[0])  # which nothing is known of yet
+    assert resolve_backend("auto", gpu, torch.bfloat16) == ("triton" if taken else "reference")
+    if taken:
+        assert resolve_backend("triton", gpu, torch.bfloat16) == "triton"
+    else:
+        with pytest.raises(InputError, match=r"'triton' expects a GPU of compute capability 8\.0 or later; got 7\.5"):
+            resolve_backend("triton", gpu, torch.bfloat16)
+
+
 def test_a_span_of_image_keys_is_known() -> None:
     text, visible = torch.ones(9, dtype=torch.bool), torch.zeros(0, 2, dtype=torch.int64)
     starts = [KeySets(torch.tensor(image), text, visible).packed.image_start for image in ([3, 4, 5], [3, 5, 6], [8])]

@@ -97,18 +97,52 @@ def test_large_and_small_logits() -> None:
     torch.testing.assert_close(columns, run(case, "attention", "reference")["columns"], rtol=1e-4, atol=1e-37)
 
 
-def test_install_without_a_compiler(root: Path, tmp_path: Path) -> None:
-    """The package installs, and says which backend it will use instead and why."""
+def install(root: Path, tmp_path: Path, compiler: str) -> tuple[Path, str]:
+    """Install a copy of the tree with this compiler; where it went, and what was printed."""
     tree = tmp_path / "tree"
     for name in ("dexar_fast", "kernels", "csrc"):
         shutil.copytree(root / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tree / name)
     site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    environment = {**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    pip = [sys.executable, "-m", "pip", "install", "--verbose", "--no-index", "--no-deps", "--no-build-isolation"]
+    environment = {**os.environ, "CC": compiler, "CXX": compiler}
     installed = subprocess.run([*pip, "--target", site, tree], env=environment, capture_output=True, text=True)
     assert installed.returncode == 0, installed.stderr
+    return site, installed.stdout + installed.stderr
+
+
+NO_OPENMP = """#!/bin/sh
+case "$*" in *-fopenmp*) echo "error: unsupported option '-fopenmp'" >&2; exit 1 ;; esac
+exec c++ "$@" -O0
+"""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_install_with_a_compiler_that_has_no_openmp(root: Path, tmp_path: Path) -> None:
+    """As Apple's: the kernels are built for one thread."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(NO_OPENMP)
+    compiler.chmod(0o755)
+    site, printed = install(root, tmp_path, str(compiler))
+    assert "built without OpenMP and run on one thread" in printed
+    (library,) = (site / "dexar_fast").glob("_cpu*")
+    assert b"omp_get" not in library.read_bytes()
+    assert b"GOMP_" not in library.read_bytes()
+    code = "import torch, dexar_fast.ops as ops; print(ops.resolve_backend('auto', torch.device('cpu'), torch.float32))"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == "cpp", told.stderr
+
+
+def test_install_without_a_compiler(root: Path, tmp_path: Path) -> None:
+    """The package installs, and says which backend it will use instead and why."""
+    site, _ = install(root, tmp_path, "no-such-compiler")
     assert not list((site / "dexar_fast").glob("_cpu*"))
     told = subprocess.run(
         [sys.executable, "-m", "dexar_fast", "info"],

@@ -175,7 +175,8 @@ def _cpu() -> list[Case]:
         for op in OF_GRADIENT
     ]
     cases += _every_signal(**usual, dtype="float32")
-    cases += [_layer(**LLAVA, T=T, dtype="float32") for T in (16, 64, 512, 2048)]
+    lengths = (1, 2, 4, 8, 16, 64, 512, 2048)
+    cases += [_layer(**LLAVA, T=T, dtype=dtype) for dtype in ("float32", "bfloat16") for T in lengths]
     cases += [_layer(**QWEN, N=N, T=128, dtype="float32") for N in (1024, 4096)]
     return [*cases, _layer(**GEMMA, T=128, dtype="float32"), _layer(**PALIGEMMA, T=128, dtype="float32")]
 

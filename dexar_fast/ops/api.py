@@ -271,8 +271,8 @@ def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], k
     if key.ndim != 4 or key.shape[3] != D or key.shape[1] < 1 or H % key.shape[1]:
         raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {shape}")
     _expect_like(key_name, key, query_name, query)
-    B, K = len(key), key.shape[2]
-    if len(keys.image) != B:
+    B, K = key.shape[0], key.shape[2]
+    if keys.image.shape[0] != B:
         raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
     _expect_shape("keys.text", keys.kinds, (B, K))
     _expect_shape("keys.visible", keys.visible, (T, 2))

@@ -49,6 +49,7 @@ class Backend(Protocol):
 
 
 FAST_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+OLDEST_CAPABILITY = (8, 0)  # that Triton compiles products of bfloat16 for
 
 _MODULES = {
     "reference": "dexar_fast.ops.reference",
@@ -87,7 +88,7 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
     """
     if backend == "auto":
         suitable = {"cpu": "cpp", "cuda": "triton"}.get(device.type)
-        fast = suitable in available_backends() and dtype in FAST_DTYPES
+        fast = suitable in available_backends() and dtype in FAST_DTYPES and _is_new_enough(device)
         return suitable if suitable is not None and fast else "reference"
     check_backend(backend)
     if backend == "reference":
@@ -97,6 +98,11 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
         raise InputError(
             f"backend: {backend!r} expects float16, bfloat16 or float32 on {' or '.join(wanted)}; got {dtype} on "
             f"{device.type}. Use 'reference' or 'auto'."
+        )
+    if not _is_new_enough(device):
+        raise InputError(
+            f"backend: {backend!r} expects a GPU of compute capability 8.0 or later; got "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}. Use 'reference' or 'auto'."
         )
     return backend
 
@@ -114,6 +120,14 @@ def check_backend(backend: str) -> None:
     reason = load_backend(backend)
     if isinstance(reason, str):
         raise InputError(f"backend: {backend!r} is not available here: {reason}")
+
+
+@cache
+def _is_new_enough(device: torch.device) -> bool:
+    """Whether Triton compiles all dtypes for a GPU; AMD's count otherwise, and those that ROCm supports are."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return True
+    return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY
 
 
 def _triton_devices() -> tuple[str, ...]:

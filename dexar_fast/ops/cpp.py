@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -120,30 +120,30 @@ class _Layer:
     sums: Sequence[MapSums] = ()
     columns: Tensor | None = None
 
-    @property
+    @cached_property
     def signals(self) -> set[str]:
         """All that are read off."""
         return {*self.scores, *(each.map_signal for each in self.sums)}
 
-    @property
+    @cached_property
     def per_row(self) -> Tensor:
         """``(T, H, _)``; attention or gradient is always there."""
         tensor = self.d_out if self.attention is None else self.attention.query
         assert tensor is not None
         return tensor
 
-    @property
+    @cached_property
     def per_key(self) -> Tensor:
         """``(B, H_kv, K, _)``."""
         tensor = self.value if self.attention is None else self.attention.key
         assert tensor is not None
         return tensor
 
-    @property
+    @cached_property
     def H(self) -> int:
         return self.per_row.shape[1]
 
-    @property
+    @cached_property
     def group(self) -> int:
         """Query heads of a key/value head."""
         return self.H // self.per_key.shape[1]
@@ -174,7 +174,7 @@ def _run_few(layer: _Layer, part: Part) -> None:
     for given, product, rows, keys, scale in _factors(layer):
         rows, keys = rows[part.rows].to(torch.float32).contiguous(), keys[part.sample, :, part.keys]
         keys = keys if keys.stride(2) == 1 else keys.contiguous()
-        block.n_key_heads = len(keys)  # values and keys may be of different widths
+        block.n_key_heads = keys.shape[0]  # values and keys may be of different widths
         factors = Factors(pointer(rows), pointer(keys), *keys.stride()[:2], keys.shape[2], DTYPES[keys.dtype], scale)
         out = _empty(max(1, part.n_rows * part.n_keys * lanes))
         kept += [rows, keys, out]

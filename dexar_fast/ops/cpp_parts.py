@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,15 +33,15 @@ class Part:
     kinds: Tensor
     visible: Tensor
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
-        return len(self.visible)
+        return self.visible.shape[0]
 
-    @property
+    @cached_property
     def n_keys(self) -> int:
-        return len(self.kinds)
+        return self.kinds.shape[0]
 
-    @property
+    @cached_property
     def n_image(self) -> int:
         return int(self.image.stop - self.image.start)
 

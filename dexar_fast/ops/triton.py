@@ -94,8 +94,8 @@ def _accumulate_maps(
         [(each.map_signal, each.token_sums) for each in sums if each.token_sums is not None],
     )
     _run(launches)
-    for total, partial in partials:
-        total += partial.sum(dim=0)
+    for each in partials:
+        each.add()
 
 
 def outs_of(sums: Sequence[MapSums], score_signals: Sequence[str]) -> list[maps.Out]:

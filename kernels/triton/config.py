@@ -31,11 +31,13 @@ class Machine:
         capability: 90 for sm_90; 0 for the interpreter.
         processors: number of SMs.
         shared: bytes of shared memory that one program may have.
+        amd: whether it is a GPU of AMD's.
     """
 
     capability: int
     processors: int
     shared: int
+    amd: bool = False
 
 
 INTERPRETER = Machine(capability=0, processors=3, shared=1 << 20)  # few SMs, so that small tests split their work too
@@ -68,6 +70,10 @@ LIMITS = {
         (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 3)), (Blocks(128, 64, 8, 2), Blocks(64, 64, 8, 1)), width=128
     ),
 }
+AMD_LIMITS = Limits(
+    (Blocks(64, 64, 8, 2), Blocks(64, 32, 8, 2)), (Blocks(64, 64, 8, 2), Blocks(64, 32, 8, 2)), width=128
+)
+"""Of gfx942 (MI300) and gfx950 (MI350), found likewise."""
 WRITTEN_BYTES = 20 << 20
 """G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
 KEPT_BYTES = 64 << 20
@@ -89,12 +95,15 @@ def machine_of(device: torch.device) -> Machine:
     capability = 10 * properties.major + properties.minor
     index = torch.cuda.current_device() if device.index is None else device.index
     of_driver = triton.runtime.driver.active.utils.get_device_properties(index)
-    return Machine(capability, properties.multi_processor_count, of_driver["max_shared_mem"])
+    amd = torch.version.hip is not None
+    return Machine(capability, properties.multi_processor_count, of_driver["max_shared_mem"], amd)
 
 
 @cache
 def limits_of(machine: Machine) -> Limits:
     """Of the newest known architecture that is not newer than this one."""
+    if machine.amd:
+        return AMD_LIMITS
     return LIMITS[max(known for known in LIMITS if known <= machine.capability)]
 
 

@@ -123,8 +123,11 @@ class Operands:
 
     @property
     def precision(self) -> str:
-        """How products of float32 are taken: in three TF32 products, for TF32 alone keeps three digits."""
-        return "tf32x3" if self.of_rows.dtype == torch.float32 else "ieee"
+        """How products of float32 are taken: in three TF32 products, for TF32 alone keeps three digits.
+
+        AMD's matrix units multiply float32 itself, and know no TF32 that Triton could take thrice.
+        """
+        return "tf32x3" if self.of_rows.dtype == torch.float32 and not self.machine.amd else "ieee"
 
     @property
     def D_v(self) -> int:

@@ -262,6 +262,22 @@ class Out(NamedTuple):
     total: Tensor
 
 
+class Partials(NamedTuple):
+    """Sums that several programs have a part of.
+
+    Attributes:
+        totals: are added to.
+        parts: ``(len(totals), parts, *shape of a total)`` float32.
+    """
+
+    totals: list[Tensor]
+    parts: Tensor
+
+    def add(self) -> None:
+        """In two launches, however many totals there are."""
+        torch._foreach_add_(self.totals, self.parts.sum(dim=1).unbind())
+
+
 def alike(outs: Sequence[Out]) -> bool:
     """Whether one set of strides serves all."""
     return len({out.total.stride() for out in outs}) == 1
@@ -274,8 +290,8 @@ def accumulate_maps(
     lse: Tensor | None,
     token_sums: Sequence[tuple[str, Tensor]] = (),
     blocks: Blocks | None = None,
-) -> tuple[list[Launch], list[tuple[Tensor, Tensor]]]:
-    """Launches, and pairs ``(out, partial)`` whose ``partial.sum(0)`` is to be added to ``out`` behind them.
+) -> tuple[list[Launch], list[Partials]]:
+    """Launches, and what is to be added behind them.
 
     Args:
         x: with what the signals read.
@@ -289,15 +305,16 @@ def accumulate_maps(
     row_blocks, key_blocks = triton.cdiv(x.most_rows, blocks.M), triton.cdiv(x.N, blocks.N)
     splits = splits_in_waves(x.machine, blocks, row_blocks * key_blocks * x.B, x.H)
     written = [out.total[None] for out in outs]
-    partials: list[tuple[Tensor, Tensor]] = []
+    partials: list[Partials] = []
     is_split = splits > 1 or not alike(outs)
     if is_split:
-        written = [*torch.empty(len(outs), splits, x.T, x.N, dtype=torch.float32, device=x.device)]
-        partials = [(out.total, partial) for out, partial in zip(outs, written, strict=True)]
+        of_splits = torch.empty(len(outs), splits, x.T, x.N, dtype=torch.float32, device=x.device)
+        written = [*of_splits]
+        partials.append(Partials([out.total for out in outs], of_splits))
     of_blocks = None
     if token_sums:  # zero where a sample has fewer blocks of rows than the longest
         of_blocks = torch.zeros(len(token_sums), x.B, row_blocks, x.H, x.N, dtype=torch.float32, device=x.device)
-        partials += [(total, of_signal.transpose(0, 1)) for (_, total), of_signal in zip(token_sums, of_blocks)]
+        partials.append(Partials([total for _, total in token_sums], of_blocks.transpose(1, 2)))
     span = blocks.M * written[0].stride(1) + blocks.N * written[0].stride(2)
     arguments: dict[str, Any] = {
         **strided("d_out", x.d_out, "thd"),
