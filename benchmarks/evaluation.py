@@ -1,7 +1,8 @@
-"""The figures of ``docs/evaluation.md``: ``python -m benchmarks.evaluation [tables] [--out FOLDER]``.
+"""The figures of ``docs/evaluation.md`` and ``docs/method.md``: ``python -m benchmarks.evaluation [PART ...]``.
 
-Runs every command that the page documents, keeps what they say in ``benchmarks/results/evaluation-<run>.json``, and
-puts the tables and pictures into the page. ``tables`` leaves the runs out and makes the tables anew from the kept
+Runs every command that the pages document (or those that are named), keeps what they say in
+``benchmarks/results/evaluation-<run>.json``, and
+puts the tables and pictures into the pages. ``tables`` leaves the runs out and makes the tables anew from the kept
 results. An interrupted run goes on where it stopped.
 """
 
@@ -14,15 +15,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.demo.scenes import draw_scene
-from dexar_fast.evaluate.records import RECORDS, Record, read_records
 from dexar_fast.evaluate.report import TABLES
-from dexar_fast.evaluate.summary import SNR, interval
-from dexar_fast.evaluate.tables import Table, shown
+from dexar_fast.evaluate.tables import Table
 
 from .files import RESULTS, ROOT, put_between_markers, write_results
 from .timing import environment
@@ -30,22 +27,33 @@ from .timing import environment
 PAGE = ROOT / "docs" / "evaluation.md"
 FOLDER = ROOT / "dexar-fast-evaluation"
 
-OURS = "dexar,dexar-scores,dexar-contribution,dexar-attention"
-RUNS = {
-    "scenes": "--model demo --methods all --n 200",
-    "words": "--model demo --methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
-    "questions": "--data demo-questions --n 200 --no-perturbation",
-    "ablations": "--model demo --ablations --methods dexar --no-perturbation --n 200",
-    "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 200",
-    "sanity": f"--model demo --sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 20",
+OURS = "dexar-focus,dexar,dexar-scores,dexar-attention"
+WORDS = {
+    "words-demo": "--model demo --skip 300 --n 60 --no-perturbation",
+    "words-paligemma": "--model demo-paligemma --skip 300 --n 40 --no-perturbation",
+    "words-qwen": "--model demo-qwen --skip 300 --n 40 --no-perturbation",
+    "words-reader": "--model demo-reader --skip 300 --n 40 --no-perturbation",
 }
-"""What `dexar-fast evaluate` is called with; what is not named is its default, 200 drawn scenes."""
+"""Maps of words, on samples that no method was made on."""
+_ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --answers --n 25"
+RUNS = {
+    **WORDS,
+    "scenes": "--model demo --methods all --n 12",
+    "curves": f"--model demo --methods {OURS},attention-contrast --word-curves --steps 5 --n 4",
+    "questions": "--model demo --data demo-questions --n 30 --no-perturbation",
+    "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
+    "answers-paligemma": f"--model demo-paligemma --data demo-paligemma-locations {_ANSWERS}",
+    "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 8",
+    "answers-qwen": f"--model demo-qwen --data demo-qwen-locations {_ANSWERS}",
+    "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 10",
+    "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 40",
+    "sanity": f"--model demo --sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 3",
+}
+"""What `dexar-fast evaluate` is called with."""
 
 PICTURES = {"curves.svg": "scenes", "median.png": "scenes", "worst.png": "scenes"}
 """File of a run's folder to the run; it goes to ``docs/images/evaluation-<file>``."""
 
-BY_OBJECTS = "Answer maps by number of objects"
-COUNTED = ("dexar", "dexar-contribution", "dexar-attention", "attention")
 KINDS = ("colour", "shape", "size", "place", "number")
 
 Results = dict[str, dict[str, Table]]
@@ -54,17 +62,22 @@ Results = dict[str, dict[str, Table]]
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=["all", "tables"], default="all")
+    parser.add_argument("parts", nargs="*", default=list(RUNS), help=f"tables alone, or of {', '.join(RUNS)}")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for what the runs write")
     chosen = parser.parse_args(arguments)
     folder = chosen.out.resolve()
-    if chosen.part == "all":
-        for name in RUNS:
+    if chosen.parts != ["tables"]:
+        for name in chosen.parts:
+            if name not in RUNS:
+                parser.error(f"parts: expected tables, or some of {', '.join(RUNS)}; got {name!r}")
+        for name in chosen.parts:
             run(name, folder / name)
         for file, name in PICTURES.items():
-            shutil.copyfile(folder / name / file, PAGE.parent / "images" / f"evaluation-{file}")
-    write_page()
-    print(f"Written: {PAGE}")
+            if name in chosen.parts:
+                shutil.copyfile(folder / name / file, PAGE.parent / "images" / f"evaluation-{file}")
+    for page in ON_PAGES:
+        write_page(page)
+        print(f"Written: {page}")
 
 
 def run(name: str, folder: Path) -> None:
@@ -86,8 +99,6 @@ def called(name: str) -> str:
 def keep(name: str, folder: Path, facts: dict[str, Any]) -> None:
     """Write the tables of a finished run, and those that only its records have, to the results."""
     tables = json.loads((folder / TABLES).read_text(encoding="utf-8"))
-    if name == "scenes":
-        tables.append(asdict(by_number_of_objects(list(read_records(folder / RECORDS)))))
     document = {"command": called(name), **facts, "tables": tables}
     write_results(RESULTS / f"evaluation-{name}.json", document)
 
@@ -95,24 +106,6 @@ def keep(name: str, folder: Path, facts: dict[str, Any]) -> None:
 def _processor_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def by_number_of_objects(records: Sequence[Record]) -> Table:
-    """SNR of the answer maps of drawn scenes, a row per number of objects."""
-    groups: dict[int, list[Record]] = {}
-    for record in records:
-        if record.target == "answer" and not record.control and record.error is None:
-            seed = int(record.sample.removeprefix("scene-"))
-            groups.setdefault(len(draw_scene(seed).objects), []).append(record)
-    body = []
-    for n_objects in sorted(groups):
-        group = groups[n_objects]
-        cells = [(str(n_objects), False), (str(len({record.sample for record in group})), False)]
-        for method in COUNTED:
-            value = interval([record for record in group if record.method == method], SNR)
-            cells.append((shown(value, SNR.decimals), False))
-        body.append(tuple(cells))
-    return Table(BY_OBJECTS, ("objects", "scenes", *COUNTED), tuple(body), "SNR in dB.")
 
 
 def read_results(folder: Path = RESULTS) -> Results:
@@ -133,10 +126,10 @@ def _table(document: dict[str, Any]) -> Table:
     return Table(document["title"], tuple(document["head"]), body, document["note"])
 
 
-def write_page(page: Path = PAGE, results: Path = RESULTS) -> None:
-    """Put all tables of the results between the page's markers."""
+def write_page(page: Path = PAGE, results: Path = RESULTS, *, like: Path | None = None) -> None:
+    """Put all tables of the results between the page's markers; of a copy, those of the page that it is like."""
     known = read_results(results)
-    for name, make in ON_PAGE.items():
+    for name, make in ON_PAGES[like or page].items():
         put_between_markers(page, name, make(known))
 
 
@@ -162,26 +155,76 @@ def columns(run: str, title: str, *names: str) -> Callable[[Results], str]:
 
 
 def words(run: str, kinds: Sequence[str] = KINDS) -> Callable[[Results], str]:
-    """A column per kind of words: SNR with its interval, AUROC and pointing without."""
+    """A column per kind of words: SNR with its interval / AUROC with its / peak."""
 
     def make(results: Results) -> str:
         tables = [results[run][f"Words: {kind}"] for kind in kinds]
+        names = list(dict.fromkeys(row[0][0] for table in tables for row in table.body))
         body = []
-        for rows in zip(*(table.body for table in tables), strict=True):
-            assert len({row[0] for row in rows}) == 1, "the tables of kinds have the same methods"
-            cells = [rows[0][0]]
-            for _, (snr, strong), (auroc, _), (pointing, _), *_ in rows:
-                cells.append((f"{snr} / {_mean(auroc)} / {_mean(pointing)}", strong))
+        for name in names:
+            cells = [(name, False)]
+            for table in tables:
+                at = [table.head.index(title) for title in WORD_FIGURES]
+                row = next((row for row in table.body if row[0][0] == name), None)
+                if row is None:
+                    cells.append(("–", False))
+                    continue
+                snr, auroc, peak = (row[each] for each in at)
+                cells.append((f"{_emphasised(snr)} / {_emphasised(auroc)} / {_mean(peak[0])}", False))
             body.append(cells)
-        return markdown(("method", *kinds), body)
+        return markdown(("map of a word", *kinds), body)
 
     return make
+
+
+def parts(results: Results) -> str:
+    """What the word map owes to each of its parts, as `words`."""
+    table = results["ablations"][PARTS]
+    body = []
+    for row in table.body:
+        cells = [row[0]]
+        for kind in KINDS:
+            snr, auroc, peak = (row[table.head.index(f"{kind}: {title}")][0] for title in WORD_FIGURES)
+            cells.append((f"{snr} / {_mean(auroc)} / {_mean(peak)}", False))
+        body.append(cells)
+    return markdown(("variant", *KINDS), body)
+
+
+def many_models(results: Results) -> str:
+    """SNR / AUROC / peak of all words of every model."""
+    tables = [results[run][_all_words(results[run])] for run in WORDS]
+    names = list(dict.fromkeys(row[0][0] for table in tables for row in table.body))
+    body = []
+    for name in names:
+        cells = [(name, False)]
+        for table in tables:
+            row = next((row for row in table.body if row[0][0] == name), None)
+            at = [table.head.index(title) for title in WORD_FIGURES]
+            found = ["–"] if row is None else [_emphasised((_mean(row[each][0]), row[each][1])) for each in at]
+            cells.append((" / ".join(found), False))
+        body.append(cells)
+    return markdown(("map of a word", *(run.replace("words-", "") for run in WORDS)), body)
+
+
+def _all_words(tables: dict[str, Table]) -> str:
+    return next(title for title in tables if title.startswith("Words, all"))
+
+
+def answers(results: Results) -> str:
+    """Pointing and flips of every model."""
+    runs = [run for run in RUNS if run.startswith("answers-")]
+    tables = [results[run]["The model's own answers"] for run in runs]
+    body = []
+    for rows in zip(*(table.body for table in tables), strict=True):
+        body.append([rows[0][0], *(cell for row in rows for cell in row[1:])])
+    heads = [f"{run.removeprefix('answers-')}: {title}" for run in runs for title in tables[0].head[1:]]
+    return markdown(("method", *heads), body)
 
 
 def word_curves(results: Results) -> str:
     """Areas of the curves of single words, positive and negative, by kind."""
     kinds = KINDS[:-1]
-    tables = [results["words"][f"Words: {kind}"] for kind in kinds]
+    tables = [results["curves"][f"Words: {kind}"] for kind in kinds]
     head = tables[0].head
     positive, negative = head.index("positive (nats)"), head.index("negative (nats)")
     body = []
@@ -220,22 +263,34 @@ def _mean(text: str) -> str:
     return text.partition(" (")[0]
 
 
-LOCALISED = ("SNR (dB)", "AUROC (%)", "pointing (%)")
-REMOVED = "Removing the image piece by piece"
-ON_PAGE: dict[str, Callable[[Results], str]] = {
-    "answers": whole("scenes", "Answer maps"),
-    "removal": whole("scenes", REMOVED),
-    "words": words("scenes"),
-    "word-curves": word_curves,
-    "questions": columns("questions", "Answer maps", *LOCALISED),
-    "question-words": words("questions", ("colour", "shape", "place", "number")),
-    "options": options,
-    "combinations": whole("ablations", "Combining words into the answer map"),
-    "grounding": whole("grounding", "Grounding", note=True),
-    "sanity": whole("sanity", "Sanity checks"),
-    "objects": whole("scenes", BY_OBJECTS),
+LOCALISED = ("SNR (dB)", "AUROC (%)", "pointing (%)", "peak (%)")
+WORD_FIGURES = ("SNR (dB)", "AUROC (%)", "peak (%)")
+PARTS = "Parts of dexar-focus"
+METHOD_PAGE = ROOT / "docs" / "method.md"
+ON_PAGES: dict[Path, dict[str, Callable[[Results], str]]] = {
+    PAGE: {
+        "models": many_models,
+        "answers": whole("scenes", "Answer maps"),
+        "removal": whole("scenes", "Removing the image piece by piece"),
+        "word-curves": word_curves,
+        "questions": columns("questions", "Answer maps", *LOCALISED),
+        "question-words": words("questions", ("colour", "shape", "place", "number")),
+        "own-answers": answers,
+        "superpixels": whole("superpixels", "Insertion and deletion of superpixels", note=True),
+        "options": options,
+        "combinations": whole("ablations", "Combining words into the answer map"),
+        "grounding": whole("grounding", "Grounding", note=True),
+        "sanity": whole("sanity", "Sanity checks"),
+    },
+    METHOD_PAGE: {
+        "words-demo": words("words-demo"),
+        "words-paligemma": words("words-paligemma"),
+        "words-qwen": words("words-qwen"),
+        "words-reader": words("words-reader", ("text", "number")),
+        "parts": parts,
+    },
 }
-"""Marker of the page to what stands there."""
+"""Page, and markers in it, to what stands there."""
 
 
 if __name__ == "__main__":

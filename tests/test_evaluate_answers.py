@@ -68,6 +68,7 @@ def test_answers_point_and_flip(explainer):
     for index in range(3):
         sample = data[index]
         assert sample.prompt.startswith("where is")
+        assert sample.mask is not None
         e = explainer.explain(sample.image, sample.prompt, method="dexar")
         row, col = divmod(int(e.answer_map.argmax()), e.grid.cols)
         hits.append(bool(sample.mask[row * 8 : row * 8 + 8, col * 8 : col * 8 + 8].any()))

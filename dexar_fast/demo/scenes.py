@@ -25,7 +25,7 @@ CELL = SIDE // 3
 """Width and height of one of the nine places of such a scene; no object is larger."""
 LEAST_SIDE = 84
 """Least width and height of a scene: three large objects, side by side."""
-SIZES: tuple[tuple[int, int], ...] = tuple(product((96, 112, 128, 144), repeat=2))
+SIZES: tuple[tuple[int, int], ...] = tuple(product((96, 112, 128, 144), (96, 112, 128, 144)))
 """(width, height) of scenes of several sizes."""
 FEW_SHAPES = ("square", "triangle", "cross", "ring")
 """The shapes of those scenes: small ones can be told apart with patches of a few pixels."""

@@ -53,13 +53,13 @@ def ablation_tables(explainer: Explainer, data: DataSet, n: int, *, progress: Pr
         for name, explanation in _options(explainer, explain, sample):
             of_options += score(sample, name, explanation)
         for name, explanation in variants(explainer, sample):
-            of_parts += score(sample, name, explanation)
+            of_parts += score(replace(sample, mask=None), name, explanation)
         answer_alone = replace(sample, words={})
         for name, explanation in _combinations(explain):
             of_answers += score(answer_alone, name, explanation)
     progress("varying", n, n)
     return [
-        _table(f"Parts of {FOCUS}", of_parts, [None, *_word_kinds(of_parts)], (SNR, AUROC, PEAK)),
+        _table(f"Parts of {FOCUS}", of_parts, _word_kinds(of_parts), (SNR, AUROC, PEAK)),
         _table("Options", of_options, [None, *_word_kinds(of_options)]),
         _table("Combining words into the answer map", of_answers, [None]),
     ]

@@ -38,9 +38,9 @@ def table_of_models(records: Mapping[str, Sequence[Record]], *, intervals: bool 
     body = []
     for _, name in sorted(names, key=lambda one: one[0]):  # methods before what they compare with; stable
         cells = [(name, False)]
-        for of_model in lines.values():
+        for by_name in lines.values():
             for figure in FIGURES:
-                row = of_model.get(name)
+                row = by_name.get(name)
                 text = shown(interval(row.records if row else [], figure), figure.decimals)
                 cells.append((text if intervals else text.partition(" (")[0], False))
         body.append(tuple(cells))

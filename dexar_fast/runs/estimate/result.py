@@ -115,8 +115,9 @@ class Estimate:
 
     def _summary(self) -> str:
         return (
-            f"By {' and '.join(self.methods)}: {self.prompt_tokens} prompt tokens, {self.image_tokens} of images, {self.answer_tokens} answer tokens in "
-            f"chunks of {self.row_chunk}, {self.dtype} on {self.device}. Neither generation nor grounding."
+            f"By {' and '.join(self.methods)}: {self.prompt_tokens} prompt tokens, {self.image_tokens} of images, "
+            f"{self.answer_tokens} answer tokens in chunks of {self.row_chunk}, {self.dtype} on {self.device}. "
+            "Neither generation nor grounding."
         )
 
 
