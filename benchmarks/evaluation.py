@@ -38,16 +38,17 @@ WORDS = {
 _ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --answers --n 25"
 RUNS = {
     **WORDS,
-    "scenes": "--model demo --methods all --n 12",
-    "curves": f"--model demo --methods {OURS},attention-contrast --word-curves --steps 5 --n 4",
+    "scenes": "--model demo --methods all --n 200",
+    "curves": "--model demo --methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
     "questions": "--model demo --data demo-questions --n 30 --no-perturbation",
     "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
-    "answers-paligemma": f"--model demo-paligemma --data demo-paligemma-locations {_ANSWERS}",
     "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 8",
     "answers-qwen": f"--model demo-qwen --data demo-qwen-locations {_ANSWERS}",
     "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 10",
     "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 40",
-    "sanity": f"--model demo --sanity --methods {OURS},attention,attention-contrast,tam --no-perturbation --n 3",
+    "sanity": "--model demo --sanity --methods "
+    "dexar,dexar-scores,dexar-contribution,dexar-attention,attention,attention-contrast,tam"
+    " --no-perturbation --n 20",
 }
 """What `dexar-fast evaluate` is called with."""
 
