@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .explainer import Explainer
     from .models.family import Family
     from .models.registry import register_family
+    from .render.compare import compare
     from .result.explanation import Explanation
     from .runs.estimate.result import Estimate
     from .runs.profiling import Profile
@@ -33,6 +34,7 @@ __all__ = [
     "SelfCheckError",
     "UnsupportedModelError",
     "__version__",
+    "compare",
     "info",
     "register_family",
 ]
@@ -46,6 +48,7 @@ _HOMES = {
     "Explanation": ".result.explanation",
     "Family": ".models.family",
     "Profile": ".runs.profiling",
+    "compare": ".render.compare",
     "info": ".environment",
     "register_family": ".models.registry",
 }

@@ -40,7 +40,7 @@ def to_inseq(explanation: Explanation) -> Any:
     scores = {"weight": torch.from_numpy(explanation.token_weights).float()}
     if explanation.grounding is not None:
         scores["grounding"] = torch.from_numpy(explanation.grounding).float()
-    sequence = data.FeatureAttributionSequenceOutput(
+    sequence = data.CoarseFeatureAttributionSequenceOutput(
         source=[token(cell, index) for index, cell in enumerate(cells)],
         target=[token(text, int(i)) for text, i in zip(explanation.tokens, explanation.token_ids)],
         source_attributions=torch.from_numpy(explanation.token_maps).float().flatten(1).T.contiguous(),

@@ -95,6 +95,12 @@ class Word:
         return as_tuple(self.map)[self.image], self.grids[self.image]
 
 
+def occurrences(words: Sequence[str], asked: str) -> list[int]:
+    """Indices of a word among the texts of all; punctuation around a word does not count."""
+    core = asked.strip()
+    return [index for index, word in enumerate(words) if core in (word, word.strip(string.punctuation))]
+
+
 def index_of(words: Sequence[str], asked: str, nth: int | None = None) -> int:
     """Index of a word among the texts of all; punctuation around a word does not count.
 
@@ -106,8 +112,7 @@ def index_of(words: Sequence[str], asked: str, nth: int | None = None) -> int:
     Raises:
         InputError: there is no such word, or several and ``nth`` does not say which.
     """
-    core = asked.strip()
-    found = [index for index, word in enumerate(words) if core in (word, word.strip(string.punctuation))]
+    found = occurrences(words, asked)
     if not found:
         raise InputError(f"word: expected one of the answer's words ({' '.join(words[:20])}); got {asked!r}")
     if nth is None and len(found) > 1:
