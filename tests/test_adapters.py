@@ -15,6 +15,7 @@ from dexar_fast.compat import requires, torchcam
 from dexar_fast.compat.captum import DexarLLMAttribution
 from dexar_fast.compat.inseq import to_inseq
 from dexar_fast.compat.pipeline import ExplainingPipeline
+from dexar_fast.compat.servers import answer_ids
 
 from .explanations import make_explanation
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
@@ -237,6 +238,57 @@ def test_another_package_that_is_imported_already_stays(tmp_path: Path, run_pyth
         cwd=tmp_path,
     )
     assert "is imported already. Call install() before the first import. True" in said
+
+
+# --- servers
+
+VLLM = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "tiny",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": " a red star"},
+            "finish_reason": "stop",
+            "stop_reason": None,
+            "token_ids": [269, 290, 291],
+        },
+        {"index": 1, "message": {"role": "assistant", "content": " a"}, "finish_reason": "length", "token_ids": [269]},
+    ],
+    "prompt_token_ids": [1, 3, 40],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+}
+SGLANG = {
+    "text": " a red star",
+    "output_ids": [269, 290, 291],
+    "meta_info": {
+        "id": "1",
+        "finish_reason": {"type": "stop", "matched": 2},
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+    },
+}
+"""In the shapes that their manuals give: vLLM with return_token_ids, SGLang's /generate."""
+
+
+def test_ids_of_servers_are_explained(explainer: Explainer) -> None:
+    inputs = processed(explainer, picture())
+    expected = explainer.explain_ids(inputs, [269, 290, 291])
+    for response in (VLLM, SGLANG):
+        e = explainer.explain_ids(inputs, answer_ids(response))
+        np.testing.assert_array_equal(e.token_maps, expected.token_maps)
+    assert answer_ids(VLLM, 1) == [269]
+
+
+@pytest.mark.parametrize(
+    "response", [{}, {"choices": [{"message": {"content": "a"}}]}, {"output_ids": []}, {"output_ids": ["a"]}], ids=str
+)
+def test_answers_without_ids_are_refused(response: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"return_token_ids=true.*explain\(answer=text\)"):
+        answer_ids(response)
+    with pytest.raises(InputError, match="choice: expected an index below 2; got 2"):
+        answer_ids(VLLM, 2)
 
 
 # --- what is missing
