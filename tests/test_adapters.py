@@ -175,6 +175,7 @@ def test_inseq_shows_and_saves_it(explainer: Explainer, tmp_path: Path) -> None:
     (sequence,) = out.sequence_attributions
     np.testing.assert_array_equal(sequence.source_attributions.T.reshape(e.token_maps.shape), e.token_maps)
     assert [token.id for token in sequence.target] == e.token_ids.tolist()
+    assert e.grounding is not None
     np.testing.assert_allclose(sequence.step_scores["grounding"], e.grounding, rtol=1e-6)
     assert "1,2" in (out.show(display=False, return_html=True) or "")
     out.save(str(tmp_path / "e.json"), overwrite=True)
@@ -300,7 +301,7 @@ def test_a_missing_tool_is_named(explainer: Explainer, monkeypatch: pytest.Monke
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 
     monkeypatch.setattr(requires, "import_module", missing)
-    calls = {"captum": DexarLLMAttribution(explainer).attribute, "inseq": to_inseq}
+    calls: dict[str, Any] = {"captum": DexarLLMAttribution(explainer).attribute, "inseq": to_inseq}
     with pytest.raises(ImportError, match=rf"needs {call}: pip install {call}"):
         calls[call](make_explanation(["a"]))
 
