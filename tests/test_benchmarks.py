@@ -312,7 +312,7 @@ def test_a_part_is_chosen_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert document["limits"]["float32"]["bytes_per_s"] > 0
     assert "attention_lse" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match="expected one of ops, end-to-end, batches, estimate, report, tables; got 'opps'"
+        SystemExit, match="expected one of ops, end-to-end, batches, data-set, estimate, report, tables; got 'opps'"
     ):
         main(["opps"])
 
