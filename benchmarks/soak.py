@@ -193,7 +193,7 @@ def run(minutes: float) -> dict[str, Any]:
         explainer = Explainer.from_pretrained("demo", device="cpu", attn_implementation=attention)
         subjects.append(Subject([explainer, Explainer(explainer.model, explainer.processor)]))
     registry = dict(ALL_ATTENTION_FUNCTIONS)
-    done, wrong, samples = Counter[str](), [], []
+    done, wrong, samples, objects = Counter[str](), [], [], []
     until = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
 
@@ -213,6 +213,7 @@ def run(minutes: float) -> dict[str, Any]:
         for _ in range(SAMPLES):
             time.sleep(max(0.0, until - start) / SAMPLES)
             samples.append((time.monotonic() - start, resident_mib()))
+            objects.append(len(gc.get_objects()))
         hanging = [thread.name for thread in threads if joined(thread, 600)]
     settle()
     return {
@@ -223,6 +224,7 @@ def run(minutes: float) -> dict[str, Any]:
         "hanging": hanging,
         "memory_mib": [round(mib, 1) for _, mib in samples],
         "slope_mib_per_minute": slope(samples),
+        "python_objects": objects,
         "before": before,
         "after": counts(subjects),
         "registry_as_before": dict(ALL_ATTENTION_FUNCTIONS) == registry,
@@ -271,7 +273,7 @@ def slope(samples: Sequence[tuple[float, float]]) -> float:
 def table(found: dict[str, Any]) -> str:
     """The counts as Markdown."""
     before, after = found["before"], found["after"]
-    memory = found["memory_mib"]
+    memory, objects = found["memory_mib"], found["python_objects"]
     rows = [
         ("minutes, threads, models", f"{found['minutes']:g}, {THREADS}, 2"),
         ("things done", f"{sum(found['done'].values())}"),
@@ -279,6 +281,7 @@ def table(found: dict[str, Any]) -> str:
         ("threads that hung", f"{len(found['hanging'])}"),
         ("memory: after a third, at the end", f"{memory[len(memory) // 3]:.0f} MiB, {memory[-1]:.0f} MiB"),
         ("slope of the last two thirds", f"{found['slope_mib_per_minute']:+.2f} MiB a minute"),
+        ("Python's objects: after a third, at the end", f"{objects[len(objects) // 3]:,}, {objects[-1]:,}"),
         *((f"{name}: before, behind", f"{before[name]}, {after[name]}") for name in before),
         ("transformers' registry", "as before" if found["registry_as_before"] else "changed"),
     ]
