@@ -132,7 +132,7 @@ class Question:
         if self.answer_ids is None:
             return self.explainer.explain(self.pictures, answer=self.answer, progress=progress, **self._asked)
         inputs = self.explainer.prompt_encoder.encode(self.pictures, self.prompt)
-        options = {name: value for name, value in self.options.items() if name != "max_new_tokens"}
+        options: dict[str, Any] = {name: value for name, value in self.options.items() if name != "max_new_tokens"}
         text = self.prompt.question if isinstance(self.prompt, Conversation) else self.prompt
         return self.explainer.explain_ids(
             inputs, self.answer_ids, image=self.pictures, prompt=text, progress=progress, **options
