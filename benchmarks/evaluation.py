@@ -38,7 +38,7 @@ WORDS = {
 _ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --answers --n 25"
 RUNS = {
     **WORDS,
-    "scenes": "--model demo --methods all --n 200",
+    "scenes": "--model demo --methods all --n 60",
     "curves": "--model demo --methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
     "questions": "--model demo --data demo-questions --n 30 --no-perturbation",
     "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
