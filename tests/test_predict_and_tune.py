@@ -98,6 +98,18 @@ def test_cells_of_maps_that_lie_far_apart_have_offsets_of_64_bits(stride_t: int,
     assert launches[0].arguments["BLOCK_T"] * stride_t < 2**31 or far
 
 
+@pytest.mark.parametrize(("stride_t", "far"), [(4096, False), (1 << 24, True)])
+def test_rows_that_lie_far_apart_have_offsets_of_64_bits(stride_t: int, far: bool) -> None:
+    case = next(case for case in CASES if case.op == "accumulate_maps" and case.N == 16384)
+    x = operands(case, MACHINES[90])
+    assert x.d_out is not None
+    x = replace(x, d_out=torch.empty_strided(tuple(x.d_out.shape), (stride_t, x.d_out.stride(1), 1), device="meta"))
+    maps, weights = torch.empty(case.T, case.N, device="meta"), torch.empty(1, case.T, case.H, device="meta")
+    launches, _ = accumulate_maps(x, [Out("gradient", 0, maps)], weights, None)
+    assert launches[0].arguments["ROWS_FAR"] == far
+    assert case.T * stride_t < 2**31 or far
+
+
 @pytest.mark.parametrize("products", [1, 2])
 def test_candidates_are_different_and_begin_with_what_is_used(products: int) -> None:
     found = tune.candidates(LARGE, products, rehearsal=False)

@@ -64,7 +64,7 @@ LIMITS = {
         (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(64, 32, 8, 2)), width=128
     ),
     90: Limits(
-        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2)), width=256
+        (Blocks(256, 64, 8, 3), Blocks(128, 64, 8, 3)), (Blocks(128, 128, 8, 3), Blocks(128, 32, 8, 2)), width=256
     ),
     100: Limits(
         (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 3)), (Blocks(128, 64, 8, 2), Blocks(64, 64, 8, 1)), width=128

@@ -40,10 +40,7 @@ def part_of(tile, part: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def add_to(base_ptr, sums, stride_t, stride_n, first_row, seen, is_cell, SPLIT: tl.constexpr, FAR: tl.constexpr):
-    """Add sums to the cells whose keys are seen; those of a head range are written, with zero elsewhere.
-
-    Within a tile offsets are of 32 bits unless its cells lie FAR apart: 64 bits of each are more than registers hold.
-    """
+    """Add sums to the cells whose keys are seen; those of a head range are written, with zero elsewhere."""
     t = tl.arange(0, sums.shape[0])  # [BLOCK_T]
     n = tl.arange(0, sums.shape[1])  # [BLOCK_N]
     if FAR:
@@ -135,6 +132,7 @@ def accumulate_maps_kernel(
     BLOCK_D_V: tl.constexpr,
     BLOCK_D_QK: tl.constexpr,
     FAR: tl.constexpr,
+    ROWS_FAR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """``outs[t, n] += sum over heads i of w[t, i] relu(signal[t, i, image[n]])`` (Eq. 5), in place, for several outs.
@@ -145,6 +143,9 @@ def accumulate_maps_kernel(
     Program (row block, image-key block, sample and head split) owns a tile of the maps ``[BLOCK_T, BLOCK_N]`` and keeps
     its sums in registers while it walks over the heads; a tile of V or K serves all heads of its GQA group. Hidden keys
     are the same for all heads: they are taken out once, at the end.
+
+    Offsets of cells within a tile are of 32 bits unless they lie FAR apart, and so are those of rows unless ROWS_FAR:
+    64 bits of each are more than registers hold.
     """
     b, split = sample_and_split(tl.program_id(2), HEAD_SPLITS, SPLIT)
     first, count = sample_rows(row_offsets_ptr, b, T, RAGGED)
@@ -153,7 +154,9 @@ def accumulate_maps_kernel(
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)  # [BLOCK_T]
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
     is_row = t < count
-    row = (first + t).to(tl.int64)
+    row = first + t
+    if ROWS_FAR:
+        row = row.to(tl.int64)
     position = image_positions(image_ptr, image_stride_b, image_stride_n, b, n, N, image_start, SPAN)
     is_key = position >= 0
 
@@ -315,7 +318,9 @@ def accumulate_maps(
     if token_sums:  # zero where a sample has fewer blocks of rows than the longest
         of_blocks = torch.zeros(len(token_sums), x.B, row_blocks, x.H, x.N, dtype=torch.float32, device=x.device)
         partials.append(Partials([total for _, total in token_sums], of_blocks.transpose(1, 2)))
-    span = blocks.M * written[0].stride(1) + blocks.N * written[0].stride(2)
+    tile = blocks.M * written[0].stride(1) + blocks.N * written[0].stride(2)
+    by_row = (x.d_out, x.query, lse, weights[0], x.visible)
+    rows = x.T * max(x.H, *(tensor.stride(0) for tensor in by_row if tensor is not None))
     arguments: dict[str, Any] = {
         **strided("d_out", x.d_out, "thd"),
         **strided("value", x.value, "bhkd"),
@@ -351,7 +356,9 @@ def accumulate_maps(
         **x.widths(),
         "BLOCK_T": blocks.M,
         "BLOCK_N": blocks.N,
-        "FAR": span >= 2**31,
+        "FAR": tile >= 2**31,
+        # For sm_80 the compiler finds room for wide offsets of rows, and not for narrow ones.
+        "ROWS_FAR": rows >= 2**31 or x.machine.capability == 80,
         "PRECISION": x.precision,
     }
     grid = (row_blocks, key_blocks, x.B * splits)
