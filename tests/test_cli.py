@@ -159,10 +159,15 @@ def test_question_and_loading_reach_the_explainer(stub: StubExplainer, picture: 
     assert stub.asked["image_kwargs"] == {"do_pan_and_scan": True, "max_pixels": 500}
 
 
-def test_chat_from_a_file(stub: StubExplainer, tmp_path: Path) -> None:
+def test_chat_from_a_file(stub: StubExplainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "what?"}]}]
     (tmp_path / "chat.json").write_text(json.dumps(messages))
-    stub.explain = lambda **options: stub.asked.update(options) or make_explanation(stub.tokens)  # type: ignore
+
+    def explain(**options: Any) -> Explanation:
+        stub.asked = options
+        return make_explanation(stub.tokens)
+
+    monkeypatch.setattr(stub, "explain", explain)
     result = call("explain", "--messages", tmp_path / "chat.json", "-m", "a/model", "-o", tmp_path, "--quiet")
     assert result.exit_code == 0, result.output
     assert stub.asked["messages"] == messages

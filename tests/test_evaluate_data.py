@@ -120,8 +120,10 @@ def test_listed(tmp_path, kind):
         ({"image": "a.png", "prompt": "x", "mask": "none.png"}, "not a readable mask"),
         ({"image": "m.png", "prompt": "x", "mask": "big.png"}, "mask of"),
         ({"image": "a.png", "prompt": "x", "words": ["dog"]}, "expected words as"),
+        ({"image": "a.png", "prompt": "x", "words": 5}, "expected a list of words; row 0 has 5"),
+        ({"image": "a.png", "prompt": "x", "mask": ["a.png"]}, r"expected the path of a mask; got \['a.png'\]"),
     ],
-    ids=["no image", "missing file", "no prompt", "missing mask", "size", "words"],
+    ids=["no image", "missing file", "no prompt", "missing mask", "size", "words", "words no list", "mask no path"],
 )
 def test_listed_refuses_a_row(tmp_path, row, said):
     data = open_data(write(tmp_path, [row], "jsonl"))

@@ -47,15 +47,18 @@ def answer_tests(
     hits: dict[str, list[float]] = {}
     flips: dict[str, list[float]] = {}
     samples: list[str] = []
+    left_out: list[str] = []
     n = min(n, len(data))
     for index in range(n):
         progress("asking", index, n)
         try:
             sample = data[index]
-        except InputError:  # a scene without such a question
+        except InputError as error:  # a scene without such a question, or one that cannot be read
+            left_out.append(str(error))
             continue
         inputs, ids = explainer.encode([sample.image], sample.prompt, None)
         if sample.mask is None or len(ids) == 0:
+            left_out.append(f"{sample.key} has no mask" if sample.mask is None else f"{sample.key} was not answered")
             continue
         samples.append(sample.key)
         for method in methods:
@@ -81,6 +84,8 @@ def answer_tests(
         f"thing asked for. Flipped: the answer is another one when the first {100 * DELETED:g} % of the cells have the "
         "image's mean colour. Mean and 95 % bootstrap interval."
     )
+    if left_out:
+        note += f" {len(left_out)} samples were left out; the first: {left_out[0]}."
     return Table("The model's own answers", ("method", "pointing (%)", "answers flipped (%)"), tuple(body), note)
 
 

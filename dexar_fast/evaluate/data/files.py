@@ -68,6 +68,8 @@ class Listed:
                 raise InputError(f"data: expected text in column {column!r}; row {index} has {row.get(column)!r}")
         image = load_image(self.path.parent / row["image"])
         words = {}
+        if not isinstance(row.get("words") or [], list):
+            raise InputError(f"data: expected a list of words; row {index} has {row['words']!r}")
         for word in row.get("words") or ():
             if not isinstance(word, dict) or not isinstance(word.get("index"), int):
                 raise InputError(f"data: expected words as {{index, kind, mask}}; row {index} has {word!r}")
@@ -76,9 +78,11 @@ class Listed:
             self.key(index), image, row["prompt"], row.get("answer"), self._mask(row.get("mask"), image), words
         )
 
-    def _mask(self, name: str | None, image: Image.Image) -> Mask | None:
+    def _mask(self, name: object, image: Image.Image) -> Mask | None:
         if name is None:
             return None
+        if not isinstance(name, str):
+            raise InputError(f"data: expected the path of a mask; got {name!r}")
         path = self.path.parent / name
         try:
             with Image.open(path, formats=readable_formats()) as opened:
