@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from dexar_fast import Explainer, InputError
@@ -18,6 +20,7 @@ from dexar_fast import batch
 from dexar_fast.batch import work
 from dexar_fast.batch.rows import read_image
 from dexar_fast.cli import app
+from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.result.explanation import Explanation
 from dexar_fast.result.method_maps import MethodMaps
 from dexar_fast.runs import many
@@ -188,9 +191,9 @@ def test_reading_is_ahead_of_the_model_and_bounded(explainer, tmp_path, monkeypa
 def test_the_command_hands_every_option_on(tmp_path):
     source, out = write_input(tmp_path, 2), tmp_path / "out"
     options = (
-        "--method dexar --method dexar-focus --keep scores --exact --batch-size auto --row-chunk 16 --layers -2 "
-        "--only 0:2 --text-set content_only --background #102030 --frame 0 --image-kwargs do_center_crop=true "
-        "--unfiltered"
+        "--method dexar --method dexar-focus --keep scores --exact --pictures --batch-size auto --row-chunk 16 "
+        "--layers -2 --only 0:2 --text-set content_only --background #102030 --frame 0 "
+        "--image-kwargs do_center_crop=true --unfiltered"
     )
     found = CliRunner().invoke(app, ["batch", str(source), "--out", str(out), "-m", "demo", *options.split()])
     assert found.exit_code == 2  # maps with every weight 1 are of one method alone
@@ -227,3 +230,27 @@ def test_options_that_do_not_go_together_are_told_before_the_model_is_loaded(opt
     found = CliRunner().invoke(app, ["batch", str(source), "--out", str(tmp_path / "out"), *option.split()])
     assert found.exit_code == 2
     assert message in " ".join(found.output.split())
+
+
+def test_pictures_travel_in_the_rows(explainer, tmp_path):
+    source, out = write_input(tmp_path, 2, row_1={"image": "gone.png"}), tmp_path / "out"
+    batch.run(explainer, source, out, pictures=True)
+    written = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").unlink()
+    row, failed = table(out)
+    assert row["images"] == [{"bytes": written, "path": str(tmp_path / "0.png")}]
+    assert failed["images"] == [{"bytes": None, "path": str(tmp_path / "gone.png")}]
+    answer_map = np.asarray(Image.open(BytesIO(row["answer_map_png"])))
+    assert np.array_equal(answer_map.ravel(), np.frombuffer(row["answer_map"], np.uint8))
+    found = batch.open(out)["id 0"].image
+    assert isinstance(found, Image.Image)
+    assert found.tobytes() == draw_scene(0).image.convert("RGB").tobytes()
+
+
+def test_the_datasets_library_shows_kept_pictures(explainer, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    batch.run(explainer, write_input(tmp_path, 1), tmp_path / "out", pictures=True)
+    parts = str(tmp_path / "out/parts/*.parquet")
+    rows = datasets.load_dataset("parquet", data_files=parts, split="train", cache_dir=str(tmp_path / "cache"))
+    rows = rows.cast_column("images", datasets.List(datasets.Image()))
+    assert rows[0]["images"][0].tobytes() == Image.open(tmp_path / "0.png").tobytes()

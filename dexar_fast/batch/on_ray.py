@@ -106,6 +106,7 @@ def run_on_ray(
     keep: str = "tokens",
     maps: str = "uint8",
     exact: bool = False,
+    pictures: bool = False,
     limit: int | None = None,
     max_errors: int | None = None,
     retry_errors: bool = False,
@@ -138,7 +139,7 @@ def run_on_ray(
     check_count("workers", workers[0], "workers")
     if workers[1] < workers[0]:
         raise InputError(f"workers: expected (fewest, most); got {workers}")
-    folder, started, kept = Path(out).absolute(), time.monotonic(), Keep(keep, maps, exact)
+    folder, started, kept = Path(out).absolute(), time.monotonic(), Keep(keep, maps, exact, pictures)
     path = Path(source).absolute()
     rows = read(path, prompt, None if questions is None else Path(questions).absolute())
     total = count(path)

@@ -42,7 +42,7 @@ class Results:
         """The explanation of an answer; where the run kept exact files, bit for bit.
 
         Otherwise maps are as they were rounded. Head scores that were not kept are zeros ``(T, L, H)``. The picture is
-        read from its path; where that is gone, or came as bytes or from a URL, `image` is None.
+        as it was kept, or read from its path; where that is gone, or came as bytes or from a URL, `image` is None.
 
         Raises:
             KeyError: no such id.
@@ -128,7 +128,8 @@ def _maps(data: bytes, dtype: str, shapes: list[Any]) -> list[Any]:
     return [part.reshape(shape) for part, shape in zip(np.split(values, ends[:-1]), shapes)]
 
 
-def _pictures(paths: list[str | None]) -> Any:
-    if not paths or any(path is None or not Path(path).is_file() for path in paths):
-        return None
-    return one_or_tuple([decode(read_image(Path(path))) for path in paths if path is not None])
+def _pictures(images: list[dict[str, Any]]) -> Any:
+    """As they were kept, or from where they are."""
+    files = [image["bytes"] or (Path(image["path"]) if image["path"] else None) for image in images]
+    there = [file for file in files if isinstance(file, bytes) or (file is not None and file.is_file())]
+    return one_or_tuple([decode(read_image(file)) for file in there]) if there and there == files else None

@@ -57,6 +57,7 @@ def run(
     keep: str = "tokens",
     maps: str = "uint8",
     exact: bool = False,
+    pictures: bool = False,
     limit: int | None = None,
     shard: tuple[int, int] = (0, 1),
     max_errors: int | None = None,
@@ -82,6 +83,7 @@ def run(
         keep: "answer", "words", "tokens" or "scores": whose maps are kept, the last with the scores of the heads.
         maps: "uint8", "float16" or "float32".
         exact: also write the file of `Explanation.save` of each answer, bit for bit.
+        pictures: also keep the bytes of the pictures, and the answer map as PNG, in the rows.
         limit: only the first rows of the input.
         shard: ``(i, n)``: every n-th part, from the i-th on, i from 0. Each shard has a folder of its own.
         max_errors: stop when more rows than this fail.
@@ -96,7 +98,7 @@ def run(
         OSError: the disk is full, or the folder cannot be written; what is finished stays.
     """
     check(batch_size, part_size, limit, shard, keep, reports)
-    kept = Keep(keep, maps, exact)
+    kept = Keep(keep, maps, exact, pictures)
     folder, started = Path(out), time.monotonic()
     if asked.get("method") is None:
         asked["method"] = explainer.options(**asked).method

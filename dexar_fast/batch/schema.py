@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from ..errors import InputError
 from ..layout.per_image import as_tuple
@@ -15,9 +19,10 @@ from ..result.explanation import Explanation
 from ..result.method_maps import MethodMaps
 from .rows import Row
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DTYPES = ("uint8", "float16", "float32")
 KEPT = ("answer", "words", "tokens", "scores")
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as `datasets` keeps pictures
 _BOXES = pa.list_(pa.list_(pa.float64()))
 _WORD = pa.struct([("word", pa.string()), ("start", pa.int32()), ("stop", pa.int32()), ("weight", pa.float32()),
                    ("grounding", pa.float32()), ("peak", pa.float32()), ("box", pa.list_(pa.float64()))])  # fmt: skip
@@ -37,7 +42,7 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("occurrence", pa.int32()),
         ("key", pa.string()),
-        ("images", pa.list_(pa.string())),  # paths; null where the picture came as bytes
+        ("images", pa.list_(_PICTURE)),
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("answer_from", pa.string()),
@@ -51,6 +56,7 @@ SCHEMA = pa.schema(
         ("grounding", pa.list_(pa.float32())),
         ("log_probabilities", pa.list_(pa.list_(pa.float64()))),
         ("maps_dtype", pa.string()),
+        ("answer_map_png", pa.binary()),
         ("method", pa.string()),
         *_OF_METHOD,
         ("beside", pa.list_(pa.struct([("method", pa.string()), *_OF_METHOD]))),
@@ -72,6 +78,7 @@ class Keep:
     Attributes:
         what: "answer", its map; "words", also theirs; "tokens", also theirs; "scores", also those of the heads.
         dtype: of the maps, one of `DTYPES`.
+        pictures: whether the bytes of the pictures and the answer map as PNG are in the row, too.
         exact: whether a file of `Explanation.save` with everything, bit for bit, stands beside.
 
     Raises:
@@ -81,6 +88,7 @@ class Keep:
     what: str = "tokens"
     dtype: str = "uint8"
     exact: bool = False
+    pictures: bool = False
 
     def __post_init__(self) -> None:
         if self.what not in KEPT:
@@ -98,14 +106,21 @@ def failed(row: Row, key: str, error: str) -> dict[str, Any]:
     return {**_asked(row, key), "error": error}
 
 
-def explained(row: Row, key: str, explanation: Explanation, keep: Keep) -> dict[str, Any]:
-    """The row of an explanation; what is not a column of it can be computed from the columns."""
+def explained(row: Row, key: str, explanation: Explanation, keep: Keep, files: Sequence[bytes] = ()) -> dict[str, Any]:
+    """The row of an explanation; what is not a column of it can be computed from the columns.
+
+    Args:
+        row, key: what was asked.
+        explanation: what came.
+        keep: what of it.
+        files: the bytes of the pictures, where they are kept.
+    """
     grids = explanation.grids
     # Queries without a place (BLIP-2) are one line of cells without a box.
     shapes = [(grid.rows, grid.cols) for grid in grids] or [(1, as_tuple(explanation.answer_map)[0].shape[0])]
     targets, foils, log_p = explanation.targets, explanation.foils, explanation.log_probabilities
     return {
-        **_asked(row, key),
+        **_asked(row, key, files),
         "answer": explanation.answer,
         "token_ids": explanation.token_ids.tolist(),
         "tokens": explanation.tokens,
@@ -117,6 +132,7 @@ def explained(row: Row, key: str, explanation: Explanation, keep: Keep) -> dict[
         "grounding": None if explanation.grounding is None else explanation.grounding.tolist(),
         "log_probabilities": None if log_p is None else log_p.tolist(),
         "maps_dtype": keep.dtype,
+        "answer_map_png": _png(as_tuple(explanation.answer_map)[0]) if keep.pictures else None,
         "method": explanation.method,
         **_of_method(explanation, keep),
         "beside": [
@@ -178,7 +194,15 @@ def compact(maps: Any, dtype: str) -> bytes | None:
     )
 
 
-def _asked(row: Row, key: str) -> dict[str, Any]:
+def _png(map_: Any) -> bytes:
+    """A map in [0, 1] as a grey PNG, one pixel a cell."""
+    file = BytesIO()
+    Image.fromarray(np.rint(np.atleast_2d(map_) * 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _asked(row: Row, key: str, files: Sequence[bytes] = ()) -> dict[str, Any]:
     paths = [None if isinstance(image, bytes) else str(image) for image in row.images]
-    return {"id": row.id, "occurrence": row.occurrence, "key": key, "images": paths, "prompt": row.prompt,
+    images = [{"bytes": data, "path": path} for data, path in zip_longest(files, paths)]
+    return {"id": row.id, "occurrence": row.occurrence, "key": key, "images": images, "prompt": row.prompt,
             "answer": row.answer, "answer_from": row.answer_from, "schema_version": SCHEMA_VERSION}  # fmt: skip

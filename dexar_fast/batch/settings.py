@@ -50,6 +50,7 @@ def of_folder(
         "keep": keep.what,
         "maps": keep.dtype,
         "exact": keep.exact,
+        "pictures": keep.pictures,
         "batch_size": batch_size,
         "part_size": part_size,
         "shard": list(shard),

@@ -128,7 +128,8 @@ class Work:
             if row.error is not None:
                 return waiting, row.error
             images = [decode(data, self.options.background, self.options.frame) for data in waiting.files]
-            waiting.files = []
+            if not self.keep.pictures:
+                waiting.files = []
             prompt: Prompt = row.prompt
             if row.messages is not None:
                 prompt, _ = read_messages(row.messages, images)
@@ -179,7 +180,7 @@ class Work:
                 row = waiting.row
                 if self.keep.exact:
                     result.save(self.folder / exact_name(row.id, row.occurrence), exact=True)
-                records.append((row.index, explained(row, waiting.key, result, self.keep)))
+                records.append((row.index, explained(row, waiting.key, result, self.keep, waiting.files)))
                 self.counts.explained += 1
             counts = self.counts
             self.progress("explaining", counts.explained + counts.failed + counts.done_before, total)

@@ -106,6 +106,9 @@ def batch(
     keep: Annotated[Keep, typer.Option(help="Whose maps are kept; scores are those of the heads.")] = Keep.tokens,
     maps: Annotated[MapsType, typer.Option(help="How the maps are kept.")] = MapsType.uint8,
     exact: Annotated[bool, typer.Option("--exact", help="Also write each saved explanation, bit for bit.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Also keep the pictures, and the answer map as PNG, in the rows.")
+    ] = False,
     batch_size: Annotated[str, typer.Option(help="Answers that run together, or auto.", metavar="N|auto")] = "8",
     part_size: Annotated[int, typer.Option(help="Rows per part file.", min=1)] = 64,
     row_chunk: Annotated[
@@ -174,6 +177,7 @@ def batch(
             "keep": keep.value,
             "maps": maps.value,
             "exact": exact,
+            "pictures": pictures,
             "limit": limit,
             "max_errors": max_errors,
             "retry_errors": retry_errors,
