@@ -53,6 +53,11 @@ def test_lowest_grounding_comes_first_and_a_click_turns_it_round(page, results):
     assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
 
 
+def test_numbers_in_ids_are_sorted_as_numbers(page):
+    page.get_by_role("button", name="id").click()
+    assert column(page, 1) == ["<b>x</b>", *(f"id {n}" for n in range(12) if n != 5)]
+
+
 def test_search_and_filter(page):
     page.get_by_label("Search").fill("BLUE circle")
     assert column(page, 1) == ["<b>x</b>"]
