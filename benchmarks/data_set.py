@@ -180,7 +180,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             of = row["memory"]
             lines.append(
                 f"\n{of['answers']} answers of the {row['shape']} model in one go: {of['after_a_tenth_mib']:.0f} MiB "
-                f"after a tenth of them, {of['end_mib']:.0f} MiB at the end, {of['seconds']:.0f} s."
+                f"after a tenth of them, {of['end_mib']:.0f} MiB at the end."
             )
     return "\n".join(lines)
 

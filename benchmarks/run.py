@@ -10,41 +10,36 @@ on the CPU, and the tables.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from . import batches, data_set, estimate, report
-from .end_to_end import run as end_to_end_run
-from .end_to_end.tables import README, write_pages
-from .ops import run as ops_run
-from .ops.tables import PAGE, write_page
-
-
-def tables(arguments: Sequence[str]) -> None:
-    if arguments:
-        sys.exit(f"tables: expected no options; got {' '.join(arguments)}")
-    write_page()
-    write_pages()
-    print(f"Written: {PAGE}, {README}")
-
-
-PARTS: dict[str, Callable[[Sequence[str]], None]] = {
-    "ops": ops_run.main,
-    "end-to-end": end_to_end_run.main,
-    "batches": batches.main,
+ALL = ("ops", "end-to-end", "batches")
+PARTS = {
+    "ops": "ops.run",
+    "end-to-end": "end_to_end.run",
+    "batches": "batches",
+    "data-set": "data_set",
+    "report": "report",
+    "estimate": "estimate",
+    "tables": "tables",
 }
+"""The module of each. A part that is not run may need what is not installed, as Parquet on a GPU machine."""
+
+
+def run(part: str, arguments: Sequence[str]) -> None:
+    """Import a part and run it."""
+    import_module(f".{PARTS[part]}", __package__).main(arguments)
 
 
 def main(arguments: Sequence[str]) -> None:
-    parts = {**PARTS, "data-set": data_set.main, "estimate": estimate.main, "report": report.main, "tables": tables}
     if not arguments:
-        for part in PARTS.values():
-            part([])
-        tables([])
-    elif arguments[0] in parts:
-        parts[arguments[0]](arguments[1:])
+        for part in (*ALL, "tables"):
+            run(part, [])
+    elif arguments[0] in PARTS:
+        run(arguments[0], arguments[1:])
     else:
         print(__doc__)
-        sys.exit(0 if arguments[0] in ("-h", "--help") else f"expected one of {', '.join(parts)}; got {arguments[0]!r}")
+        sys.exit(0 if arguments[0] in ("-h", "--help") else f"expected one of {', '.join(PARTS)}; got {arguments[0]!r}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Search block sizes, warps and stages of the Triton kernels on a GPU: ``python -m benchmarks.tune [--only Qwen]``.
 
 Takes the launches that `benchmarks.predict` predicts. All candidates of a launch are checked against the definition and
-timed in turns. Prints each launch's best and a line for ``kernels/triton/config.py``: of each kernel and number of
+timed in turns. Prints each launch's best and a line for ``dexar_fast/kernels/config.py``: of each kernel and number of
 products the blocks that lose least over all launches. Writes ``tune-<device>.json``, anew after every launch, and with
 ``--resume`` goes on from there.
 ``TRITON_INTERPRET=1 ... --device cpu`` rehearses all that on tiny shapes in Triton's interpreter.
@@ -155,6 +155,10 @@ def main() -> None:
     options = parser.parse_args()
     if not on_gpu(options.device) and not triton.knobs.runtime.interpret:
         parser.error("--device: without a GPU this rehearses in Triton's interpreter; set TRITON_INTERPRET=1")
+    if not on_gpu(options.device):
+        from tests.interpreter import prepare as prepare_interpreter
+
+        prepare_interpreter()
     chosen = cases() if on_gpu(options.device) else [case for case in SETS["tiny"] if case.op in OF_GRADIENT]
     found = dict.fromkeys(
         launch for case in chosen for launch in launches(case) if launch.signal != EVERY and options.only in launch.id
@@ -170,7 +174,7 @@ def main() -> None:
         )
         print(line_of(rows[-1]), flush=True)
         write_results(path, {"environment": where, "rows": rows})
-    print(f"\nFor kernels/triton/config.py, {described(where)}:", *paste(rows), f"\nWritten: {path}", sep="\n")
+    print(f"\nFor dexar_fast/kernels/config.py, {described(where)}:", *paste(rows), f"\nWritten: {path}", sep="\n")
     wrong = [failure for row in rows for failure in row["failures"] if failure["reason"].startswith("error")]
     if wrong:
         sys.exit(f"Wrong results, which have no speed: {wrong}")

@@ -423,3 +423,21 @@ def test_the_definition_is_left_out_where_its_launches_alone_take_too_long(monke
     found, left_out = contenders(long, "cpu")
     assert "reference" not in found
     assert left_out["reference"].startswith("the definition, in small blocks: some ")
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("pyarrow", "pandas", "matplotlib", "playwright", "rich", "typer", "fastapi", "pytest_benchmark"):
+    sys.modules[name] = None
+from benchmarks import run
+for part in ("ops", "end-to-end", "batches"):
+    try:
+        run.main([part, "--help"])
+    except SystemExit as found:
+        assert found.code == 0, part
+import benchmarks.tune
+"""
+
+
+def test_what_runs_on_a_gpu_machine_needs_none_of_the_extras(run_python: Callable[[str], str]) -> None:
+    assert "--resume" in run_python(WITHOUT_EXTRAS)
