@@ -29,22 +29,22 @@ FOLDER = ROOT / "dexar-fast-evaluation"
 
 OURS = "dexar-focus,dexar,dexar-scores,dexar-attention"
 WORDS = {
-    "words-demo": "--model demo --skip 300 --n 60 --no-perturbation",
-    "words-paligemma": "--model demo-paligemma --skip 300 --n 40 --no-perturbation",
-    "words-qwen": "--model demo-qwen --skip 300 --n 40 --no-perturbation",
-    "words-reader": "--model demo-reader --skip 300 --n 40 --no-perturbation",
+    "words-demo": "--model demo --skip 300 --n 500 --no-perturbation",
+    "words-paligemma": "--model demo-paligemma --skip 300 --n 500 --no-perturbation",
+    "words-qwen": "--model demo-qwen --skip 300 --n 500 --no-perturbation",
+    "words-reader": "--model demo-reader --skip 300 --n 500 --no-perturbation",
 }
 """Maps of words, on samples that no method was made on."""
-_ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --answers --n 25"
+_ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --answers --n 50"
 RUNS = {
     **WORDS,
     "scenes": "--model demo --methods all --n 60",
-    "curves": "--model demo --methods dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
-    "questions": "--model demo --data demo-questions --n 30 --no-perturbation",
+    "curves": "--model demo --methods dexar-focus,dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
+    "questions": "--model demo --data demo-questions --n 60 --no-perturbation",
     "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
-    "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 8",
+    "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 40",
     "answers-qwen": f"--model demo-qwen --data demo-qwen-locations {_ANSWERS}",
-    "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 10",
+    "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 30",
     "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 40",
     "sanity": "--model demo --sanity --methods "
     "dexar,dexar-scores,dexar-contribution,dexar-attention,attention,attention-contrast,tam"

@@ -61,8 +61,8 @@ def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
     return P, dS
 
 
-def by_the_equations(P: Tensor, dS: Tensor) -> Tensor:
-    """``(T, N)``, every sum written out; see `dexar_fast.engine.focus`."""
+def by_the_equations(P: Tensor, dS: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps ``(T, N)`` and h ``(T,)``, every sum written out; see `dexar_fast.engine.focus`."""
     L, n_tokens, _, N = P.shape
     S = dS.clamp(min=0).amax(dim=-1)  # [L, T, H]
     did = (S[..., None] * dS.clamp(min=0)).sum(dim=(0, 2))
@@ -72,10 +72,12 @@ def by_the_equations(P: Tensor, dS: Tensor) -> Tensor:
     d = torch.arange(L, dtype=A.dtype)
     d = (d / d.mean())[:, None]
     alike = A.log().mean(dim=1, keepdim=True).exp()
+    did = did / did.sum(dim=1, keepdim=True)
     read = ((s * f * d)[..., None] * (A - (1 - 1 / n_tokens) * alike)).sum(dim=0).clamp(min=0)
+    read = read * (did + 1 / N).sqrt()
     h = ((s * f * d).sum(dim=0) / s.sum(dim=0)).clamp(max=1)
-    g = (h**2 / (h**2 + (1 - h) ** 2))[:, None]
-    return (1 - g) * did / did.sum(dim=1, keepdim=True) + g * read / read.sum(dim=1, keepdim=True)
+    g = (h**3 / (h**3 + (1 - h) ** 3))[:, None]
+    return (1 - g) * did + g * read / read.sum(dim=1, keepdim=True), h
 
 
 def before_minmax(e: Explanation) -> np.ndarray:
@@ -87,10 +89,14 @@ def before_minmax(e: Explanation) -> np.ndarray:
 @pytest.mark.parametrize("row_chunk", ["auto", 2])
 def test_maps_are_those_of_the_equations(tokens: int, row_chunk: int | str) -> None:
     model = tiny_llava()
-    expected = by_the_equations(*signals(model, tokens))
+    expected, h = by_the_equations(*signals(model, tokens))
     found = explain(model, tokens=tokens, row_chunk=row_chunk)
     np.testing.assert_allclose(before_minmax(found), expected.numpy(), atol=1e-12)
     np.testing.assert_allclose(before_minmax(found).sum(axis=1), 1)
+    np.testing.assert_allclose(found.token_weights, h.numpy(), atol=1e-12)
+    answer_map = h @ expected
+    answer_map = (answer_map - answer_map.min()) / (answer_map.max() - answer_map.min())
+    np.testing.assert_allclose(found.answer_map.ravel(), answer_map.numpy(), atol=1e-10)
 
 
 def test_head_weights_are_the_largest_score_gradients() -> None:

@@ -129,6 +129,11 @@ class Accumulator:
         return self._sums
 
     @property
+    def token_weights(self) -> Tensor:
+        """``delta = relu(max S_img - max S_text)`` over layers and heads (Eq. 6), ``(T,)``."""
+        return (self.image_scores.amax(dim=(1, 2)) - self.text_scores.amax(dim=(1, 2))).clamp(min=0)
+
+    @property
     def _sums(self) -> Tensor:
         if self._maps is None:
             raise RuntimeError("no layer was added")
@@ -222,11 +227,6 @@ def head_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
     return (image_scores - text_scores).clamp(min=0)
 
 
-def token_weights(image_scores: Tensor, text_scores: Tensor) -> Tensor:
-    """``delta = relu(max S_img - max S_text)`` over layers and heads (Eq. 6), ``(T,)``."""
-    return (image_scores.amax(dim=(1, 2)) - text_scores.amax(dim=(1, 2))).clamp(min=0)
-
-
 def minmax(x: Tensor) -> Tensor:
     """Rescale the last axis to [0, 1]; a constant row becomes zero."""
     low, high = x.amin(dim=-1, keepdim=True), x.amax(dim=-1, keepdim=True)
@@ -244,7 +244,7 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
         normalization: "paper" (Eq. 4-6) or "reference" (the released code).
     """
     if not acc.method.filters_heads:
-        return aggregate_densities(layout.to_cells(acc.maps))
+        return aggregate_densities(layout.to_cells(acc.maps), acc.token_weights)
     image, text = acc.image_scores, acc.text_scores
     maps, unfiltered = acc.maps, acc.unfiltered
     if normalization == "reference":
@@ -258,7 +258,7 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
             unfiltered = (unfiltered - low * (image.shape[1] * image.shape[2])) * scale
     maps = layout.to_cells(maps)
     unfiltered = layout.to_cells(unfiltered) if unfiltered is not None else None
-    delta = token_weights(image, text)
+    delta = acc.token_weights
     return Aggregate(
         token_maps=minmax(maps),
         answer_map=_answer_map(maps, delta, normalization),
@@ -271,10 +271,10 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
     )
 
 
-def aggregate_densities(maps: Tensor) -> Aggregate:
-    """Combine maps ``(T, C)`` that say where the evidence of each token lies, as shares of it: every token weighs 1."""
+def aggregate_densities(maps: Tensor, weights: Tensor) -> Aggregate:
+    """Combine maps ``(T, C)`` that say where the evidence of each token lies, as shares of it, by weights ``(T,)``."""
     ranges = torch.stack((maps.amin(dim=1), maps.amax(dim=1)), dim=1)
-    return Aggregate(minmax(maps), minmax(maps.sum(dim=0)), ranges, maps.new_ones(len(maps)), None, None)
+    return Aggregate(minmax(maps), minmax(weights @ maps), ranges, weights, None, None)
 
 
 def aggregate_plain(maps: Tensor, normalization: str) -> Aggregate:

@@ -4,9 +4,10 @@ Per token t, with ``dS = P (G - D)`` the gradient of a score before the softmax,
 the image keys, and A_l[j] the attention of layer l on image key j, summed over its heads:
 
     did  E = sum over l, i of S_i * relu(dS_i)
-    read R = relu(sum over l of s_l f_l d_l (A_l - (1 - 1/T) M_l))
-    g    = h^2 / (h^2 + (1 - h)^2)   with  h = min(1, sum over l of s_l f_l d_l / sum over l of s_l)
+    read R = relu(sum over l of s_l f_l d_l (A_l - (1 - 1/T) M_l)) * sqrt(E / sum(E) + 1/N)
+    g    = h^3 / (h^3 + (1 - h)^3)   with  h = min(1, sum over l of s_l f_l d_l / sum over l of s_l)
     map  = (1 - g) E / sum(E) + g R / sum(R)
+    answer map = sum over t of h_t map_t
 
     s_l = sum over i of S_i             evidence: how much the layer's attention to the image moves the score
     f_l = 1 - sum(A_l)^2 / (N sum(A_l^2))   focus: 0 where all N keys are read alike, near 1 where one is
@@ -96,15 +97,21 @@ class FocusAccumulator(Accumulator):
         Raises:
             RuntimeError: no layer was added.
         """
-        did, shares = self.did, self.shares
+        shares = self.shares
         common = self._looked_at if self._before is None else self._looked_at.plus(self._before)
-        count = float(common.count[0])
+        count, did = float(common.count[0]), _density(self.did)
         alike = torch.stack([(common.logs[layer][0] / count).exp() for layer in self._shares])  # [L, N]
         read = (self.read - (1 - 1 / count) * (shares @ alike)).clamp(min=0)
+        read = read * (did + 1 / self.n_image_keys).sqrt()
+        h = self.token_weights[:, None]
+        g = h**3 / (h**3 + (1 - h) ** 3)
+        return _density((1 - g) * did + g * _density(read))
+
+    @property
+    def token_weights(self) -> Tensor:
+        """h of each token, ``(T,)``, in [0, 1]: how late and how closely it looks."""
         evidence = self.image_scores.sum(dim=(1, 2))
-        h = (shares.sum(dim=1) / evidence.where(evidence > 0, 1)).clamp(max=1)
-        g = (h.square() / (h.square() + (1 - h).square()))[:, None]
-        return _density((1 - g) * _density(did) + g * _density(read))
+        return (self.shares.sum(dim=1) / evidence.where(evidence > 0, 1)).clamp(max=1)
 
     def _add(self, gradient: LayerGradient, keys: KeySets) -> None:
         assert self._maps is not None

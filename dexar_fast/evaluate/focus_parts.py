@@ -42,11 +42,13 @@ class Rule:
 
     Attributes:
         gate: "focus" is g, "linear" is h in its place; "read", "did", "half" are 1, 0 and 1/2 for every token.
+        product: what was read counts by what it did.
         depth: late layers count more.
         common: what is taken off as read alike: the "geometric" mean over tokens, the "arithmetic" one, or "none".
     """
 
     gate: str = "focus"
+    product: bool = True
     depth: bool = True
     common: str = "geometric"
 
@@ -56,6 +58,7 @@ VARIANTS: dict[str, Rule] = {
     f"{FOCUS}, only did (g = 0)": Rule(gate="did"),
     f"{FOCUS}, g = 1/2": Rule(gate="half"),
     f"{FOCUS}, g = h": Rule(gate="linear"),
+    f"{FOCUS}, R not by sqrt(E)": Rule(product=False),
     f"{FOCUS}, no depth (d = 1)": Rule(depth=False),
     f"{FOCUS}, no contrast (M = 0)": Rule(common="none"),
     f"{FOCUS}, M the arithmetic mean": Rule(common="arithmetic"),
@@ -76,16 +79,19 @@ def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
         "none": torch.zeros_like(A[:, :1]),
     }[rule.common]
     read = (shares[..., None] * (A - (1 - 1 / T) * M)).sum(0).clamp(min=0)
+    did = density(parts.did.sum(0))
+    if rule.product:
+        read = read * (did + 1 / N).sqrt()
     total = s.sum(0)
     h = (shares.sum(0) / total.where(total > 0, 1)).clamp(max=1)
     g = {
-        "focus": h.square() / (h.square() + (1 - h).square()),
+        "focus": h**3 / (h**3 + (1 - h) ** 3),
         "linear": h,
         "read": torch.ones_like(h),
         "did": torch.zeros_like(h),
         "half": torch.full_like(h, 0.5),
     }[rule.gate][:, None]
-    return density((1 - g) * density(parts.did.sum(0)) + g * density(read))
+    return density((1 - g) * did + g * density(read))
 
 
 def density(maps: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class Explanation:
         token_ids: ``(T,)`` int64.
         token_maps: ``(T, h, w)`` in [0, 1], Eq. 5 after ``minmax``; a constant map is zero.
         answer_map: ``(h, w)`` in [0, 1], Eq. 6.
-        token_weights: ``(T,)``, ``delta`` of Eq. 6, not negative, in logits per unit of attention.
+        token_weights: ``(T,)``, the weight of each token in the answer map: ``delta`` of Eq. 6, not negative, in logits
+            per unit of attention; of "dexar-focus" ``h``, in [0, 1]; of methods that score no heads 1.
         image_scores, text_scores: ``(T, L, H)``, ``S_img`` and ``S_text`` of Eq. 4.
         token_map_ranges: ``(T, 2)``, minimum and maximum of each token's map before ``minmax``.
         layers: L decoder layers that were summed, from 0.
