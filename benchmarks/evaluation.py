@@ -39,7 +39,8 @@ _ANSWERS = f"--methods {OURS},attention,attention-contrast --no-perturbation --a
 RUNS = {
     **WORDS,
     "scenes": "--model demo --methods all --n 60",
-    "curves": "--model demo --methods dexar-focus,dexar,dexar-attention,attention-contrast --word-curves --steps 5 --n 24",
+    "curves": "--model demo --methods dexar-focus,dexar,dexar-attention,attention-contrast --word-curves "
+    "--steps 5 --n 24",
     "questions": "--model demo --data demo-questions --n 60 --no-perturbation",
     "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
     "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 40",
