@@ -43,7 +43,7 @@ RUNS = {
     "--steps 5 --n 24",
     "questions": "--model demo --data demo-questions --n 60 --no-perturbation",
     "answers-demo": f"--model demo --data demo-locations {_ANSWERS}",
-    "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 40",
+    "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 20",
     "answers-qwen": f"--model demo-qwen --data demo-qwen-locations {_ANSWERS}",
     "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 30",
     "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 40",
