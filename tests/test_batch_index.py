@@ -14,8 +14,8 @@ pytest.importorskip("pyarrow")
 from dexar_fast import batch
 from dexar_fast.batch.index import write_page
 
+from .browsers import browser  # noqa: F401
 from .test_batch import table, write_input
-from .test_report_browser import browser  # noqa: F401
 
 
 @pytest.fixture(scope="module")
