@@ -196,3 +196,12 @@ def test_an_answer_that_rests_on_nothing_says_so(open_report: Open) -> None:
     assert report.text("peak-aside") == "the same everywhere"
     report.unit(1).hover()
     assert report.text("weight") == "0"
+
+
+def test_a_word_is_whole_where_there_is_little_room(open_report: Open) -> None:
+    """What is said of its place gives way."""
+    size = {"width": 320, "height": 700}
+    report = open_report(make_explanation(), units="words", viewport=size, has_touch=True, is_mobile=True)
+    report.unit(6).tap()
+    assert report.text("shown") == "“pagoda,”"
+    assert report.whole("shown")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..result.atomic import write_atomically
-from .languages import ENGLISH, Language, labels, markup
+from .languages import ENGLISH, Language, fill, for_script, labels
 from .montage import montage, shown_images
 from .payload import payload, to_script
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _SCRIPTS = (
     "labels.js", "maps.js", "picture.js", "reading.js", "heads.js", "answer.js", "views.js", "settings.js", "report.js",
 )  # fmt: skip
-_PLACE = re.compile(r"\{\{(\*?)(\w+)\}\}")  # in the template: {{label}}, or {{*label}} for one with markup
 
 
 def to_html(explanation: Explanation, path: str | PathLike[str], *, lang: Language = ENGLISH) -> Path:
@@ -70,22 +69,15 @@ def render_html(explanation: Explanation, *, lang: Language = ENGLISH) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     template = _asset("report.html")
-    on_page = {place[2] for place in _PLACE.finditer(template)}
-    in_script = {name: text for name, text in said.items() if name not in on_page}
+    values = {**payload(explanation), "images": shown_images(grids), "labels": for_script(template, said)}
     parts = {
         "policy": policy,
         "title": html.escape(_title(explanation)),
         "style": style,
-        "data": to_script({**payload(explanation), "images": shown_images(grids), "labels": in_script}),
+        "data": to_script(values),
         "script": script,
     }
-    # One pass over the template: what is filled in is never searched for places again.
-    page = _PLACE.sub(lambda place: parts.get(place[2]) or _label(said[place[2]], marked=bool(place[1])), template)
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
-
-
-def _label(text: str, *, marked: bool) -> str:
-    return markup(text) if marked else html.escape(text)
+    return fill(template, parts, said).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def _title(explanation: Explanation) -> str:

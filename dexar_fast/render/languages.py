@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from string import Formatter
 
 from ..errors import InputError
@@ -16,6 +17,7 @@ Language = str | Mapping[str, str]
 """A name of `languages()`, or a table of one's own: see `labels`."""
 
 ENGLISH = "en"
+_PLACE = re.compile(r"\{\{(\*?)(\w+)\}\}")
 _TABLES = resources.files("dexar_fast.render").joinpath("labels")
 
 
@@ -50,10 +52,41 @@ def labels(lang: Language = ENGLISH) -> dict[str, str]:
     return dict(lang)
 
 
-def markup(text: str) -> str:
+def fill(template: str, parts: Mapping[str, str], said: Mapping[str, str]) -> str:
+    """A page of its template: parts as they are, labels escaped, those of ``{{*label}}`` with their markup.
+
+    One pass: what is filled in is never searched for places again.
+    """
+    return _PLACE.sub(
+        lambda place: parts[place[2]] if place[2] in parts else (_markup if place[1] else html.escape)(said[place[2]]),
+        template,
+    )
+
+
+def for_script(template: str, said: Mapping[str, str], *, index: bool = False) -> dict[str, str]:
+    """The labels that a page's script fills in: of the report, or of a data set's index."""
+    on_page = {place[2] for place in _PLACE.finditer(template)}
+    return {name: text for name, text in said.items() if name.startswith("index_") == index and name not in on_page}
+
+
+def _markup(text: str) -> str:
     """A label as HTML, with its ``**bold**`` and `` `code` `` as elements."""
     escaped = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
     return re.sub(r"`(.+?)`", r"<code>\1</code>", escaped)
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """A table of one's own from a JSON file.
+
+    Raises:
+        InputError: no readable JSON file, or as `labels`.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"lang: {path} is no readable JSON file ({reason})") from error
+    return labels(table)
 
 
 def _ours(lang: str) -> dict[str, str]:

@@ -52,14 +52,14 @@ function targetUnits(tokens, targets) {
   return { units, around };
 }
 
-const code = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+const code = (text) => `U+${(text.trim() || text).codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
 // What has no ink of its own: what is drawn for it, and what it is called.
 const MARKS = [
   [/^$/, () => "\u00b7", () => say("mark_none")],
   [/^\s*\n\s*$/, () => "\u21b5", () => say("mark_line")],
   [/^\s*\t\s*$/, () => "\u21e5", () => say("mark_tab")],
-  [/^[\p{Cc}\p{Cf}]+$/u, code, (text) => say("mark_invisible", { code: code(text) })],
+  [/^\s*[\p{Cc}\p{Cf}]+\s*$/u, code, (text) => say("mark_invisible", { code: code(text) })],
   [/^\s+$/, () => "\u2423", () => say("mark_space")],
   [/^\p{M}+$/u, () => "\u25cc", (text) => say("mark_accent", { code: code(text) })],
 ];

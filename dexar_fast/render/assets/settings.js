@@ -7,13 +7,13 @@ function settings(list) {
     ...setting(say("set_image"), say("image_size", data.image)),
     ...Object.entries(data.settings)
       .filter(([name]) => name !== "prompt" && name !== "layers") // already shown
-      .flatMap(([name, value]) => setting(name.replaceAll("_", " "), value)),
+      .flatMap(([name, value]) => setting(name.replaceAll("_", " "), value, { lang: "" })),
   );
 }
 
-function setting(name, value) {
-  const term = document.createElement("dt");
-  const detail = document.createElement("dd");
+function setting(name, value, more = {}) { // names and values of options are in no language
+  const term = Object.assign(document.createElement("dt"), more);
+  const detail = Object.assign(document.createElement("dd"), more);
   term.textContent = name;
   detail.textContent = typeof value === "string" ? value : JSON.stringify(value);
   return [term, detail];
