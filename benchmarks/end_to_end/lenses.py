@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def measure(calls: Calls, length: int, repetitions: int) -> dict[str, Any]:
         return row | {
             "wrong": f"both methods differ from one by {difference:.1e}, or grounding failed; no speed is shown"
         }
-    ways = [partial(calls.plain, length), *explain.values()]
+    ways: list[Callable[[], object]] = [partial(calls.plain, length), *explain.values()]
     seconds = dict(zip(("plain", *explain), side_by_side(ways, repetitions=repetitions, device=calls.device)))
     median = {name: each.median for name, each in seconds.items()}
     return row | {
