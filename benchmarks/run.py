@@ -1,9 +1,9 @@
 """Run the benchmarks: ``python -m benchmarks.run [part] [options]``.
 
-Parts: ``ops``, ``end-to-end``, ``batches``; ``data-set``, runs over data sets; ``report``, the HTML report in a
-browser; ``estimate``, a comparison of `Explainer.estimate` with what is measured; ``tables`` puts the results of ops
-and end-to-end into README.md and docs/benchmarks.md. Without a part: ops, end-to-end, batches, as they are by default,
-on the CPU, and the tables.
+Parts: ``ops``, ``end-to-end``, ``batches``; ``lenses``, two methods in one pass, and grounding; ``data-set``, runs over
+data sets; ``report``, the HTML report in a browser; ``estimate``, a comparison of `Explainer.estimate` with what is
+measured; ``tables`` puts the results of ops and end-to-end into README.md and docs/benchmarks.md. Without a part: ops,
+end-to-end, batches, as they are by default, on the CPU, and the tables.
 ``<part> --help`` shows a part's options.
 """
 
@@ -18,6 +18,7 @@ PARTS = {
     "ops": "ops.run",
     "end-to-end": "end_to_end.run",
     "batches": "batches",
+    "lenses": "end_to_end.lenses",
     "data-set": "data_set",
     "report": "report",
     "estimate": "estimate",

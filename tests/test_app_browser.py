@@ -15,8 +15,8 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.app.blocks import create_app
 from dexar_fast.app.run import run
 
+from .browsers import browser as chromium
 from .browsers import noise
-from .test_report_browser import browser as chromium
 
 browser = chromium  # the fixture
 PATIENCE = 90_000  # milliseconds

@@ -14,8 +14,8 @@ pytest.importorskip("pyarrow")
 from dexar_fast import batch
 from dexar_fast.batch.index import write_page
 
+from .browsers import browser  # noqa: F401
 from .test_batch import table, write_input
-from .test_report_browser import browser  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -92,4 +92,17 @@ def test_pages(n, browser, tmp_path):  # noqa: F811
         following.click()
         assert column(opened, 1) == ["id 100"]
         assert following.is_disabled()
+    opened.close()
+
+
+def test_the_page_speaks_the_language_that_was_asked_for(browser, tmp_path):  # noqa: F811
+    lines = [[f"id {i}", "what ?", "a star", i / 3, None, 0, None] for i in range(3)]
+    write_page(tmp_path, lines, 7, "de")
+    opened = browser.new_page()
+    opened.goto((tmp_path / "index.html").as_uri())
+    assert opened.evaluate("document.documentElement.lang") == "de"
+    assert opened.locator("#count").text_content() == "1 bis 3 von 3"
+    assert "3 von 7 Antworten" in (opened.locator("p").text_content() or "")
+    opened.get_by_label("Suchen").fill("id 2")
+    assert column(opened, 1) == ["id 2"]
     opened.close()

@@ -13,8 +13,8 @@ from PIL import Image
 from dexar_fast.render.notebook import PICTURE_PIXELS
 from dexar_fast.render.overlay import overlay
 
+from .browsers import browser, playwright  # noqa: F401, a fixture and a mark
 from .explanations import make_explanation, scene
-from .test_report_browser import browser, playwright  # noqa: F401, a fixture and a mark
 
 
 def test_hover_works_in_the_frame_and_nothing_leaves_it(browser, tmp_path: Path) -> None:  # noqa: F811

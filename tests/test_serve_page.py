@@ -13,9 +13,9 @@ from dexar_fast import Explainer
 from dexar_fast.demo.scenes import draw_scene
 from dexar_fast.serve import Limits
 
+from .browsers import browser as chromium
 from .browsers import noise
 from .serving import png, serving
-from .test_report_browser import browser as chromium
 
 browser = chromium  # the fixture
 PICTURE = {"name": "<img src=x onerror=alert(1)>.png", "mimeType": "image/png", "buffer": png(draw_scene(7).image)}

@@ -1,7 +1,8 @@
 """Explaining whole answers, against what the model does anyway and against the naive method.
 
 `cases` what is measured, `calls` the ways over one model and prompt, `floor` what explaining takes at least, `measure`
-one row of figures, `memory` the peaks, `run` all of them, `tables` and `plots` what people read.
+one row of figures, `memory` the peaks, `run` all of them, `tables` and `plots` what people read. `lenses` measures what
+the word map beside the published one costs, and grounding.
 
 Expected of the mid-size model on 2 CPU cores, from what is counted (P = 608 prompt tokens, L = 8, a tail of 75 % of a
 layer's weights, a head of 40 % of all that a step reads) and what a call costs; first readings on a busy machine were

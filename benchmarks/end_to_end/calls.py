@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,9 +67,11 @@ class Calls:
         with torch.no_grad():
             self.model(**inputs, logits_to_keep=length, use_cache=False)
 
-    def explain(self, length: int, *, unfiltered: bool = False) -> Explanation:
+    def explain(
+        self, length: int, *, method: str | Sequence[str] = "dexar", unfiltered: bool = False, grounding: bool = False
+    ) -> Explanation:
         return self.explainer.explain_ids(
-            self.inputs, models.answer(self.model, length), method="dexar", unfiltered=unfiltered
+            self.inputs, models.answer(self.model, length), method=method, unfiltered=unfiltered, grounding=grounding
         )
 
     def generate(self, length: int) -> tuple[Tensor, Prefill]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import html
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..render.languages import fill, for_script, labels
 from ..render.payload import to_script
 from ..result.atomic import write_atomically
 from .keys import safe_name
@@ -38,10 +39,13 @@ Line = list[Any]
 """Id, prompt, answer, lowest grounding, error, occurrence, and the path of the report or None."""
 
 
-def write_index(folder: Path, reports: str | int, most: int = MOST_LINES) -> None:
+def write_index(
+    folder: Path, reports: str | int, most: int = MOST_LINES, *, lang: str | Mapping[str, str] = "en"
+) -> None:
     """Write words.parquet, index.html, and the reports that are asked for into ``reports/``.
 
-    The parts are read one by one; of their rows only the lines of the page are held.
+    The parts are read one by one; of their rows only the lines of the page are held. ``lang`` is of the pages: see
+    `dexar_fast.render.languages.labels`.
     """
     write_words(folder)
     failed = heapq.nsmallest(most // 10, (line for line in _lines(folder) if line[4] is not None), key=_place)
@@ -53,9 +57,9 @@ def write_index(folder: Path, reports: str | int, most: int = MOST_LINES) -> Non
         results = open_results(folder)
         for line in chosen:
             line[6] = f"reports/{safe_name(line[0])}.html"
-            results[line[0]].to_html(folder / line[6])
+            results[line[0]].to_html(folder / line[6], lang=lang)
     n_rows = sum(pq.read_metadata(path).num_rows for path in part_paths(folder))
-    write_page(folder, explained[: most - len(failed)] + failed, n_rows)
+    write_page(folder, explained[: most - len(failed)] + failed, n_rows, lang)
 
 
 def write_words(folder: Path) -> None:
@@ -71,19 +75,26 @@ def write_words(folder: Path) -> None:
     os.replace(temporary, path)
 
 
-def write_page(folder: Path, lines: Sequence[Line], n_rows: int | None = None) -> None:
+def write_page(
+    folder: Path, lines: Sequence[Line], n_rows: int | None = None, lang: str | Mapping[str, str] = "en"
+) -> None:
     """Write index.html.
 
     Args:
         folder: of the results.
         lines: shown by the page.
         n_rows: how many answers there are; the page says if it does not show all.
+        lang: of the page.
     """
     template = resources.files("dexar_fast.batch").joinpath("index.html").read_text(encoding="ascii")
     whole = n_rows in (None, len(lines))
-    note = "" if whole else f"Shown are {len(lines)} of {n_rows} answers, those of lowest grounding."
-    page = template.replace("{{title}}", html.escape(folder.name)).replace("{{note}}", note)
-    page = page.replace("{{data}}", to_script({"rows": list(lines)}))
+    said = labels(lang)
+    parts = {
+        "title": html.escape(folder.name),
+        "note": "" if whole else html.escape(said["index_part"].format(shown=len(lines), count=n_rows)),
+        "data": to_script({"rows": list(lines), "labels": for_script(template, said, index=True)}),
+    }
+    page = fill(template, parts, said)
     write_atomically(folder / "index.html", page.encode("ascii", "xmlcharrefreplace"))
 
 

@@ -16,6 +16,7 @@ from ..errors import InputError, check_count
 from ..explainer import Explainer
 from ..inputs.options import AskedOptions
 from ..progress import ProgressCallback, silent
+from ..render.languages import labels
 from .index import write_index
 from .parts import Done, done_in, part_name, write_part
 from .readers.choose import count, read
@@ -111,6 +112,7 @@ def run_on_ray(
     max_errors: int | None = None,
     retry_errors: bool = False,
     reports: str | int = "none",
+    lang: str | Mapping[str, str] = "en",
     progress: ProgressCallback = silent,
     **asked: Unpack[AskedOptions],
 ) -> Summary:
@@ -136,6 +138,7 @@ def run_on_ray(
     except ImportError as error:
         raise InputError('engine: "ray" needs Ray. pip install "dexar-fast[ray]"') from error
     check(batch_size, part_size, limit, (0, 1), keep, reports)
+    labels(lang)  # an unknown language is told now
     check_count("workers", workers[0], "workers")
     if workers[1] < workers[0]:
         raise InputError(f"workers: expected (fewest, most); got {workers}")
@@ -162,7 +165,7 @@ def run_on_ray(
                 summary.add(Counts(**json.loads(line["counts"])))
                 progress("explaining", summary.explained + summary.failed + summary.done_before, total)
                 check_errors(summary, max_errors)
-        write_index(folder, reports)
+        write_index(folder, reports, lang=lang)
     summary.seconds = time.monotonic() - started
     return summary
 

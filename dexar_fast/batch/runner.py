@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from ..errors import InputError, check_count
 from ..explainer import Explainer
 from ..inputs.options import AskedOptions
 from ..progress import ProgressCallback, silent
+from ..render.languages import labels
 from .index import write_index
 from .lock import locked
 from .parts import clear_unfinished, done_in, drop_failed, part_name, write_part
@@ -63,6 +64,7 @@ def run(
     max_errors: int | None = None,
     retry_errors: bool = False,
     reports: str | int = "none",
+    lang: str | Mapping[str, str] = "en",
     progress: ProgressCallback = silent,
     **asked: Unpack[AskedOptions],
 ) -> Summary:
@@ -89,6 +91,7 @@ def run(
         max_errors: stop when more rows than this fail.
         retry_errors: make the parts again that hold an error.
         reports: "none", "all", or the number of answers with the lowest grounding that get a report.
+        lang: the language of index and reports, as for `Explanation.to_html`.
         progress: called with "explaining", the answers that are done, and how many there are, if that is known.
         asked: options of `Explainer.explain`, the same for all. Without a method, its first default alone.
 
@@ -98,6 +101,7 @@ def run(
         OSError: the disk is full, or the folder cannot be written; what is finished stays.
     """
     check(batch_size, part_size, limit, shard, keep, reports)
+    labels(lang)  # an unknown language is told now
     kept = Keep(keep, maps, exact, pictures)
     folder, started = Path(out), time.monotonic()
     if asked.get("method") is None:
@@ -116,7 +120,7 @@ def run(
             work, in_parts(rows if limit is None else islice(rows, limit), part_size, shard), summary, max_errors, total
         )
         if not summary.stopped:
-            write_index(folder, reports)
+            write_index(folder, reports, lang=lang)
         summary.seconds = time.monotonic() - started
     return summary
 

@@ -31,6 +31,7 @@ from .options import (
     ImageFile,
     ImageKwargs,
     Json,
+    Lang,
     Layers,
     Live,
     Load,
@@ -48,6 +49,7 @@ from .options import (
     Targets,
     TextSet,
     chosen_formats,
+    parse_lang,
     parse_layers,
     parse_methods,
     parse_only,
@@ -105,6 +107,7 @@ def root(
 def demo(
     out: Out = DEFAULT_OUT,
     seed: Annotated[int, typer.Option(help="Which scene to draw.", min=0)] = DEMO_SEED,
+    lang: Lang = "en",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -119,8 +122,9 @@ def demo(
         from ..demo.scenes import draw_scene
         from .run import explain_and_write
 
+        said = parse_lang(lang)
         image = draw_scene(seed, scale=DEMO_SCALE).image
-        explain_and_write("demo", out, quiet=quiet, image=image, prompt=DEMO_PROMPT)
+        explain_and_write("demo", out, quiet=quiet, lang=said, image=image, prompt=DEMO_PROMPT)
 
 
 @app.command(short_help="Explain an image: report, overlays, saved maps.")
@@ -148,6 +152,7 @@ def explain(
     csv: Csv = False,
     as_json: Json = False,
     npz: Npz = False,
+    lang: Lang = "en",
     device: Device = None,
     dtype: Dtype = "auto",
     load: Load = None,
@@ -166,6 +171,7 @@ def explain(
       dexar-fast explain scene.png -p "is there a red star ?" -m demo --out star --quiet
       dexar-fast explain scene.png -p "describe the image" -m demo --live
       dexar-fast explain scene.png -p "describe the image" -m demo --csv --json
+      dexar-fast explain scene.png -p "describe the image" -m demo --lang de
 
     \b
     Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
@@ -177,7 +183,7 @@ def explain(
         # Wrong input is told before the model is loaded.
         model = require_model(model)
         chosen_layers, chosen_targets, part = parse_layers(layers), parse_targets(targets), parse_only(only)
-        formats = chosen_formats(csv, as_json, npz)
+        formats, said = chosen_formats(csv, as_json, npz), parse_lang(lang)
         how = {"device": device, "dtype": dtype, **parse_settings("--load", load)}
         if live:
             check_live(answer, normalization, text_set, targets, contrast, only, quiet=quiet)
@@ -192,6 +198,7 @@ def explain(
                 out,
                 how=how,
                 formats=formats,
+                lang=said,
                 block=block or 1,
                 layers=chosen_layers,
                 method=parse_methods(method),
@@ -207,6 +214,7 @@ def explain(
             quiet=quiet,
             how=how,
             formats=formats,
+            lang=said,
             answer=answer,
             layers=chosen_layers,
             method=parse_methods(method),

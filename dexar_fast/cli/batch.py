@@ -19,6 +19,7 @@ from .options import (
     Dtype,
     Frame,
     ImageKwargs,
+    Lang,
     Layers,
     Load,
     MaxNewTokens,
@@ -31,6 +32,7 @@ from .options import (
     Quiet,
     Targets,
     TextSet,
+    parse_lang,
     parse_layers,
     parse_methods,
     parse_only,
@@ -123,6 +125,7 @@ def batch(
     reports: Annotated[
         str, typer.Option(help="Which answers get an HTML report.", metavar="none|lowest:N|all")
     ] = "none",
+    lang: Lang = "en",
     engine: Annotated[RunsOn, typer.Option(help="Where it runs: here, or on a Ray cluster.")] = RunsOn.local,
     workers: Annotated[
         str,
@@ -182,6 +185,7 @@ def batch(
             "max_errors": max_errors,
             "retry_errors": retry_errors,
             "reports": parse_reports(reports),
+            "lang": parse_lang(lang),
         }
         chosen_shard, chosen_workers = parse_shard(shard), parse_workers(workers)
         model = require_model(model)

@@ -163,13 +163,13 @@ def evaluate_models(
 
     several = len(samples) > 1
     records = {}
-    for name, data in samples.items():
+    for number, (name, data) in enumerate(samples.items(), 1):
         folder = out / Path(name).name if several else out
         make_folder(folder)
         with shown_progress(quiet) as progress:
             explainer = load_explainer(name, progress, **how)
         if not quiet:
-            _announce(name, explainer, data, plan)
+            _announce(f"{name} ({number} of {len(samples)})" if several else name, explainer, data, plan)
         with shown_progress(quiet) as progress:
             extra = _extra(explainer, data, plan, folder, progress, extras)
             written = write_evaluation(explainer, data, plan, folder, extra=extra, progress=progress)

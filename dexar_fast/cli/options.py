@@ -164,6 +164,12 @@ Out = Annotated[
 Csv = Annotated[bool, typer.Option("--csv", help="Also write words.csv and tokens.csv.")]
 Json = Annotated[bool, typer.Option("--json", help="Also write explanation.json, with the maps as lists of numbers.")]
 Npz = Annotated[bool, typer.Option("--npz", help="Also write explanation.npz, for NumPy and Explanation.load.")]
+Lang = Annotated[
+    str,
+    typer.Option(
+        help="Language of the pages: en, de, es, fr, zh, or a JSON file with labels of your own.", metavar="NAME|FILE"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the report and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -173,6 +179,20 @@ DEFAULT_OUT = Path("dexar-fast-report")
 def chosen_formats(csv: bool, json: bool, npz: bool) -> list[str]:
     """What `write_files` takes."""
     return [name for name, chosen in (("csv", csv), ("json", json), ("npz", npz)) if chosen]
+
+
+def parse_lang(text: str) -> str | dict[str, str]:
+    """What `--lang` names: a language as it is, or the labels of a JSON file.
+
+    Raises:
+        InputError: no such language, or a table that is not complete.
+    """
+    from ..render.languages import labels, read_labels
+
+    if text.lower().endswith(".json"):
+        return read_labels(Path(text))
+    labels(text)
+    return text
 
 
 def parse_targets(text: str) -> TargetSelection:

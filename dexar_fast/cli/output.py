@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..inputs.tokens import printable
 from ..progress import ProgressCallback
 from ..render.fit import fit
+from ..render.languages import ENGLISH, Language
 from ..render.montage import montage
 from ..render.overlay import overlay
 from ..result.atomic import write_atomically
@@ -68,16 +69,20 @@ def make_folder(folder: Path) -> Path:
 
 
 def write_files(
-    explanation: Explanation, folder: Path, progress: ProgressCallback, formats: Sequence[str] = ()
+    explanation: Explanation,
+    folder: Path,
+    progress: ProgressCallback,
+    formats: Sequence[str] = (),
+    lang: Language = ENGLISH,
 ) -> Written:
     """Write `report.html`, `explanation.safetensors` and `overlays/*.png`, each replaced as a whole.
 
     And the files of `FURTHER` for these formats; of the others, those that the last run recorded are removed, because
     they tell of another answer.
 
-    Several images are shown side by side. The answer's overlay has the image's resolution; those of the words are at
-    most `WORD_PIXELS` wide and high. Overlays of words that the last run recorded are removed: their numbers would not
-    be this answer's. Any other file stays.
+    The report's labels are in ``lang``. Several images are shown side by side. The answer's overlay has the image's
+    resolution; those of the words are at most `WORD_PIXELS` wide and high. Overlays of words that the last run recorded
+    are removed: their numbers would not be this answer's. Any other file stays.
     """
     saved = explanation.save(folder / "explanation.safetensors")
     further = [name for each in formats for name in FURTHER[each]]
@@ -86,7 +91,7 @@ def write_files(
     explanation = montage(explanation)
     words = explanation.words()
     progress("saving", 0, len(words))
-    report = explanation.to_html(folder / "report.html")
+    report = explanation.to_html(folder / "report.html", lang=lang)
     overlays = make_folder(folder / "overlays")
     names = [overlay_name(index, word.text) for index, word in enumerate(words)]
     earlier = {kind: found - {*names, *further} for kind, found in _recorded(folder).items()}

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..inputs.methods import MEANINGS
 from ..inputs.tokens import printable, require_characters
 from ..progress import ProgressCallback
+from ..render.languages import ENGLISH, Language
 from .live import show_live
 from .output import Written, make_folder, shown_path, write_files
 from .progress import shown_progress
@@ -32,6 +33,7 @@ def explain_and_write(
     quiet: bool,
     how: Mapping[str, Any] | None = None,
     formats: Sequence[str] = (),
+    lang: Language = ENGLISH,
     **options: Any,
 ) -> None:
     """Explain one answer, write the files into `out` and print what came of it.
@@ -41,6 +43,7 @@ def explain_and_write(
         out: the folder.
         quiet: print the path of the report alone.
         formats: further files: see `dexar_fast.cli.output.FURTHER`.
+        lang: of the report.
         options: for `Explainer.explain`, image and prompt among them.
     """
     make_folder(out)
@@ -48,7 +51,7 @@ def explain_and_write(
     with shown_progress(quiet) as progress:
         explainer = load_explainer(model, progress, **(how or {}))
         explanation = explainer.explain(grounding=True, progress=progress, **options)
-        written = write_files(explanation, out, progress, formats)
+        written = write_files(explanation, out, progress, formats, lang)
     if quiet:
         print(shown_path(written.report))
     else:
@@ -56,7 +59,13 @@ def explain_and_write(
 
 
 def explain_live_and_write(
-    model: str, out: Path, *, how: Mapping[str, Any], formats: Sequence[str] = (), **options: Any
+    model: str,
+    out: Path,
+    *,
+    how: Mapping[str, Any],
+    formats: Sequence[str] = (),
+    lang: Language = ENGLISH,
+    **options: Any,
 ) -> None:
     """As `explain_and_write`, and show the answer as it is written; `options` go to `Explainer.stream`."""
     make_folder(out)
@@ -66,7 +75,7 @@ def explain_live_and_write(
     stream = explainer.stream(grounding=True, **options)
     explanation = show_live(stream, Console())
     with shown_progress(quiet=False) as progress:
-        written = write_files(explanation, out, progress, formats)
+        written = write_files(explanation, out, progress, formats, lang)
     print_files(written)
 
 

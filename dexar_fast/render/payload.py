@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from ..inputs.methods import MEANINGS
 from ..layout.grid import draw_box
 from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
 from ..result.values import exact
@@ -38,7 +37,7 @@ def payload(explanation: Explanation) -> dict[str, Any]:
     Args:
         explanation: T tokens on a grid of h x w cells.
 
-    The maps of other methods are in ``beside``, a dict for each with ``method``, ``meaning`` and what differs.
+    The maps of other methods are in ``beside``, a dict for each with ``method`` and what differs.
 
     Returns:
         A dict whose ``maps`` is base64 of ``(M, h, w)`` uint8: the maps of the T tokens (or of the targets, where there
@@ -71,7 +70,6 @@ def _of_method(explanation: Explanation) -> dict[str, Any]:
     maps = [*explanation.token_maps, explanation.answer_map, *word_maps]
     return {
         "method": explanation.method,
-        "meaning": MEANINGS.get(explanation.method, ""),
         "tokens": _tokens(explanation),
         "words": words,
         "targets": None if explanation.targets is None else _targets(explanation),

@@ -335,14 +335,22 @@ class Explanation:
 
         return picture(self)
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
+    def to_html(self, path: str | PathLike[str], *, lang: str | Mapping[str, str] = "en") -> Path:
         """Write the interactive report, one self-contained HTML file; returns its path.
 
         Of very long answers of large models, the panel of heads shows the whole answer alone, and says so.
+
+        Args:
+            path: of the file; its folder must exist.
+            lang: the language of the page: one of `dexar_fast.render.languages.languages()`, or a table of labels of
+                one's own, made from ``dexar_fast.render.languages.labels("en")``.
+
+        Raises:
+            InputError: no such language, or a table that is not complete; or the explanation holds NaN or infinity.
         """
         from ..render.html import to_html
 
-        return to_html(self, path)
+        return to_html(self, path, lang=lang)
 
     def save(self, path: str | PathLike[str], *, exact: bool = False) -> Path:
         """Write everything into one file; a failed write leaves an existing file as it was.

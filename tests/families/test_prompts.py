@@ -128,3 +128,17 @@ def test_batch_of_two_is_refused(case: Case) -> None:
     twice = {name: torch.cat((value, value)) for name, value in inputs.items()}
     with pytest.raises(InputError, match=r"model_inputs: expected one prompt, .*; got a batch of 2"):
         explainer.explain_ids(twice, answer(3))
+
+
+@pytest.mark.parametrize("prompt", ["what is it", "<image>what is it"])
+def test_paligemma_is_given_the_place_that_its_processor_would_warn_of(
+    prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run over thousands of pictures would print the advice thousands of times."""
+    explainer = explainer_of(all_cases()["paligemma"])
+    inputs = explainer.prompt_encoder.encode([picture()], prompt)
+    assert not caplog.records
+    expected = explainer.processor(images=[[picture()]], text=["what is it"], return_tensors="pt")
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    for name in ("input_ids", "token_type_ids", "pixel_values"):
+        assert torch.equal(inputs[name], expected[name])

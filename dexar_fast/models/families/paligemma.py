@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from ...errors import InputError
 from ..decoder import Decoder
-from ..family import Family, next_positions
+from ..family import Family, encoded, next_positions
 from .llava import layout
 
 
@@ -42,6 +43,13 @@ def continue_arguments(decoder: Decoder, arguments: Mapping[str, Any], answer_id
     return {**positions, "attention_mask": masks}
 
 
+def encode(processor: Any, images: list[Image], prompt: str, **settings: Any) -> dict[str, Tensor]:
+    """With the places of the images, which the processor would put there itself, with a warning on every call."""
+    token = processor.image_token
+    text = prompt if token in prompt else token * len(images) + prompt
+    return encoded(processor, images, text, **settings)
+
+
 FAMILY = Family(
     name="paligemma",
     model_types=("paligemma",),
@@ -50,4 +58,5 @@ FAMILY = Family(
     continue_arguments=continue_arguments,
     prompt_sees_itself=True,
     prompt_image=None,
+    encode=encode,
 )

@@ -1,7 +1,7 @@
 // The answer as a list of units (tokens, words or targets) that can be looked at and pinned.
 
-// Units are {start, stop, rows, text, weight, grounding, foil, probability, map}: tokens of the answer, and the rows
-// [from, to] of the scores. Tokens that belong to no word stand for themselves.
+// Units are {start, stop, rows, text, weight, grounding, foil, probability, map, word}: tokens of the answer, the rows
+// [from, to] of the scores, and the number of the word.
 function tokenUnits(tokens) {
   return tokens.text.map((text, i) => ({
     start: i, stop: i + 1, rows: [i, i + 1], text, weight: tokens.weight[i], grounding: tokens.grounding?.[i],
@@ -9,16 +9,29 @@ function tokenUnits(tokens) {
   }));
 }
 
+// Words, with the white space between them around them.
 function wordUnits(tokens, words) {
   const alone = tokenUnits(tokens);
-  const result = [];
+  const units = [], around = [""];
+  const add = (unit) => {
+    units.push(unit);
+    around.push("");
+  };
+  const leave = (to) => { // tokens that are no part of a word
+    for (; next < to; next++) {
+      if (/^\s+$/.test(alone[next].text)) around[around.length - 1] += alone[next].text;
+      else add(alone[next]);
+    }
+  };
   let next = 0;
-  for (const word of words) {
-    while (next < word.start) result.push(alone[next++]);
-    result.push({ ...word, rows: [word.start, word.stop], text: tokens.text.slice(word.start, word.stop).join("") });
+  for (const [index, word] of words.entries()) {
+    leave(word.start);
+    const text = tokens.text.slice(word.start, word.stop).join("");
+    add({ ...word, word: index, rows: [word.start, word.stop], text });
     next = word.stop;
   }
-  return result.concat(alone.slice(next));
+  leave(alone.length);
+  return { units, around };
 }
 
 const isAlternative = (unit) => unit?.probability !== undefined;
@@ -39,16 +52,16 @@ function targetUnits(tokens, targets) {
   return { units, around };
 }
 
-const code = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+const code = (text) => `U+${(text.trim() || text).codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
 // What has no ink of its own: what is drawn for it, and what it is called.
 const MARKS = [
-  [/^$/, () => "\u00b7", () => "no text of its own"],
-  [/^\s*\n\s*$/, () => "\u21b5", () => "line break"],
-  [/^\s*\t\s*$/, () => "\u21e5", () => "tab"],
-  [/^[\p{Cc}\p{Cf}]+$/u, code, (text) => `invisible ${code(text)}`],
-  [/^\s+$/, () => "\u2423", () => "space"],
-  [/^\p{M}+$/u, () => "\u25cc", (text) => `mark ${code(text)}`],
+  [/^$/, () => "\u00b7", () => say("mark_none")],
+  [/^\s*\n\s*$/, () => "\u21b5", () => say("mark_line")],
+  [/^\s*\t\s*$/, () => "\u21e5", () => say("mark_tab")],
+  [/^\s*[\p{Cc}\p{Cf}]+\s*$/u, code, (text) => say("mark_invisible", { code: code(text) })],
+  [/^\s+$/, () => "\u2423", () => say("mark_space")],
+  [/^\p{M}+$/u, () => "\u25cc", (text) => say("mark_accent", { code: code(text) })],
 ];
 
 function markOf(text) {
@@ -115,7 +128,7 @@ function answerList(box, onLook) {
   function mark() {
     const now = hovered >= 0 ? hovered : cursor >= 0 ? cursor : pinned;
     under(elements[now]);
-    onLook(units[now] ?? null, { pinned: now >= 0 && now === pinned, spoken: hovered < 0 });
+    onLook(units[now] ?? null, { kept: units[pinned] ?? null, spoken: hovered < 0 });
   }
 
   function pin(index) {
@@ -237,17 +250,12 @@ function answerList(box, onLook) {
     }
   });
 
+  const indexOf = (row) => (row < 0 ? -1 : units.findIndex(({ rows }) => rows[0] <= row && row < rows[1]));
+
   return {
     release,
-    pin(token) { // the unit that holds this token
-      const index = units.findIndex((unit) => unit.start <= token && token < unit.stop);
-      if (index < 0 || index === pinned) return;
-      pin(index);
-      enter(index);
-      mark();
-    },
-    show(newUnits, around = []) { // the text before each unit, and behind the last
-      const token = units[pinned]?.start ?? -1; // a pinned token stays pinned as its word, and the other way round
+    // The units, with the text before each and behind the last; one that holds the row of scores is pinned.
+    show(newUnits, around, row) {
       units = newUnits;
       hovered = cursor = pinned = -1;
       const parts = units.flatMap((unit, i) => [around[i] ?? "", ...unitElement(unit, i)]);
@@ -255,10 +263,14 @@ function answerList(box, onLook) {
       box.replaceChildren(...parts);
       elements = parts.filter((part) => part instanceof Element);
       entry = 0;
-      const index = token < 0 ? -1 : units.findIndex((unit) => unit.start <= token && token < unit.stop);
+      const index = indexOf(row);
       enter(Math.max(0, index));
       if (index >= 0) pin(index);
       mark();
+    },
+    beside(row) { // what the other of two pictures shows
+      box.querySelector(".beside")?.classList.remove("beside");
+      elements[indexOf(row)]?.classList.add("beside");
     },
   };
 }

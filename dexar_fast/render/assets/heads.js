@@ -33,13 +33,15 @@ function answerHeads(base64, size) {
 const LISTED = 5;
 
 // What is looked at is null, or {start, stop, name}. Nothing is decoded or drawn while the panel is closed.
-function headsPanel(panel, { heads, rowName, layers, colours, say }) {
+function headsPanel(panel, { heads, layers, colours, tell }) {
   const part = (name) => panel.querySelector(`.heads-${name}`);
-  if (!heads) {
-    part("note").textContent = "This method scores no heads.";
-    part("body").hidden = true;
-    return { show() {}, recolour() {}, use() {} };
-  }
+  const note = (ofMethod) => {
+    const left = () => say("heads_left_out", { megabytes: (ofMethod.bytes / 1e6).toFixed(0) });
+    part("note").textContent = !ofMethod ? say("heads_none") : ofMethod.tokens ? "" : left();
+    part("body").hidden = !ofMethod;
+  };
+  note(heads);
+  if (!heads) return { show() {}, recolour() {}, use() {} };
   const size = layers.length * heads.count;
   const box = part("grid");
   const draw = drawer(part("map"), heads.count, layers.length, false);
@@ -49,14 +51,10 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
   let looked = null, values = null, at = null, pending = 0;
 
   part("list").append(...listed);
-  part("first-layer").textContent = `layer ${layers[0]}`;
-  part("last-layer").textContent = layers.length > 1 ? `layer ${layers.at(-1)}` : "";
+  part("first-head").textContent = say("head", { head: 0 });
+  part("first-layer").textContent = say("layer", { layer: layers[0] });
+  part("last-layer").textContent = layers.length > 1 ? say("layer", { layer: layers.at(-1) }) : "";
   part("last-head").textContent = heads.count > 1 ? heads.count - 1 : "";
-  if (!heads.tokens) {
-    const megabytes = (heads.bytes / 1e6).toFixed(0);
-    part("note").textContent =
-      `Single tokens are left out: their heads would add ${megabytes} MB to this file. Explanation.plot_heads draws them.`;
-  }
 
   function render() {
     pending = 0;
@@ -76,8 +74,8 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
       }
     }
     draw(picture, colours());
-    part("of").textContent = !looked || !heads.tokens ? `mean over all ${rowName}s` : looked.name;
-    part("most").textContent = most > 0 ? `brightest: w ${short(most)}` : "no head is filtered in";
+    part("of").textContent = !looked || !heads.tokens ? say("heads_mean") : looked.name;
+    part("most").textContent = most > 0 ? say("heads_brightest", { weight: short(most) }) : say("heads_no_weight");
     list();
     read();
   }
@@ -93,19 +91,20 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
     const several = !looked || !heads.tokens || looked.stop - looked.start > 1;
     listed.forEach((item, rank) => {
       const i = best[rank];
-      const share = several ? `, in ${Math.round(100 * values.share[i])}% of ${rowName}s` : "";
-      item.textContent = i === undefined ? "" : `${name(i)}: w ${short(values.weight[i])}${share}`;
+      if (i === undefined) return void (item.textContent = "");
+      const entry = { head: name(i), weight: short(values.weight[i]), percent: Math.round(100 * values.share[i]) };
+      item.textContent = say(several ? (data.targets ? "heads_share_targets" : "heads_share") : "heads_item", entry);
     });
   }
 
-  const name = (i) => `layer ${layers[Math.floor(i / heads.count)]}, head ${i % heads.count}`;
+  const name = (i) => say("layer_head", { layer: layers[Math.floor(i / heads.count)], head: i % heads.count });
 
   function read() {
     if (!values) return; // opened this very moment
     const cursor = part("cursor");
     cursor.hidden = !at;
     if (!at) {
-      part("readout").textContent = "Point at a cell, or step through them with the arrow keys.";
+      part("readout").textContent = say("heads_hint");
       return;
     }
     cursor.style.left = `${(100 * at.layer) / layers.length}%`;
@@ -113,8 +112,8 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
     cursor.style.width = `${100 / layers.length}%`;
     cursor.style.height = `${100 / heads.count}%`;
     const i = at.layer * heads.count + at.head;
-    const [w, image, text] = [values.weight[i], values.imageScore[i], values.textScore[i]].map(short);
-    part("readout").textContent = `${name(i)}: w ${w}, image score ${image}, text score ${text}`;
+    const [weight, image, text] = [values.weight[i], values.imageScore[i], values.textScore[i]].map(short);
+    part("readout").textContent = say("heads_read", { head: name(i), weight, image, text });
   }
 
   function redraw() {
@@ -147,7 +146,7 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
       ? { layer: clamp(at.layer + step[0], layers.length), head: clamp(at.head + step[1], heads.count) }
       : { layer: 0, head: 0 };
     read();
-    say(part("readout").textContent);
+    tell(part("readout").textContent);
   });
   box.addEventListener("blur", () => {
     at = null;
@@ -157,8 +156,7 @@ function headsPanel(panel, { heads, rowName, layers, colours, say }) {
 
   return {
     use(ofMethod) { // the heads of another method of the same layers, or null
-      part("body").hidden = !ofMethod;
-      part("note").textContent = ofMethod ? "" : "This method scores no heads.";
+      note(ofMethod);
       if (!ofMethod) return;
       heads = ofMethod;
       ofAnswer = ofTokens = null;
