@@ -54,7 +54,7 @@ test-torchvision: .venv-torchvision/.created
 		tests/families/test_settings.py tests/families/test_prompts.py tests/families/test_tilings.py tests/test_loading.py $(ARGS)
 
 test-peers: .venv-peers/.created
-	@.venv-peers/bin/python -m pytest tests/test_adapters.py tests/test_adapters_stores.py $(ARGS)
+	@.venv-peers/bin/python -m pytest tests/test_adapters.py tests/test_adapters_stores.py "tests/test_snippets.py::test_python_runs[docs/adapters.md]" $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
