@@ -24,7 +24,8 @@ _COMMENT = re.compile(r"<!--\s*(not run|run before|needs):\s*(.*?)\s*-->", re.DO
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its code, the line where it begins, why it is not run (None: it is), what it needs."""
+    """A fenced block: its language, its code, the line where it begins, why it is not run (None: it is), and the module
+    that it needs."""
 
     language: str
     code: str
