@@ -16,7 +16,7 @@ SET_UP_FAILED = (echo "The set-up failed; $(VENV)/pip.log has the details."; exi
 .DEFAULT_GOAL := help
 # Two set-ups at once would install into one environment.
 .NOTPARALLEL:
-.PHONY: help demo models test test-oldest test-newest test-torchvision test-peers lint format bench evaluation gpu docs notebooks dist smoke clean
+.PHONY: help demo models test test-oldest test-newest test-torchvision test-peers test-fiftyone lint format bench evaluation gpu docs notebooks dist smoke clean
 
 help:
 	@echo "make demo    explain an image with the embedded model and write a report"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-oldest  run the tests of models on the oldest transformers that is supported; make test-newest: the newest"
 	@echo "make test-torchvision  run the tests of prompts and pixels with the image processors that users of torchvision get"
 	@echo "make test-peers  run the tests of adapters with the tools that the test environment has no room for"
+	@echo "make test-fiftyone  the same for FiftyOne, which brings half a gigabyte and a database"
 	@echo "make lint    check style and types"
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make bench   measure, write benchmarks/results/ and docs/benchmarks.md; one part: ARGS=ops, ARGS=end-to-end, ARGS=batches"
@@ -54,7 +55,10 @@ test-torchvision: .venv-torchvision/.created
 		tests/families/test_settings.py tests/families/test_prompts.py tests/families/test_tilings.py tests/test_loading.py $(ARGS)
 
 test-peers: .venv-peers/.created
-	@.venv-peers/bin/python -m pytest tests/test_adapters.py tests/test_adapters_stores.py $(ARGS)
+	@.venv-peers/bin/python -m pytest tests/test_adapters.py tests/test_adapters_stores.py "tests/test_snippets.py::test_python_runs[docs/adapters.md]" $(ARGS)
+
+test-fiftyone: .venv-fiftyone/.created
+	@.venv-fiftyone/bin/python -m pytest tests/test_adapters_stores.py -k fiftyone $(ARGS)
 
 lint: $(VENV)/.has-lint
 	@$(BIN)/ruff check .
@@ -89,7 +93,7 @@ smoke: dist
 	@PYTHON="$(BIN)/python" bash .ci/smoke
 
 clean:
-	@rm -rf $(VENV) .venv-oldest .venv-newest .venv-torchvision .venv-peers build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
+	@rm -rf $(VENV) .venv-oldest .venv-newest .venv-torchvision .venv-peers .venv-fiftyone build dist *.egg-info .hypothesis .benchmarks .mypy_cache .pytest_cache .ruff_cache dexar-fast-report dexar-fast-evaluation
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .has-base is the package alone, .has-NAME the package with that extra. Each is redone when what it installs changes.

@@ -36,3 +36,5 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"dexar_fast {release}"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]

@@ -11,9 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that asks for the network fails at once, everywhere.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def garbage_is_collected() -> Iterator[None]:
+    """The command line sets aside all that is there once a model is loaded; this process has many models."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

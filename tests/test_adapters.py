@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dexar_fast import Explainer, InputError
+from dexar_fast import Explainer, InputError, UnsupportedModelError
 from dexar_fast.compat import requires, torchcam
 from dexar_fast.compat.captum import DexarLLMAttribution
 from dexar_fast.compat.inseq import to_inseq
@@ -18,6 +19,7 @@ from dexar_fast.compat.pipeline import ExplainingPipeline
 from dexar_fast.compat.servers import answer_ids
 
 from .explanations import make_explanation
+from .test_untouched import assert_same, state
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 
 PROMPT = "USER: <image>\nwhat is it? ASSISTANT:"
@@ -181,6 +183,68 @@ def test_inseq_shows_and_saves_it(explainer: Explainer, tmp_path: Path) -> None:
     out.save(str(tmp_path / "e.json"), overwrite=True)
     again = inseq.FeatureAttributionOutput.load(str(tmp_path / "e.json"))
     torch.testing.assert_close(again.sequence_attributions[0].source_attributions, sequence.source_attributions)
+
+
+# --- tools that look inside
+
+
+@pytest.fixture
+def eager() -> Explainer:
+    """Attention that returns its probabilities, for tools to read."""
+    return Explainer(tiny_llava(dtype=torch.float32, attention="eager"), tiny_processor())
+
+
+def with_answer(inputs: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:
+    ids = torch.cat([inputs["input_ids"], answer[None]], dim=1)
+    return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def attention_maps(probabilities: list[Tensor], ids: Tensor, length: int) -> Tensor:
+    """The method "attention" from what a tool read, per layer ``(1, heads, queries, keys)``: ``(length, cells)``."""
+    rows = torch.cat(probabilities)[:, :, -length - 1 : -1, ids[0] == IMAGE_TOKEN_ID]
+    return torch.stack([rescaled(row) for row in rows.mean(dim=1).sum(dim=0)])
+
+
+METHODS = ["dexar", "attention"]
+
+
+def test_nnsight_traces_the_model_that_is_explained(eager: Explainer) -> None:
+    nnsight = pytest.importorskip("nnsight", reason="needs nnsight, which make test-peers installs")
+    inputs, answer = tiny_inputs(eager.model), tiny_answer(4)
+    plain = eager.explain_ids(inputs, answer, method=METHODS)
+    traced = nnsight.NNsight(eager.model)
+    forwards = {name: module.forward for name, module in eager.model.named_modules()}
+    e = Explainer(traced._module, eager.processor).explain_ids(inputs, answer, method=METHODS)
+    assert {name: module.forward for name, module in eager.model.named_modules()} == forwards
+    np.testing.assert_array_equal(e.token_maps, plain.token_maps)
+
+    full = with_answer(inputs, answer)
+    with traced.trace(**full):
+        read = [layer.self_attn.output[1].detach() for layer in traced.model.language_model.layers]
+        nnsight.save(read)
+    maps = attention_maps(read, full["input_ids"], len(answer))
+    np.testing.assert_allclose(e.maps("attention").reshape(maps.shape), maps, atol=1e-5)
+
+
+def test_transformer_lens_reads_a_twin_with_the_same_weights(eager: Explainer) -> None:
+    sources = pytest.importorskip(
+        "transformer_lens.model_bridge.sources", reason="needs TransformerLens, which make test-peers installs"
+    )
+    model, inputs, answer = eager.model, tiny_inputs(eager.model), tiny_answer(4)
+    full = with_answer(inputs, answer)
+    expected = model(**full).logits
+    before = state(model)
+    twin = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+    bridge = sources.build_bridge_from_module(twin, type(twin).__name__, hf_config=twin.config)
+    logits, cache = bridge.run_with_cache(full["input_ids"], pixel_values=inputs["pixel_values"])
+    e = eager.explain_ids(inputs, answer, method=METHODS)
+    assert_same(before, state(model))
+    torch.testing.assert_close(logits, expected)
+    read = [cache[f"blocks.{layer}.attn.hook_pattern"] for layer in e.layers]
+    maps = attention_maps(read, full["input_ids"], len(answer))
+    np.testing.assert_allclose(e.maps("attention").reshape(maps.shape), maps, atol=1e-5)
+    with pytest.raises(UnsupportedModelError, match=r"attention of layers .* was not seen"):
+        Explainer(twin, eager.processor).explain_ids(inputs, answer)  # its attention is the bridge's own
 
 
 # --- transformers

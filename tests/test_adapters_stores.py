@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,13 +111,36 @@ def test_label_studio_decodes_the_masks(explanation: Explanation) -> None:
         label_studio.to_label_studio(explanation, ["a"])
 
 
-def test_fiftyone_has_a_heatmap_for_each_word(explanation: Explanation, tmp_path: Path) -> None:
-    if "FIFTYONE_DATABASE_URI" not in os.environ:
-        pytest.skip("needs FiftyOne and its database (FIFTYONE_DATABASE_URI)")
-    pytest.importorskip("fiftyone", reason="needs FiftyOne (pip install fiftyone)")
+@pytest.fixture
+def fiftyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The real one; the database that it brings along starts with it, and ends with this process."""
+    if find_spec("fiftyone") is None:
+        pytest.skip("needs FiftyOne, which make test-fiftyone installs")
+    for name, value in {
+        "DATABASE_DIR": tmp_path / "data",
+        "DEFAULT_DATASET_DIR": tmp_path,
+        "DO_NOT_TRACK": True,
+    }.items():
+        monkeypatch.setenv(f"FIFTYONE_{name}", str(value))
+    return import_module("fiftyone")
+
+
+def test_fiftyone_has_a_heatmap_for_each_word(explanation: Explanation, tmp_path: Path, fiftyone: Any) -> None:
     scene(64, 48).save(tmp_path / "scene.png")
-    sample = to_fiftyone.to_sample(explanation, tmp_path / "scene.png", tmp_path / "maps")
+    bare = make_explanation(["a"], rows=3, cols=4, image=scene(64, 48))  # grounding was not asked for
+    dataset = fiftyone.Dataset()
+    dataset.add_samples(
+        [
+            to_fiftyone.to_sample(explanation, tmp_path / "scene.png", tmp_path / "maps"),
+            to_fiftyone.to_sample(bare, tmp_path / "scene.png", tmp_path / "others"),
+        ]
+    )
+    (sample,) = dataset.exists("lowest_grounding")  # read back from the database
     assert (sample["answer"], sample["lowest_grounding"]) == (explanation.answer, pytest.approx(0.2))
-    pixels = np.asarray(sample["word_001"].get_map())
-    assert (pixels.shape, sample["word_001"]["word"]) == ((48, 64), "red")
-    assert (pixels >= 0.5 * pixels.max()).mean() == pytest.approx(explanation.word("red").mask().mean(), abs=0.02)
+    for index, word in enumerate(explanation.words()):
+        heatmap = sample[f"word_{index:03d}"]
+        assert (heatmap["word"], heatmap["grounding"]) == (word.text, pytest.approx(word.grounding))
+        pixels = np.asarray(heatmap.get_map())
+        assert (pixels.shape, heatmap.range) == ((48, 64), [0, 255])
+        assert (pixels >= 0.5 * pixels.max()).mean() == pytest.approx(word.mask().mean(), abs=0.02)
+    assert sample["answer_map"].get_map().shape == (48, 64)

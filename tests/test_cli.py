@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -110,6 +111,25 @@ def test_quiet_prints_only_the_report(stub: StubExplainer, picture: Path, tmp_pa
     result = call("explain", "-m", "a/model", picture, "-p", "what?", "-o", tmp_path, "--quiet")
     assert result.stdout == f"{tmp_path / 'report.html'}\n"
     assert result.stderr == ""
+
+
+def test_no_garbage_is_looked_for_while_a_model_is_loaded(
+    stub: StubExplainer, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collecting: list[bool] = []
+
+    def from_pretrained(model: str, **options: Any) -> StubExplainer:
+        collecting.append(gc.isenabled())
+        if len(collecting) == 2:
+            raise InputError("model: no such model")
+        return stub
+
+    monkeypatch.setattr(stub, "from_pretrained", from_pretrained)
+    for code in (0, BAD_INPUT):
+        assert call("explain", picture, "-p", "?", "-m", "m", "--out", tmp_path).exit_code == code
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    assert collecting == [False, False]
 
 
 def test_options_reach_the_explainer(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dexar_fast import InputError, compare
+from dexar_fast.cli import app
+from dexar_fast.cli.compare import parse_words
+from dexar_fast.cli.failures import BAD_INPUT
 from dexar_fast.result.explanation import Explanation
 
 from .explanations import make_explanation, scene
@@ -79,3 +84,41 @@ def test_mistakes_are_named() -> None:
         compare([e], labels=["a", "b"])
     with pytest.raises(InputError, match="method: expected one of dexar"):
         compare([e], methods=["attention"])
+
+
+def test_command_draws_saved_explanations(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        explained(model=name, seed=seed).save(tmp_path / f"{name}.safetensors")
+    files, out = [str(tmp_path / f"{name}.safetensors") for name in ("one", "two")], tmp_path / "new" / "figure.svg"
+    result = CliRunner().invoke(
+        app, ["compare", *files, "--words", "red:1, dog", "--label", "A<", "--label", "B", "-o", str(out)]
+    )
+    assert (result.exit_code, result.output) == (0, f"{out}\n")
+    drawn = out.read_text()
+    assert drawn.count("<image ") == 6
+    assert all(f"<!-- {text} -->" in drawn for text in ("answer map", "red", "dog,", "A&lt;", "B"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "figure.bmp"], "--out: expected a name that ends in .png, .svg or .pdf; got 'figure.bmp'"),
+        (["--words", "red,,dog"], "--words: expected words between commas"),
+        (["--words", "horse"], "none has 'horse'"),
+        (["--method", "tam"], "method: expected one of dexar"),
+        (["--label", "a", "--label", "b"], "labels: expected 1"),
+        (["missing.safetensors"], "missing.safetensors"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_command_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    explained().save("one.safetensors")
+    result = CliRunner().invoke(app, ["compare", "one.safetensors", *arguments], env={"COLUMNS": "300"})
+    assert result.exit_code == BAD_INPUT
+    assert message in result.output
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_words_of_the_command() -> None:
+    assert parse_words("red:1, dog,12:30,::,a:b") == [("red", 1), "dog", ("12", 30), "::", "a:b"]

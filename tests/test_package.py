@@ -168,6 +168,17 @@ def test_import_is_light(run_python: RunPython) -> None:
     assert run_python(code) == "[]"
 
 
+def test_what_a_run_on_the_cpu_does_not_need_is_not_imported(run_python: RunPython, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from dexar_fast.cli import app\n"
+        "app(['demo', '--out', 'out', '--quiet'], standalone_mode=False)\n"
+        "unneeded = 'dexar_fast.kernels', 'dexar_fast.evaluate', 'matplotlib', 'pyarrow', 'fastapi'\n"
+        "print([name for name in unneeded if name in sys.modules])"
+    )
+    assert run_python(code, cwd=tmp_path).splitlines()[-1] == "[]"
+
+
 def test_works_where_triton_is_absent(run_python: RunPython) -> None:
     code = (
         "import sys\n"

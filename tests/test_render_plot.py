@@ -64,6 +64,13 @@ def test_characters_that_the_own_font_lacks_come_from_an_installed_one(
     assert len(recwarn) == 0
 
 
+def test_notebooks_show_it_without_pyplot() -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    data, _ = DisplayFormatter().format(plot(make_explanation(), tokens=[0]))
+    assert data["image/png"].startswith(b"\x89PNG")
+
+
 def test_nothing_global_is_touched() -> None:
     before = dict(matplotlib.rcParams)
     pyplot_loaded = "matplotlib.pyplot" in sys.modules
@@ -74,6 +81,7 @@ def test_nothing_global_is_touched() -> None:
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "dexar_fast.render.figure", raising=False)
     with pytest.raises(ImportError, match=r"pip install dexar-fast\[plot\]"):
         plot(make_explanation())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ class TestCompiled:
         assert stances == []
         explain(compiled)
         assert set(stances) == {"force_eager"}
+
+
+class TestInstrumented:
+    """Every module has a forward of its own that passes for the function of its class, as nnsight leaves it."""
+
+    def model(self) -> Any:
+        def instrument(module: nn.Module) -> None:
+            own = type(module).forward
+            module.forward = functools.wraps(own)(lambda *args, **kwargs: own(module, *args, **kwargs))
+
+        return tiny_llava(dtype=torch.float32).apply(instrument)
+
+    def test_gives_the_same(self, plain: Explanation) -> None:
+        assert_equal(explain(self.model()), plain)
+
+    def test_is_left_instrumented(self) -> None:
+        model = self.model()
+        before = {name: module.forward for name, module in model.named_modules()}
+        explain(model)
+        assert {name: module.forward for name, module in model.named_modules()} == before
 
 
 class TestAdapters:

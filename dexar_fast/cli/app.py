@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import InputError
 from .batch import batch
 from .browser_app import browser_app
+from .compare import compare
 from .evaluate import evaluate
 from .failures import failures_as_exit_codes
 from .options import (
@@ -288,6 +289,7 @@ def profile(
 
 
 app.command(short_help="Explain every answer of a data set; goes on after an interruption.")(batch)
+app.command(short_help="Draw saved explanations, methods or models, in one figure.")(compare)
 app.command("app", short_help="Ask about a picture in the browser.")(browser_app)
 app.command(short_help="Serve a model over HTTP, with a page to try it.")(serve)
 app.command(short_help="Measure explanations against ground truth and chance.")(evaluate)

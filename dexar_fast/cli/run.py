@@ -15,6 +15,7 @@ from ..inputs.methods import MEANINGS
 from ..inputs.tokens import printable, require_characters
 from ..progress import ProgressCallback
 from ..render.languages import ENGLISH, Language
+from .garbage import garbage_left_alone
 from .live import show_live
 from .output import Written, make_folder, shown_path, write_files
 from .progress import shown_progress
@@ -159,12 +160,13 @@ def load_explainer(model: str, progress: ProgressCallback, **options: Any) -> Ex
     # A bar of ours would fight with the bars of a download.
     if model in MODELS or Path(model).is_dir():
         progress("loading", 0, None)
-    from transformers.utils import logging
+    with garbage_left_alone():
+        from transformers.utils import logging
 
-    from ..explainer import Explainer
+        from ..explainer import Explainer
 
-    logging.disable_progress_bar()
-    return Explainer.from_pretrained(model, **options)
+        logging.disable_progress_bar()
+        return Explainer.from_pretrained(model, **options)
 
 
 def print_result(explanation: Explanation, written: Written) -> None:

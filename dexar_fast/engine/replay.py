@@ -100,7 +100,9 @@ def replay(decoder: Decoder, layer: int, inputs: LayerInputs, attention_output: 
 def _parameters(layer: nn.Module) -> Mapping[str, inspect.Parameter]:
     """Of a layer's forward; a forward of the instance's own, which loaders leave there, is looked at anew each time."""
     if "forward" in vars(layer):
-        return inspect.signature(layer.forward).parameters
+        parameters = dict(inspect.signature(layer.forward).parameters)
+        parameters.pop("self", None)  # of wrappers that pass for the function of the class, as nnsight's do
+        return parameters
     return _of_method(type(layer).forward)
 
 

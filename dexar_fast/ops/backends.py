@@ -87,9 +87,10 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
             falls back to another one.
     """
     if backend == "auto":
-        suitable = {"cpu": "cpp", "cuda": "triton"}.get(device.type)
-        fast = suitable in available_backends() and dtype in FAST_DTYPES and _is_new_enough(device)
-        return suitable if suitable is not None and fast else "reference"
+        suitable = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "reference")
+        # Only the suitable one is loaded: Triton's kernels are for nothing on a CPU.
+        fast = not isinstance(load_backend(suitable), str) and dtype in FAST_DTYPES and _is_new_enough(device)
+        return suitable if fast else "reference"
     check_backend(backend)
     if backend == "reference":
         return backend

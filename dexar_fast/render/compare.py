@@ -56,7 +56,7 @@ def compare(
             repeats in one; labels of another number.
     """
     try:
-        from matplotlib.figure import Figure
+        from .figure import ShownFigure
     except ImportError as error:
         raise ImportError("compare() needs matplotlib: pip install dexar-fast[plot]") from error
     check_opacity(heatmap_opacity)
@@ -80,7 +80,7 @@ def compare(
             raise InputError(f"words: expected words of the answers; none has {word!r}")
 
     columns = 1 + len(asked)
-    figure = Figure(figsize=(1.9 * columns, 2.1 * len(rows)), layout="constrained")
+    figure = ShownFigure(figsize=(1.9 * columns, 2.1 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), columns, squeeze=False)
     text: dict[str, Any] = {"fontsize": 9, "fontfamily": font_families(), "parse_math": False}
     for row, name, of_row, across in zip(rows, names, found, panels):

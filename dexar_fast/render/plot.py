@@ -54,7 +54,7 @@ def plot(
         InputError: a token index or another argument is out of range.
     """
     try:
-        from matplotlib.figure import Figure
+        from .figure import ShownFigure
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install dexar-fast[plot]") from error
     check_opacity(heatmap_opacity)
@@ -74,7 +74,7 @@ def plot(
     width, height = grid.image_size
     panel_height = min(2.4, 1.7 * height / width) + 0.35
     lead = min(3, rows)  # the answer map spans this many token panels each way
-    figure = Figure(figsize=(1.8 * (_COLUMNS + lead), rows * panel_height), layout="constrained")
+    figure = ShownFigure(figsize=(1.8 * (_COLUMNS + lead), rows * panel_height), layout="constrained")
     labels = token_labels(explanation.row_texts)
     panels = figure.add_gridspec(rows, _COLUMNS + lead)
     draw(figure.add_subplot(panels[:lead, :lead]), explanation.answer_map, "answer map")

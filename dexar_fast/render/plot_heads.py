@@ -33,12 +33,13 @@ def plot_heads(weights: Floats, layers: Sequence[int], title: str, *, colormap: 
     """
     try:
         from matplotlib.colors import ListedColormap
-        from matplotlib.figure import Figure
+
+        from .figure import ShownFigure
     except ImportError as error:
         raise ImportError("plot_heads() needs matplotlib: pip install dexar-fast[plot]") from error
     n_layers, n_heads = weights.shape
     colours = ListedColormap(table(colormap) / 255)
-    figure = Figure(figsize=(_inches(n_layers) + 1.6, _inches(n_heads) + 1.0), layout="constrained")
+    figure = ShownFigure(figsize=(_inches(n_layers) + 1.6, _inches(n_heads) + 1.0), layout="constrained")
     axes = figure.add_subplot()
     grid = axes.imshow(weights.T, cmap=colours, vmin=0, vmax=float(weights.max()) or 1.0, interpolation="nearest")
     columns, rows = (range(0, count, ceil(count / _MOST_TICKS)) for count in (n_layers, n_heads))
