@@ -52,8 +52,6 @@ const InstructionSet* instruction_sets(int* count) {
     return sets;
 }
 
-constexpr int64_t GROUPS_OF_A_TASK = 2;  // a cache line, or two threads write to the same lines of a map
-
 constexpr int64_t KEYS_AT_ONCE = 32;  // of a product that is made here: they stay in cache while all rows pass
 
 }  // namespace
@@ -79,7 +77,7 @@ void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads
     int count;
     const dexar::InstructionSet* set = dexar::instruction_sets(&count);
     while (!set->is_available || index-- > 0) ++set;
-    const int64_t n_groups = block.padded() / WIDTH, n_tasks = (n_groups + dexar::GROUPS_OF_A_TASK - 1) / dexar::GROUPS_OF_A_TASK;
+    const int64_t n_groups = block.padded() / WIDTH;
     // Where lanes are rows, the heads of a chunk add to one map, one after the other.
     const int64_t n_chunks = block.heads_are_lanes ? block.n_panels() : block.n_chunks;
     bool has_token_sums = false;
@@ -101,12 +99,10 @@ void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads
             }
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < n_chunks * n_tasks; ++task) {
-            const int64_t chunk = task / n_tasks, from = task % n_tasks * dexar::GROUPS_OF_A_TASK;
-            const int64_t to = from + dexar::GROUPS_OF_A_TASK < n_groups ? from + dexar::GROUPS_OF_A_TASK : n_groups;
+        for (int64_t task = 0; task < n_chunks * n_groups; ++task) {
+            const int64_t chunk = task / n_groups, lane = task % n_groups * WIDTH;
             const int64_t first = chunk * block.n_panels() / n_chunks, last = (chunk + 1) * block.n_panels() / n_chunks;
-            for (int64_t panel = first; panel < last; ++panel)
-                for (int64_t group = from; group < to; ++group) set->run(block, panel, group * WIDTH, chunk);
+            for (int64_t panel = first; panel < last; ++panel) set->run(block, panel, lane, chunk);
         }
         if (has_token_sums) {
             // A thread has all rows of a head: panels where lanes are heads, lanes else.
