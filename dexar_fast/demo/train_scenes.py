@@ -73,9 +73,9 @@ SETTINGS: dict[str, Settings] = {
         scenes=6000, vision_steps=(400,), steps=(180, 1000), revision=400, batch=24, vision_rate=1e-3, rate=1e-3
     ),
     "deep": Settings(
-        scenes=6000,
-        vision_steps=(300, 450, 600),
-        steps=(400, 700),
+        scenes=10_000,
+        vision_steps=(300, 450, 600, 1200),
+        steps=(400, 700, 1000, 600),
         revision=300,
         batch=12,
         text=110,
