@@ -403,7 +403,7 @@ def test_several_models_make_one_table(tmp_path):
                  "--no-perturbation", "--maps", "--out", str(tmp_path)]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert re.search(r"demo: 2 samples by 5 methods, about \d+ s", result.output)
+    assert re.search(r"demo \(1 of 2\): 2 samples by 5 methods, about \d+ s", result.output)
     (table,) = json.loads((tmp_path / "models.json").read_text())
     assert table["head"][1:5] == ["demo: SNR (dB)", "demo: AUROC (%)", "demo: peak (%)", "demo-reader: SNR (dB)"]
     cells = {row[0][0]: [text for text, _ in row] for row in table["body"]}
