@@ -1,7 +1,7 @@
 """Search block sizes, warps and stages of the Triton kernels on a GPU: ``python -m benchmarks.tune [--only Qwen]``.
 
 Takes the launches that `benchmarks.predict` predicts. All candidates of a launch are checked against the definition and
-timed in turns. Prints each launch's best and a line for ``dexar_fast/kernels/config.py``: of each kernel and number of
+timed in turns. Prints each launch's best and a line for ``kernels/triton/config.py``: of each kernel and number of
 products the blocks that lose least over all launches. Writes ``tune-<device>.json``, anew after every launch, and with
 ``--resume`` goes on from there.
 ``TRITON_INTERPRET=1 ... --device cpu`` rehearses all that on tiny shapes in Triton's interpreter.
@@ -174,7 +174,7 @@ def main() -> None:
         )
         print(line_of(rows[-1]), flush=True)
         write_results(path, {"environment": where, "rows": rows})
-    print(f"\nFor dexar_fast/kernels/config.py, {described(where)}:", *paste(rows), f"\nWritten: {path}", sep="\n")
+    print(f"\nFor kernels/triton/config.py, {described(where)}:", *paste(rows), f"\nWritten: {path}", sep="\n")
     wrong = [failure for row in rows for failure in row["failures"] if failure["reason"].startswith("error")]
     if wrong:
         sys.exit(f"Wrong results, which have no speed: {wrong}")

@@ -78,8 +78,8 @@ class Keep:
     Attributes:
         what: "answer", its map; "words", also theirs; "tokens", also theirs; "scores", also those of the heads.
         dtype: of the maps, one of `DTYPES`.
-        pictures: whether the bytes of the pictures and the answer map as PNG are in the row, too.
         exact: whether a file of `Explanation.save` with everything, bit for bit, stands beside.
+        pictures: whether the bytes of the pictures and the answer map as PNG are in the row, too.
 
     Raises:
         InputError: another name.

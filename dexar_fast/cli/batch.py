@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InputError
 from .failures import failures_as_exit_codes
+from .garbage import garbage_left_alone
 from .options import (
     AllowUrls,
     Background,
@@ -195,7 +196,8 @@ def batch(
             raise InputError("--workers, --gpus: go with --engine ray")
         if not source.exists():
             raise InputError(f"input: no file or folder {source}")
-        from ..batch import run, run_on_ray
+        with garbage_left_alone():
+            from ..batch import run, run_on_ray
         from .run import load_explainer
 
         if engine is RunsOn.ray:
