@@ -1,11 +1,11 @@
-// The C ABI of the CPU kernels: what dexar_fast/ops/cpp.py hands over. Keep both in step, and count ABI_VERSION up.
+// The C ABI of the CPU kernels: what dexar_fast/ops/cpp_library.py describes. Keep both in step, and count ABI_VERSION up.
 #pragma once
 
 #include <cstdint>
 
 namespace dexar {
 
-constexpr int32_t ABI_VERSION = 4;
+constexpr int32_t ABI_VERSION = 5;
 constexpr int WIDTH = 8;  // lanes that are computed at once; panels are padded to a multiple of it
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
@@ -23,17 +23,30 @@ struct Scores {
     float* image_min;
 };
 
+// A tensor of the caller's, of any strides. Null: not wanted.
+struct Matrix {
+    float* data;
+    int64_t row_stride, column_stride;
+
+    float& at(int64_t row, int64_t column) const { return data[row * row_stride + column * column_stride]; }
+};
+
 // What one pair of signals adds up: see MapSums of dexar_fast/ops/signals.py. Null: not wanted.
 struct Sums {
     const float* weights;  // (T, H); null: relu(S_img - S_text) of score_signal
-    float* maps;           // += w * relu(map_signal), see Block
-    float* unfiltered;     // += relu(map_signal), as maps
-    float* token_sums;     // (H, N): += relu(map_signal), summed over the rows
+    // Where lanes are rows, whose maps the caller adds up: (n_chunks, N, lanes).
+    float* panels;             // += w * relu(map_signal)
+    float* unfiltered_panels;  // += relu(map_signal)
+    // Where lanes are heads: (T, N).
+    Matrix maps;          // += w * relu(map_signal), summed over the heads
+    Matrix unfiltered;    // += relu(map_signal), summed over the heads
+    float* lane_weights;  // (T, lanes): room for w
+    Matrix token_sums;    // (H, N): += relu(map_signal), summed over the rows
     int32_t score_signal;
     int32_t map_signal;
 };
 
-// A product of rows and keys that is made here, for few rows. Of BLAS else.
+// A product of rows and keys that is made here, for few rows. Null: made by BLAS, or not needed.
 struct Factors {
     const float* rows;  // (T, H, depth)
     const void* keys;   // (H_kv, K, depth) of `dtype`, from the block's first key on; the last stride is 1
@@ -58,15 +71,17 @@ struct Block {
     const float* gradient;       // panels of G = V dO^T; null: not needed
     float* logits;               // panels of scale * K Q^T; overwritten with P
     const uint8_t* kinds;        // (K): Kind of each key
+    const int64_t* image_keys;   // (N): which of the keys are image keys
     const int64_t* visible;      // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]
     const float* d_dot_out;      // (T, H): D = <dO, o>
     float* lse;                  // (T, H): log-sum-exp of the visible logits, written if lse_is_known == 0
-    float* columns;              // P of the image keys: panels of N x lanes where lanes are rows, else (T, H, N)
+    float* columns;              // P of the image keys: panels of N x lanes where lanes are rows, else (T, H, column_stride)
+    int64_t column_stride;
     Scores scores[N_SIGNALS];
-    const Sums* sums;            // maps: (n_chunks, N, lanes) where lanes are rows, else (groups of WIDTH heads, T, N)
+    const Sums* sums;
     int64_t n_sums;
-    const Factors* value;        // null: the gradient is there
-    const Factors* key;          // null: the logits are there
+    Factors value;               // of the gradient
+    Factors key;                 // of the logits
     float softcap;               // 0: none
     int32_t lse_is_known;
     int32_t heads_are_lanes;

@@ -16,6 +16,7 @@ struct InstructionSet {
     bool is_available;
     void (*multiply)(const Block&, const Factors&, float* out, int64_t key_head, int64_t first, int64_t last);
     void (*run)(const Block&, int64_t panel, int64_t lane, int64_t chunk);
+    void (*maps)(const Block&, int64_t row, int64_t from);
     void (*token_sums)(const Block&, int64_t panel, int64_t lane);
 };
 
@@ -26,6 +27,9 @@ struct InstructionSet {
     }                                                                                                            \
     TARGET void run_##NAME(const Block& block, int64_t panel, int64_t lane, int64_t chunk) {                     \
         Group(block, panel, lane).run(chunk);                                                                    \
+    }                                                                                                            \
+    TARGET void maps_##NAME(const Block& block, int64_t row, int64_t from) {                                     \
+        Group::run_maps(block, row, from);                                                                       \
     }                                                                                                            \
     TARGET void token_sums_##NAME(const Block& block, int64_t panel, int64_t lane) {                             \
         Group(block, panel, lane).run_token_sums();                                                              \
@@ -43,16 +47,20 @@ const InstructionSet* instruction_sets(int* count) {
         {"avx512",
          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"),
-         multiply_avx512, run_avx512, token_sums_avx512},
-        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), multiply_avx2, run_avx2, token_sums_avx2},
+         multiply_avx512, run_avx512, maps_avx512, token_sums_avx512},
+        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), multiply_avx2, run_avx2, maps_avx2, token_sums_avx2},
 #endif
-        {"baseline", true, multiply_baseline, run_baseline, token_sums_baseline},
+        {"baseline", true, multiply_baseline, run_baseline, maps_baseline, token_sums_baseline},
     };
     *count = sizeof sets / sizeof *sets;
     return sets;
 }
 
-constexpr int64_t KEYS_AT_ONCE = 32;  // of a product that is made here: they stay in cache while all rows pass
+// Of a product that is made here: they stay in cache while all rows pass. More at once stream faster; every thread has some.
+int64_t keys_at_once(const Block& block, int32_t n_threads) {
+    const int64_t share = block.n_keys / (2 * n_threads);
+    return share < 32 ? 32 : share > 128 ? 128 : share;
+}
 
 }  // namespace
 }  // namespace dexar
@@ -80,22 +88,23 @@ void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads
     const int64_t n_groups = block.padded() / WIDTH;
     // Where lanes are rows, the heads of a chunk add to one map, one after the other.
     const int64_t n_chunks = block.heads_are_lanes ? block.n_panels() : block.n_chunks;
+    const int64_t n_keys_at_once = dexar::keys_at_once(block, n_threads);
     bool has_token_sums = false;
-    for (int64_t s = 0; s < block.n_sums; ++s) has_token_sums |= block.sums[s].token_sums != nullptr;
+    for (int64_t s = 0; s < block.n_sums; ++s) has_token_sums |= block.sums[s].token_sums.data != nullptr;
 #pragma omp parallel num_threads(n_threads)
     {
         const struct {
-            const dexar::Factors* factors;
+            const dexar::Factors& factors;
             float* out;
         } products[] = {{block.value, const_cast<float*>(block.gradient)}, {block.key, block.logits}};
         for (const auto& product : products) {
-            if (!product.factors) continue;
+            if (!product.factors.rows) continue;
             // Products of a key with all heads lie side by side: a thread makes them all, or caches wait for each other.
 #pragma omp for schedule(dynamic)
-            for (int64_t first = 0; first < block.n_keys; first += dexar::KEYS_AT_ONCE) {
-                const int64_t next = first + dexar::KEYS_AT_ONCE, last = next < block.n_keys ? next : block.n_keys;
+            for (int64_t first = 0; first < block.n_keys; first += n_keys_at_once) {
+                const int64_t next = first + n_keys_at_once, last = next < block.n_keys ? next : block.n_keys;
                 for (int64_t head = 0; head < block.n_key_heads; ++head)
-                    set->multiply(block, *product.factors, product.out, head, first, last);
+                    set->multiply(block, product.factors, product.out, head, first, last);
             }
         }
 #pragma omp for schedule(dynamic)
@@ -103,6 +112,12 @@ void dexar_run_block(const dexar::Block* given, int32_t index, int32_t n_threads
             const int64_t chunk = task / n_groups, lane = task % n_groups * WIDTH;
             const int64_t first = chunk * block.n_panels() / n_chunks, last = (chunk + 1) * block.n_panels() / n_chunks;
             for (int64_t panel = first; panel < last; ++panel) set->run(block, panel, lane, chunk);
+        }
+        if (block.heads_are_lanes && block.n_sums > 0) {
+            const int64_t n_parts = (block.n_image_keys + dexar::KEYS_OF_MAPS - 1) / dexar::KEYS_OF_MAPS;
+#pragma omp for schedule(dynamic)
+            for (int64_t task = 0; task < block.n_rows * n_parts; ++task)
+                set->maps(block, task / n_parts, task % n_parts * dexar::KEYS_OF_MAPS);
         }
         if (has_token_sums) {
             // A thread has all rows of a head: panels where lanes are heads, lanes else.

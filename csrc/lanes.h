@@ -7,7 +7,8 @@
 #include <limits>
 #include <type_traits>
 
-#define DEXAR_INLINE inline __attribute__((always_inline))
+#define DEXAR_INLINED __attribute__((always_inline))  // of a lambda: it takes its caller's instruction set
+#define DEXAR_INLINE inline DEXAR_INLINED
 
 namespace dexar {
 

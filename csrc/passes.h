@@ -13,6 +13,8 @@
 
 namespace dexar {
 
+constexpr int64_t KEYS_OF_MAPS = 64;  // image keys of a row's maps that are summed at once
+
 // Some lanes of a panel.
 struct Group {
     using L = Lanes<WIDTH>;
@@ -163,60 +165,67 @@ struct Group {
         return L::relu(image - text);
     }
 
-    // Lanes that are rows have a cell each, lanes that are heads one together.
-    DEXAR_INLINE void add_to_map(float* map, int64_t n, Float x) const {
-        if (block.heads_are_lanes) {
-            map[n] += L::sum(x);
-        } else {
-            float* to = map + n * block.padded();
-            L::store(to, L::load(to) + x);
+    // Weighted image keys, with their number among the image keys: of those from `from` up to `to`.
+    template <Signal signal, typename Add>
+    DEXAR_INLINE void weigh(Float weights, int64_t from, int64_t to, Add add) const {
+        for (int64_t n = from; n < to; ++n) {
+            const int64_t j = block.image_keys[n];
+            if (j < first || j >= last) continue;
+            const Float x = relu_of_key<signal>(j);
+            const Float weighted = weights * x;  // NaN times zero is NaN
+            add(n, all_see(j) ? weighted : L::select(sees(j), weighted, Float{}), x);
         }
     }
 
+    // Lanes that are rows have a cell each.
     template <Signal signal>
-    DEXAR_INLINE void accumulate(Float weights, float* maps, float* unfiltered) const {
-        int64_t n = 0;
-        for (int64_t j = 0; j < last; ++j) {
-            if (block.kinds[j] != IMAGE) continue;
-            const int64_t to = n++;
-            if (j < first) continue;
-            const Float x = relu_of_key<signal>(j);
-            const Float weighted = weights * x;  // NaN times zero is NaN
-            if (maps) add_to_map(maps, to, all_see(j) ? weighted : L::select(sees(j), weighted, Float{}));
-            if (unfiltered) add_to_map(unfiltered, to, x);
-        }
+    DEXAR_INLINE void add_to_panels(Float weights, float* maps, float* unfiltered) const {
+        const int64_t stride = block.padded();
+        const auto add = [&](float* panel, int64_t n, Float x) DEXAR_INLINED {
+            float* to = panel + n * stride;
+            L::store(to, L::load(to) + x);
+        };
+        weigh<signal>(weights, 0, block.n_image_keys, [&](int64_t n, Float weighted, Float x) DEXAR_INLINED {
+            if (maps) add(maps, n, weighted);
+            if (unfiltered) add(unfiltered, n, x);
+        });
+    }
+
+    // Lanes that are heads have a cell together, with all other groups: `sums[n - from]` and `plain`.
+    template <Signal signal>
+    DEXAR_INLINE void add_to_cells(Float weights, int64_t from, int64_t to, Float* sums, Float* plain) const {
+        weigh<signal>(weights, from, to, [&](int64_t n, Float weighted, Float x) DEXAR_INLINED {
+            sums[n - from] += weighted;
+            plain[n - from] += x;
+        });
     }
 
     // Of lanes that are rows, the sum over them; of lanes that are heads, a cell of each.
     template <Signal signal>
-    DEXAR_INLINE void add_token_sums(float* token_sums) const {
-        const int64_t N = block.n_image_keys;
-        int64_t n = 0;
-        for (int64_t j = 0; j < last; ++j) {
-            if (block.kinds[j] != IMAGE) continue;
-            const int64_t to = n++;
-            if (j < first) continue;
+    DEXAR_INLINE void add_token_sums(const Matrix& token_sums) const {
+        for (int64_t n = 0; n < block.n_image_keys; ++n) {
+            const int64_t j = block.image_keys[n];
+            if (j < first || j >= last) continue;
             const Float x = relu_of_key<signal>(j);
             if (block.heads_are_lanes) {
-                for (int64_t i = 0; i < valid; ++i) token_sums[(lane + i) * N + to] += x[i];
+                for (int64_t i = 0; i < valid; ++i) token_sums.at(lane + i, n) += x[i];
             } else {
-                token_sums[panel * N + to] += L::sum(x);
+                token_sums.at(panel, n) += L::sum(x);
             }
         }
     }
 
     DEXAR_INLINE void write_columns() const {
         const int64_t N = block.n_image_keys;
-        int64_t n = 0;
-        for (int64_t j = 0; j < last; ++j) {
-            if (block.kinds[j] != IMAGE) continue;
-            const int64_t to = n++;
-            if (j < first) continue;
+        for (int64_t n = 0; n < N; ++n) {
+            const int64_t j = block.image_keys[n];
+            if (j < first || j >= last) continue;
             const Float p = L::load(logits + j * key_stride);
             if (block.heads_are_lanes) {
-                for (int64_t i = 0; i < valid; ++i) block.columns[(panel * block.head_stride + lane + i) * N + to] = p[i];
+                float* to = block.columns + (panel * block.head_stride + lane) * block.column_stride + n;
+                for (int64_t i = 0; i < valid; ++i) to[i * block.column_stride] = p[i];
             } else {
-                L::store(block.columns + (panel * N + to) * block.padded() + lane, p);
+                L::store(block.columns + (panel * N + n) * block.padded() + lane, p);
             }
         }
     }
@@ -230,16 +239,26 @@ struct Group {
         }
     }
 
-    DEXAR_INLINE void accumulate_of(int32_t signal, Float weights, float* maps, float* unfiltered) const {
+    DEXAR_INLINE void add_to_panels_of(int32_t signal, Float weights, float* maps, float* unfiltered) const {
         switch (signal) {
-            case GRADIENT: return accumulate<GRADIENT>(weights, maps, unfiltered);
-            case SCORE_GRADIENT: return accumulate<SCORE_GRADIENT>(weights, maps, unfiltered);
-            case CONTRIBUTION: return accumulate<CONTRIBUTION>(weights, maps, unfiltered);
-            default: return accumulate<ATTENTION>(weights, maps, unfiltered);
+            case GRADIENT: return add_to_panels<GRADIENT>(weights, maps, unfiltered);
+            case SCORE_GRADIENT: return add_to_panels<SCORE_GRADIENT>(weights, maps, unfiltered);
+            case CONTRIBUTION: return add_to_panels<CONTRIBUTION>(weights, maps, unfiltered);
+            default: return add_to_panels<ATTENTION>(weights, maps, unfiltered);
         }
     }
 
-    DEXAR_INLINE void add_token_sums_of(int32_t signal, float* token_sums) const {
+    DEXAR_INLINE void add_to_cells_of(
+        int32_t signal, Float weights, int64_t from, int64_t to, Float* sums, Float* plain) const {
+        switch (signal) {
+            case GRADIENT: return add_to_cells<GRADIENT>(weights, from, to, sums, plain);
+            case SCORE_GRADIENT: return add_to_cells<SCORE_GRADIENT>(weights, from, to, sums, plain);
+            case CONTRIBUTION: return add_to_cells<CONTRIBUTION>(weights, from, to, sums, plain);
+            default: return add_to_cells<ATTENTION>(weights, from, to, sums, plain);
+        }
+    }
+
+    DEXAR_INLINE void add_token_sums_of(int32_t signal, const Matrix& token_sums) const {
         switch (signal) {
             case GRADIENT: return add_token_sums<GRADIENT>(token_sums);
             case SCORE_GRADIENT: return add_token_sums<SCORE_GRADIENT>(token_sums);
@@ -248,29 +267,47 @@ struct Group {
         }
     }
 
-    // Everything but the token sums. Maps are those of the chunk, or where lanes are heads of this group.
+    // Everything but sums over lanes or panels. Panels of maps are those of the chunk.
     DEXAR_INLINE void run(int64_t chunk) const {
         if (logits) softmax();
         if (block.columns) write_columns();
         Float of_scores[N_SIGNALS] = {};
         for (int32_t signal = 0; signal < N_SIGNALS; ++signal)
             if (block.scores[signal].image) of_scores[signal] = scores_of(signal);
-        const int64_t N = block.n_image_keys;
-        const int64_t own = block.heads_are_lanes ? (lane / WIDTH * block.n_rows + panel) * N
-                                                  : chunk * N * block.padded() + lane;
         for (int64_t s = 0; s < block.n_sums; ++s) {
             const Sums& sums = block.sums[s];
             const Float weights = sums.weights ? load_strided(sums.weights) : of_scores[sums.score_signal];
-            float* maps = sums.maps ? sums.maps + own : nullptr;
-            float* unfiltered = sums.unfiltered ? sums.unfiltered + own : nullptr;
-            if (maps || unfiltered) accumulate_of(sums.map_signal, weights, maps, unfiltered);
+            if (block.heads_are_lanes) {
+                L::store(sums.lane_weights + panel * block.padded() + lane, weights);
+            } else {
+                const int64_t own = chunk * block.n_image_keys * block.padded() + lane;
+                float* unfiltered = sums.unfiltered_panels ? sums.unfiltered_panels + own : nullptr;
+                add_to_panels_of(sums.map_signal, weights, sums.panels + own, unfiltered);
+            }
+        }
+    }
+
+    // Of one row whose lanes are heads: some image keys of its maps, behind `run` of all its groups.
+    static DEXAR_INLINE void run_maps(const Block& block, int64_t row, int64_t from) {
+        const int64_t to = from + KEYS_OF_MAPS < block.n_image_keys ? from + KEYS_OF_MAPS : block.n_image_keys;
+        for (int64_t s = 0; s < block.n_sums; ++s) {
+            const Sums& sums = block.sums[s];
+            Float weighted[KEYS_OF_MAPS] = {}, plain[KEYS_OF_MAPS] = {};
+            for (int64_t lane = 0; lane < block.padded(); lane += WIDTH) {
+                const Float weights = L::load(sums.lane_weights + row * block.padded() + lane);
+                Group(block, row, lane).add_to_cells_of(sums.map_signal, weights, from, to, weighted, plain);
+            }
+            for (int64_t n = from; n < to; ++n) {
+                sums.maps.at(row, n) += L::sum(weighted[n - from]);
+                if (sums.unfiltered.data) sums.unfiltered.at(row, n) += L::sum(plain[n - from]);
+            }
         }
     }
 
     // Behind `run`, one group after the other: groups share the sums of a head.
     DEXAR_INLINE void run_token_sums() const {
         for (int64_t s = 0; s < block.n_sums; ++s)
-            if (block.sums[s].token_sums) add_token_sums_of(block.sums[s].map_signal, block.sums[s].token_sums);
+            if (block.sums[s].token_sums.data) add_token_sums_of(block.sums[s].map_signal, block.sums[s].token_sums);
     }
 };
 

@@ -58,11 +58,12 @@ def test_products_of_half_precision_run_on_warp_groups(compiled) -> None:
 
 
 @pytest.mark.skipif(find_spec("triton.backends.amd") is None, reason="this Triton is built without AMD's backend")
-def test_amd_gpus_are_compiled_for(root: Path, tmp_path: Path) -> None:
-    """MI300, where float32 has no TF32 products; nothing spills there either."""
-    kernels = run_module(root, tmp_path, "tests.compile_kernels", "gfx942")
+@pytest.mark.parametrize(("architecture", "shared"), [("gfx942", 64), ("gfx950", 160)])
+def test_amd_gpus_are_compiled_for(root: Path, tmp_path: Path, architecture: str, shared: int) -> None:
+    """MI300 and MI350, where float32 has no TF32 products; nothing spills there either."""
+    kernels = run_module(root, tmp_path, "tests.compile_kernels", architecture)
     assert {"float16", "bfloat16", "float32"} == {kernel["name"].split(", ")[-1] for kernel in kernels}
-    assert [kernel for kernel in kernels if kernel["local"] or kernel["shared"] > 64 * KIB] == []
+    assert [kernel for kernel in kernels if kernel["local"] or kernel["shared"] > shared * KIB] == []
 
 
 def test_lengths_do_not_compile_anew(root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from .test_ops_backends import check_error
 if "cpp" not in available_backends():
     pytest.skip(f"backend 'cpp': {missing_backends()['cpp']}", allow_module_level=True)
 
-from dexar_fast.ops import cpp
-from dexar_fast.ops.cpp_library import instruction_sets, run_block
+from dexar_fast.ops import cpp, cpp_library, cpp_many
+from dexar_fast.ops.cpp_library import instruction_sets
 
 AWKWARD: dict[str, Any] = {"T": 21, "H": 6, "K": 63, "image": [0, 2, 3, *range(9, 40), 62], "window": 31}
 
@@ -29,7 +28,7 @@ AWKWARD: dict[str, Any] = {"T": 21, "H": 6, "K": 63, "image": [0, 2, 3, *range(9
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("index", range(len(instruction_sets())), ids=instruction_sets())
 def test_instruction_sets(monkeypatch: pytest.MonkeyPatch, index: int, signal: str) -> None:
-    monkeypatch.setattr(cpp, "run_block", partial(run_block, instruction_set=index))
+    monkeypatch.setattr(cpp_library, "INSTRUCTION_SET", index)
     check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
 
 
@@ -42,7 +41,7 @@ def test_who_makes_the_products(
     monkeypatch: pytest.MonkeyPatch, index: int, shape: dict[str, Any], signal: str, dtype: torch.dtype, most: int
 ) -> None:
     monkeypatch.setattr(cpp, "FEW_PAIRS", dict.fromkeys(FAST_DTYPES, most))
-    monkeypatch.setattr(cpp, "run_block", partial(run_block, instruction_set=index))
+    monkeypatch.setattr(cpp_library, "INSTRUCTION_SET", index)
     check_error(make_case(**{**AWKWARD, **shape}, softcap=2.0), "cpp", signal, dtype)
 
 
@@ -68,7 +67,7 @@ def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, signal: str, rows: int)
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_heads_at_once(monkeypatch: pytest.MonkeyPatch, signal: str, H_kv: int, heads: int) -> None:
     """Of groups of 6, 3 and 1 query heads; the last call of a group may have fewer of them than the others."""
-    monkeypatch.setattr(cpp, "HEADS_ELEMENTS", heads * AWKWARD["K"] * AWKWARD["T"])
+    monkeypatch.setattr(cpp_many, "HEADS_ELEMENTS", heads * AWKWARD["K"] * AWKWARD["T"])
     check_error(make_case(**AWKWARD, H_kv=H_kv), "cpp", signal, torch.float32)
 
 

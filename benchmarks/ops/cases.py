@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -52,14 +53,14 @@ class Case:
         """Positions of the image keys."""
         return slice(TEXT_BEFORE, TEXT_BEFORE + self.N)
 
-    @property
+    @cached_property
     def signals(self) -> tuple[str, ...]:
         """All signals that the op reads: one for scores and one for maps in `score_and_accumulate`."""
         if self.signal == EVERY:
             return tuple(dict.fromkeys(signal for pair in SIGNALS_OF_LAYER.values() for signal in pair))
         return SIGNALS_OF_LAYER[self.signal] if self.op == "score_and_accumulate" else (self.signal,)
 
-    @property
+    @cached_property
     def needs_attention(self) -> bool:
         return any(signal != "gradient" for signal in self.signals)
 

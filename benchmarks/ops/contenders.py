@@ -66,13 +66,12 @@ def by_backend(case: Case, backend: str, x: Inputs) -> dict[str, Tensor]:
             return {"lse": ops.attention_lse(x.query, x.key, x.keys, scale=x.scale, backend=backend)}
         columns = ops.attention_columns(x.query, x.key, x.keys, scale=x.scale, lse=x.lse, backend=backend)
         return {"columns": columns}
+    attention = x.attention(with_lse=case.op == "accumulate_maps") if case.needs_attention else None
     if case.op == "accumulate_maps":
-        attention = x.attention(with_lse=True)
         ops.accumulate_maps(
             x.d_out, x.value, x.weights, x.keys, x.maps, signal=case.signal, attention=attention, backend=backend
         )
         return {"maps": x.maps}
-    attention = x.attention(with_lse=False)
     if case.signal == EVERY:
         sums = [ops.MapSums(*pair, x.maps[:, i]) for i, pair in enumerate(SIGNALS_OF_LAYER.values())]
         of_all = ops.score_and_accumulate_all(x.d_out, x.value, x.keys, sums, attention=attention, backend=backend)

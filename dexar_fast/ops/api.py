@@ -8,7 +8,9 @@ derivative: results do not require grad.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +22,21 @@ from .keys import KeySets, PackedKeys
 from .reference import accumulator
 from .signals import SIGNALS, Attention, HeadScores, MapSums
 
+Op = TypeVar("Op", bound=Callable[..., object])
 
-@torch.no_grad()
+
+def _without_grad(op: Op) -> Op:
+    """`torch.no_grad`, which is entered only where it changes something: it takes as long as a small op."""
+    guarded = torch.no_grad()(op)
+
+    @wraps(op)
+    def call(*arguments, **named):  # type: ignore[no-untyped-def]
+        return (guarded if torch.is_grad_enabled() else op)(*arguments, **named)
+
+    return call  # type: ignore[return-value]
+
+
+@_without_grad
 def head_scores(
     d_out: Tensor,
     value: Tensor,
@@ -52,10 +67,10 @@ def head_scores(
     """
     value, packed, attention = _check(d_out, value, keys, (signal,), attention, backend)
     scores, lse = library.head_scores(d_out, value, signal, backend, *library.pack(packed, attention))
-    return HeadScores(scores[0], scores[1], scores[2], None if attention is None else lse)
+    return _as_head_scores(scores, None if attention is None else lse)
 
 
-@torch.no_grad()
+@_without_grad
 def accumulate_maps(
     d_out: Tensor,
     value: Tensor,
@@ -115,7 +130,7 @@ def score_and_accumulate(
     return score_and_accumulate_all(d_out, value, keys, [sums], attention=attention, backend=backend)[0]
 
 
-@torch.no_grad()
+@_without_grad
 def score_and_accumulate_all(
     d_out: Tensor,
     value: Tensor,
@@ -148,13 +163,12 @@ def score_and_accumulate_all(
     order = dict.fromkeys(each.score_signal for each in sums)
     lse = None if attention is None else lse
     by_signal = {
-        signal: HeadScores(of_signal[0], of_signal[1], of_signal[2], lse)
-        for signal, of_signal in zip(order, scores.unbind(), strict=True)
+        signal: _as_head_scores(of_signal, lse) for signal, of_signal in zip(order, scores.unbind(), strict=True)
     }
     return [by_signal[each.score_signal] for each in sums]
 
 
-@torch.no_grad()
+@_without_grad
 def attention_lse(
     query: Tensor,
     key: Tensor,
@@ -177,7 +191,7 @@ def attention_lse(
     return lse
 
 
-@torch.no_grad()
+@_without_grad
 def attention_columns(
     query: Tensor,
     key: Tensor,
@@ -208,6 +222,11 @@ def attention_columns(
     packed, attention = _check_attention_alone(query, key, keys, scale, softcap, lse, backend)
     columns: Tensor = library.attention_columns(backend, *library.pack(packed, attention))
     return columns
+
+
+def _as_head_scores(scores: Tensor, lse: Tensor | None) -> HeadScores:
+    image, text, image_min = scores.unbind()
+    return HeadScores(image, text, image_min, lse)
 
 
 def _check(

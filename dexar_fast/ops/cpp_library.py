@@ -11,9 +11,11 @@ from torch import Tensor
 
 from .signals import SIGNALS
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 WIDTH = 8
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+INSTRUCTION_SET = 0
+"""Index into `instruction_sets`, of what the kernels take."""
 
 
 def _fields(kind: Any, names: str) -> tuple[tuple[str, Any], ...]:
@@ -26,9 +28,16 @@ class Scores(ctypes.Structure):
     _fields_ = _fields(ctypes.c_void_p, "image text image_min")
 
 
+class Matrix(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), *_fields(ctypes.c_int64, "row_stride column_stride"))
+
+
 class Sums(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_void_p, "weights maps unfiltered token_sums"),
+        *_fields(ctypes.c_void_p, "weights panels unfiltered_panels"),
+        *_fields(Matrix, "maps unfiltered"),
+        ("lane_weights", ctypes.c_void_p),
+        ("token_sums", Matrix),
         *_fields(ctypes.c_int32, "score_signal map_signal"),
     )
 
@@ -46,11 +55,12 @@ class Block(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_int64, "n_rows n_heads n_keys first_key n_image_keys head_stride members n_chunks"),
         *_fields(ctypes.c_int64, "n_key_heads"),
-        *_fields(ctypes.c_void_p, "gradient logits kinds visible d_dot_out lse columns"),
+        *_fields(ctypes.c_void_p, "gradient logits kinds image_keys visible d_dot_out lse columns"),
+        ("column_stride", ctypes.c_int64),
         ("scores", Scores * len(SIGNALS)),
         ("sums", ctypes.POINTER(Sums)),
         ("n_sums", ctypes.c_int64),
-        *_fields(ctypes.POINTER(Factors), "value key"),
+        *_fields(Factors, "value key"),
         ("softcap", ctypes.c_float),
         *_fields(ctypes.c_int32, "lse_is_known heads_are_lanes"),
     )
@@ -58,7 +68,15 @@ class Block(ctypes.Structure):
 
 def pointer(tensor: Tensor | None, offset: int = 0) -> int | None:
     """Of the number at an offset; None for none."""
-    return None if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
+    return None if tensor is None else tensor.data_ptr() + offset * tensor.itemsize
+
+
+def matrix(tensor: Tensor | None, row: int, column: int) -> Matrix:
+    """A tensor of two dimensions from this row and column on."""
+    if tensor is None:
+        return Matrix()
+    row_stride, column_stride = tensor.stride()
+    return Matrix(pointer(tensor, row * row_stride + column * column_stride), row_stride, column_stride)
 
 
 def _load_library() -> ctypes.CDLL:
@@ -98,6 +116,6 @@ def instruction_sets() -> list[str]:
     return names
 
 
-def run_block(block: Block, n_threads: int, instruction_set: int = 0) -> None:
-    """Do everything that there is to do on one block of products; `instruction_set` is an index."""
-    _LIBRARY.dexar_run_block(block, instruction_set, n_threads)
+def run_block(block: Block) -> None:
+    """Do everything that there is to do on one block of products, on as many threads as torch has."""
+    _LIBRARY.dexar_run_block(block, INSTRUCTION_SET, torch.get_num_threads())

@@ -23,6 +23,7 @@ class Part:
         rows: which, in the whole call.
         keys: from the first to the last that any of the rows sees; `kinds` ``(n_keys,)`` says what they are.
         image: the image keys among them, as columns of a map.
+        image_keys: ``(n_image,)`` int64, the same as indices into `kinds`.
         visible: ``(n_rows, 2)``.
     """
 
@@ -30,6 +31,7 @@ class Part:
     rows: slice
     keys: slice
     image: slice
+    image_keys: Tensor
     kinds: Tensor
     visible: Tensor
 
@@ -43,7 +45,7 @@ class Part:
 
     @cached_property
     def n_image(self) -> int:
-        return int(self.image.stop - self.image.start)
+        return self.image_keys.shape[0]
 
 
 # Layers share their keys: what the last calls found out about theirs. The keys are kept too, so that no others have
@@ -76,6 +78,7 @@ def _make_parts(keys: PackedKeys, most_rows: int) -> list[Part]:
             bounds = visible[:, 0].amin(), torch.maximum(visible[:, 0].amin(), visible[:, 1].amax())
             seen = slice(*(int(bound) for bound in bounds))
             first = int((kinds[: seen.start] == IMAGE).sum())
-            image = slice(first, first + int((kinds[seen] == IMAGE).sum()))
-            parts.append(Part(b, rows, seen, image, kinds[seen], visible))
+            image_keys = (kinds[seen] == IMAGE).nonzero()[:, 0]
+            image = slice(first, first + len(image_keys))
+            parts.append(Part(b, rows, seen, image, image_keys, kinds[seen], visible))
     return parts

@@ -73,7 +73,7 @@ LIMITS = {
 AMD_LIMITS = Limits(
     (Blocks(64, 64, 8, 2), Blocks(64, 32, 8, 2)), (Blocks(64, 64, 8, 2), Blocks(64, 32, 8, 2)), width=128
 )
-"""Found likewise on gfx942 (MI300); also taken on gfx950 (MI350)."""
+"""Found likewise on gfx942 (MI300); gfx950 (MI350) compiles with them without spills, too."""
 WRITTEN_BYTES = 20 << 20
 """G and logits of few rows that are written rather than computed twice: they stay in the L2 cache."""
 KEPT_BYTES = 64 << 20

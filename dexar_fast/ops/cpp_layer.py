@@ -1,0 +1,116 @@
+"""What the C++ kernels are asked of one layer, and how a block of it is described to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cpp_library import WIDTH, Block, Scores, Sums, pointer
+from .cpp_parts import Part
+from .keys import PackedKeys
+from .signals import SIGNALS, Attention, MapSums
+
+# Whatever the caller's default dtype and device are.
+empty = partial(torch.empty, dtype=torch.float32, device="cpu")
+zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+
+WORD = torch.float32.itemsize
+
+
+class Layer(NamedTuple):
+    """Every op: what is None or empty is not needed, or not wanted.
+
+    Attributes:
+        keys, d_out, value, attention: as for the ops.
+        lse: ``(T, H)`` float32; is written unless `lse_is_known`.
+        weights: ``(T, H)`` float32, contiguous; None takes those that follow from the scores.
+        score_signals, scores: the signals, and of each ``(3, T, H)``, which are written; contiguous.
+        sums: are added to.
+        columns: ``(T, H, N)``, contiguous; written where a row sees a key.
+    """
+
+    keys: PackedKeys
+    d_out: Tensor | None
+    value: Tensor | None
+    attention: Attention | None
+    lse: Tensor | None
+    lse_is_known: bool = False
+    weights: Tensor | None = None
+    score_signals: tuple[str, ...] = ()
+    scores: Tensor | None = None
+    sums: Sequence[MapSums] = ()
+    columns: Tensor | None = None
+
+    @property
+    def signals(self) -> set[str]:
+        """All that are read off."""
+        return {*self.score_signals, *(each.map_signal for each in self.sums)}
+
+    @property
+    def per_row(self) -> Tensor:
+        """``(T, H, _)``; attention or gradient is always there."""
+        tensor = self.d_out if self.attention is None else self.attention.query
+        assert tensor is not None
+        return tensor
+
+    @property
+    def per_key(self) -> Tensor:
+        """``(B, H_kv, K, _)``."""
+        tensor = self.value if self.attention is None else self.attention.key
+        assert tensor is not None
+        return tensor
+
+    @property
+    def H(self) -> int:
+        return self.per_row.size(1)
+
+    @property
+    def group(self) -> int:
+        """Query heads of a key/value head."""
+        return self.H // self.per_key.size(1)
+
+
+def padded(lanes: int) -> int:
+    """A multiple of the kernels' width."""
+    return -(-lanes // WIDTH) * WIDTH
+
+
+def d_dot_out(layer: Layer, part: Part) -> Tensor | None:
+    """``D = <dO, o>`` of the part's rows ``(n_rows, H)``, where a signal needs it."""
+    if layer.attention is None or layer.d_out is None or "score_gradient" not in layer.signals:
+        return None
+    d_out, out = (x[part.rows].to(torch.float32) for x in (layer.d_out, layer.attention.out))
+    return torch.linalg.vecdot(d_out, out)
+
+
+def block_of(layer: Layer, part: Part, heads: range, d_dot_out: Tensor | None, sums: Sequence[Sums]) -> Block:
+    """What is the same for few rows and for many; it keeps none of the tensors."""
+    H, softcap = layer.H, None if layer.attention is None else layer.attention.softcap
+    first = part.rows.start * H + heads.start  # of what is (T, H)
+    block = Block(
+        n_rows=part.n_rows,
+        n_heads=len(heads),
+        n_keys=part.n_keys,
+        first_key=part.keys.start,
+        n_image_keys=part.n_image,
+        head_stride=H,
+        kinds=part.kinds.data_ptr(),
+        image_keys=part.image_keys.data_ptr(),
+        visible=part.visible.data_ptr(),
+        d_dot_out=pointer(d_dot_out, heads.start),
+        lse=pointer(layer.lse, first),
+        sums=(Sums * len(sums))(*sums),
+        n_sums=len(sums),
+        softcap=softcap or 0.0,
+        lse_is_known=layer.lse_is_known,
+    )
+    if layer.scores is not None:
+        at, size = layer.scores.data_ptr() + first * WORD, layer.scores.stride(1) * WORD
+        for i, signal in enumerate(layer.score_signals):
+            image = at + 3 * i * size
+            block.scores[SIGNALS.index(signal)] = Scores(image, image + size, image + 2 * size)
+    return block
