@@ -75,7 +75,7 @@ struct Block {
     const int64_t* visible;      // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]
     const float* d_dot_out;      // (T, H): D = <dO, o>
     float* lse;                  // (T, H): log-sum-exp of the visible logits, written if lse_is_known == 0
-    float* columns;              // P of the image keys: panels of N x lanes where lanes are rows, else (T, H, column_stride)
+    float* columns;              // P of the image keys: (T, head_stride, column_stride)
     int64_t column_stride;
     Scores scores[N_SIGNALS];
     const Sums* sums;

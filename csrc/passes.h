@@ -216,17 +216,14 @@ struct Group {
     }
 
     DEXAR_INLINE void write_columns() const {
-        const int64_t N = block.n_image_keys;
-        for (int64_t n = 0; n < N; ++n) {
+        const int64_t row = block.head_stride * block.column_stride, head = block.column_stride;
+        const int64_t of_lane = block.heads_are_lanes ? head : row, of_panel = block.heads_are_lanes ? row : head;
+        float* to = block.columns + panel * of_panel + lane * of_lane;
+        for (int64_t n = 0; n < block.n_image_keys; ++n) {
             const int64_t j = block.image_keys[n];
             if (j < first || j >= last) continue;
             const Float p = L::load(logits + j * key_stride);
-            if (block.heads_are_lanes) {
-                float* to = block.columns + (panel * block.head_stride + lane) * block.column_stride + n;
-                for (int64_t i = 0; i < valid; ++i) to[i * block.column_stride] = p[i];
-            } else {
-                L::store(block.columns + (panel * N + n) * block.padded() + lane, p);
-            }
+            for (int64_t i = 0; i < valid; ++i) to[i * of_lane + n] = p[i];
         }
     }
 

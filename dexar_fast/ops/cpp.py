@@ -97,5 +97,5 @@ def _run(layer: Layer) -> None:
     if max(keys.rows, default=0) * layer.group <= FEW_PAIRS[per_row.dtype]:
         run, lanes = cpp_few.run, padded(layer.H)
     columns = max(1, keys.kinds.size(1) * lanes)
-    for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // columns))):
+    for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // columns)), image_alone=layer.image_alone):
         run(layer, part)

@@ -49,9 +49,6 @@ def run(layer: Layer, part: Part) -> None:
         block.logits, block.n_key_heads = logits, key.shape[1]
         block.key, *tensors = _factors(query, key, scale, part)
         kept += tensors
-    if layer.columns is not None:
-        N = layer.columns.shape[2]
-        block.columns, block.column_stride = pointer(layer.columns, first * H * N + column), N
     run_block(block)
 
 

@@ -51,6 +51,11 @@ class Layer(NamedTuple):
         return {*self.score_signals, *(each.map_signal for each in self.sums)}
 
     @property
+    def image_alone(self) -> bool:
+        """Whether no other keys are needed: for no maxima over text, and no sum of a softmax."""
+        return self.scores is None and (self.attention is None or self.lse_is_known)
+
+    @property
     def per_row(self) -> Tensor:
         """``(T, H, _)``; attention or gradient is always there."""
         tensor = self.d_out if self.attention is None else self.attention.query
@@ -108,6 +113,9 @@ def block_of(layer: Layer, part: Part, heads: range, d_dot_out: Tensor | None, s
         softcap=softcap or 0.0,
         lse_is_known=layer.lse_is_known,
     )
+    if layer.columns is not None:
+        block.column_stride = layer.columns.shape[2]
+        block.columns = pointer(layer.columns, first * block.column_stride + part.image.start)
     if layer.scores is not None:
         at, size = layer.scores.data_ptr() + first * WORD, layer.scores.stride(1) * WORD
         for i, signal in enumerate(layer.score_signals):

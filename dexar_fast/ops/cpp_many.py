@@ -39,14 +39,10 @@ def run(layer: Layer, part: Part) -> None:
             )
             for each, of_maps, of_unfiltered in zip(layer.sums, maps, unfiltered, strict=True)
         ]
-        columns = None if layer.columns is None else zeros(len(heads), part.n_image, lanes)
         block = block_of(layer, part, heads, d, sums)
         block.members, block.n_chunks = len(heads) // len(key_heads), min(chunks, len(heads))
-        block.gradient, block.logits, block.columns = (pointer(each) for each in (*products, columns))
+        block.gradient, block.logits = (pointer(each) for each in products)
         run_block(block)
-        if columns is not None and layer.columns is not None:
-            of_heads = columns[..., : part.n_rows].permute(2, 0, 1)
-            layer.columns[part.rows, heads.start : heads.stop, part.image] = of_heads
     for each, of_maps, of_unfiltered in zip(layer.sums, maps, unfiltered, strict=True):
         _add(each.maps, of_maps, part)
         if each.unfiltered is not None and of_unfiltered is not None:
@@ -82,7 +78,7 @@ def _products(layer: Layer, part: Part, lanes: int) -> Iterator[tuple[range, ran
             of_rows = rows[part.rows, heads.start : heads.stop].to(torch.float32).transpose(0, 1)  # [heads, n_rows, D]
             padded = torch.nn.functional.pad(of_rows, (0, 0, 0, lanes - part.n_rows))
             side_by_side = padded.reshape(len(key_heads), -1, rows.shape[2])  # [key heads, members * lanes, D]
-            out = buffers[product][: len(heads) * panel].view(len(key_heads), part.n_keys, -1)
+            out = buffers[product][: len(heads) * panel].view(len(key_heads), part.n_keys, side_by_side.shape[1])
             torch.baddbmm(out, wide[product], side_by_side.mT, beta=0, alpha=scale, out=out)
         last = key_heads
         yield heads, key_heads, [buffers.get("gradient"), buffers.get("logits")]

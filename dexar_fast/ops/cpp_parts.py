@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .keys import IMAGE, PackedKeys
@@ -21,7 +20,7 @@ class Part:
     Attributes:
         sample: its index.
         rows: which, in the whole call.
-        keys: from the first to the last that any of the rows sees; `kinds` ``(n_keys,)`` says what they are.
+        keys: from the first to the last that is needed; `kinds` ``(n_keys,)`` says what they are.
         image: the image keys among them, as columns of a map.
         image_keys: ``(n_image,)`` int64, the same as indices into `kinds`.
         visible: ``(n_rows, 2)``.
@@ -53,14 +52,14 @@ class Part:
 _kept: dict[tuple[Any, ...], tuple[PackedKeys, list[Part]]] = {}
 
 
-def parts_of(keys: PackedKeys, most_rows: int) -> list[Part]:
-    """Every sample's rows, at most so many at once."""
+def parts_of(keys: PackedKeys, most_rows: int, *, image_alone: bool = False) -> list[Part]:
+    """Every sample's rows, at most so many at once, and with `image_alone` no keys outside the image."""
     tensors = keys.kinds, keys.visible
     if any(tensor.is_inference() for tensor in tensors):  # it is not known whether those were written to
-        return _make_parts(keys, most_rows)
-    found = *(of for tensor in tensors for of in (id(tensor), tensor._version)), *keys.rows, most_rows
+        return _make_parts(keys, most_rows, image_alone)
+    found = *(of for tensor in tensors for of in (id(tensor), tensor._version)), *keys.rows, most_rows, image_alone
     if found not in _kept:
-        parts = _make_parts(keys, most_rows)
+        parts = _make_parts(keys, most_rows, image_alone)
         while len(_kept) >= KEPT:
             _kept.pop(next(iter(_kept)), None)
         _kept[found] = keys, parts
@@ -68,17 +67,20 @@ def parts_of(keys: PackedKeys, most_rows: int) -> list[Part]:
     return _kept[found][1]
 
 
-def _make_parts(keys: PackedKeys, most_rows: int) -> list[Part]:
+def _make_parts(keys: PackedKeys, most_rows: int, image_alone: bool) -> list[Part]:
     parts = []
     for b, (of_sample, sample) in enumerate(keys.samples()):
         kinds = sample.kinds.contiguous()
+        is_image = kinds == IMAGE
         for start in range(of_sample.start, of_sample.stop, most_rows):
             rows = slice(start, min(start + most_rows, of_sample.stop))
             visible = keys.visible[rows].clamp(0, len(kinds)).contiguous()
-            bounds = visible[:, 0].amin(), torch.maximum(visible[:, 0].amin(), visible[:, 1].amax())
-            seen = slice(*(int(bound) for bound in bounds))
-            first = int((kinds[: seen.start] == IMAGE).sum())
-            image_keys = (kinds[seen] == IMAGE).nonzero()[:, 0]
-            image = slice(first, first + len(image_keys))
-            parts.append(Part(b, rows, seen, image, image_keys, kinds[seen], visible))
+            first = int(visible[:, 0].amin())
+            last = max(first, int(visible[:, 1].amax()))
+            image_keys = is_image[first:last].nonzero()[:, 0] + first
+            if image_alone:
+                first, last = (int(image_keys[0]), int(image_keys[-1]) + 1) if len(image_keys) else (first, first)
+            column = int(is_image[:first].sum())
+            image = slice(column, column + len(image_keys))
+            parts.append(Part(b, rows, slice(first, last), image, image_keys - first, kinds[first:last], visible))
     return parts
