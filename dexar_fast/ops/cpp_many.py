@@ -76,8 +76,8 @@ def _products(layer: Layer, part: Part, lanes: int) -> Iterator[tuple[range, ran
             if key_heads != last:
                 wide[product] = keys[part.sample, key_heads.start : key_heads.stop, part.keys].to(torch.float32)
             of_rows = rows[part.rows, heads.start : heads.stop].to(torch.float32).transpose(0, 1)  # [heads, n_rows, D]
-            padded = torch.nn.functional.pad(of_rows, (0, 0, 0, lanes - part.n_rows))
-            side_by_side = padded.reshape(len(key_heads), -1, rows.shape[2])  # [key heads, members * lanes, D]
+            of_rows = torch.nn.functional.pad(of_rows, (0, 0, 0, lanes - part.n_rows))
+            side_by_side = of_rows.reshape(len(key_heads), -1, rows.shape[2])  # [key heads, members * lanes, D]
             out = buffers[product][: len(heads) * panel].view(len(key_heads), part.n_keys, side_by_side.shape[1])
             torch.baddbmm(out, wide[product], side_by_side.mT, beta=0, alpha=scale, out=out)
         last = key_heads
