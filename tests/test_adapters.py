@@ -19,6 +19,7 @@ from dexar_fast.compat.pipeline import ExplainingPipeline
 from dexar_fast.compat.servers import answer_ids
 
 from .explanations import make_explanation
+from .peers import peer
 from .test_untouched import assert_same, state
 from .tiny import IMAGE_TOKEN_ID, picture, tiny_answer, tiny_inputs, tiny_llava, tiny_processor
 
@@ -42,7 +43,7 @@ def processed(explainer: Explainer, image: Any) -> Any:
 
 @pytest.fixture
 def captum() -> Any:
-    return pytest.importorskip("captum.attr", reason="needs Captum (pip install captum)")
+    return peer("captum.attr", "pip install captum")
 
 
 def segments(width: int, height: int, across: int, down: int) -> Tensor:
@@ -171,7 +172,7 @@ def test_torchcam_aggregate_of_nothing_and_of_other_shapes() -> None:
 
 
 def test_inseq_shows_and_saves_it(explainer: Explainer, tmp_path: Path) -> None:
-    inseq = pytest.importorskip("inseq", reason="needs Inseq, which make test-peers installs")
+    inseq = peer("inseq", "make test-peers")
     e = explainer.explain(picture(), "what?", " a red star", grounding=True)
     out = to_inseq(e)
     (sequence,) = out.sequence_attributions
@@ -209,7 +210,7 @@ METHODS = ["dexar", "attention"]
 
 
 def test_nnsight_traces_the_model_that_is_explained(eager: Explainer) -> None:
-    nnsight = pytest.importorskip("nnsight", reason="needs nnsight, which make test-peers installs")
+    nnsight = peer("nnsight", "make test-peers")
     inputs, answer = tiny_inputs(eager.model), tiny_answer(4)
     plain = eager.explain_ids(inputs, answer, method=METHODS)
     traced = nnsight.NNsight(eager.model)
@@ -227,9 +228,7 @@ def test_nnsight_traces_the_model_that_is_explained(eager: Explainer) -> None:
 
 
 def test_transformer_lens_reads_a_twin_with_the_same_weights(eager: Explainer) -> None:
-    sources = pytest.importorskip(
-        "transformer_lens.model_bridge.sources", reason="needs TransformerLens, which make test-peers installs"
-    )
+    sources = peer("transformer_lens.model_bridge.sources", "make test-peers")
     model, inputs, answer = eager.model, tiny_inputs(eager.model), tiny_answer(4)
     full = with_answer(inputs, answer)
     expected = model(**full).logits

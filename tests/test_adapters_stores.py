@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from dexar_fast.compat import label_studio, mlflow, tensorboard, wandb
 from dexar_fast.compat.words import markdown_table
 
 from .explanations import make_explanation, scene
+from .peers import peer
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def explanation() -> Explanation:
 
 
 def test_tensorboard_reads_it_back(explanation: Explanation, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs TensorBoard (pip install tensorboard)")
+    peer("tensorboard", "pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
@@ -51,7 +50,7 @@ def test_words_in_markdown_are_text(explanation: Explanation) -> None:
 
 def test_mlflow_reads_it_back(explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a data base would need more packages
-    library = pytest.importorskip("mlflow", reason="needs MLflow, which make test-peers installs")
+    library = peer("mlflow", "make test-peers")
     library.set_tracking_uri((tmp_path / "runs").as_uri())
     with library.start_run() as run:
         mlflow.log_explanation(library, explanation, "scene", step=7)
@@ -64,7 +63,7 @@ def test_mlflow_reads_it_back(explanation: Explanation, tmp_path: Path, monkeypa
 
 
 def test_wandb_keeps_it_offline(explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = pytest.importorskip("wandb", reason="needs Weights & Biases, which make test-peers installs")
+    library = peer("wandb", "make test-peers")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = library.init(mode="offline", dir=str(tmp_path), project="words")
     wandb.log_explanation(run, explanation, "scene", step=7)
@@ -79,7 +78,7 @@ def test_wandb_keeps_it_offline(explanation: Explanation, tmp_path: Path, monkey
 
 
 def test_datasets_keep_pictures_and_words(explanation: Explanation, tmp_path: Path) -> None:
-    pytest.importorskip("datasets", reason="needs datasets (pip install datasets)")
+    peer("datasets", "pip install datasets")
     from datasets import load_dataset
 
     bare = make_explanation([" "], rows=2, cols=2, image=scene(20, 10))
@@ -97,7 +96,7 @@ def test_datasets_keep_pictures_and_words(explanation: Explanation, tmp_path: Pa
 
 
 def test_label_studio_decodes_the_masks(explanation: Explanation) -> None:
-    brush = pytest.importorskip("label_studio_converter.brush", reason="needs label-studio-converter (make test-peers)")
+    brush = peer("label_studio_converter.brush", "make test-peers")
     prediction = label_studio.to_label_studio(explanation, ["red", 3], share=0.6)
     json.dumps(prediction)
     assert prediction["score"] == pytest.approx(0.6)
@@ -114,15 +113,13 @@ def test_label_studio_decodes_the_masks(explanation: Explanation) -> None:
 @pytest.fixture
 def fiftyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The real one; the database that it brings along starts with it, and ends with this process."""
-    if find_spec("fiftyone") is None:
-        pytest.skip("needs FiftyOne, which make test-fiftyone installs")
     for name, value in {
         "DATABASE_DIR": tmp_path / "data",
         "DEFAULT_DATASET_DIR": tmp_path,
         "DO_NOT_TRACK": True,
     }.items():
         monkeypatch.setenv(f"FIFTYONE_{name}", str(value))
-    return import_module("fiftyone")
+    return peer("fiftyone", "make test-fiftyone")
 
 
 def test_fiftyone_has_a_heatmap_for_each_word(explanation: Explanation, tmp_path: Path, fiftyone: Any) -> None:
