@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.render.colormap import NAMES, colours_of, table
+from dexar_fast.render.colormap import SCALES, colours_of, table
 from dexar_fast.result.appearance import DEFAULT_COLORMAP
 
 
@@ -18,7 +18,7 @@ def lightness(colours: np.ndarray) -> np.ndarray:
     return np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCALES)
 def test_lightness_rises_evenly(name: str) -> None:
     steps = lightness(table(name))
     every_eighth = np.diff(steps[::8])
@@ -48,5 +48,5 @@ def test_a_table_cannot_be_changed_by_a_caller() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"colormap: expected one of inferno, .*; got 'jet'"):
+    with pytest.raises(InputError, match=r"colormap: expected one of magenta, inferno, .*; got 'jet'"):
         table("jet")

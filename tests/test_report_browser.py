@@ -123,7 +123,7 @@ def test_everything_is_reached_and_worked_by_keyboard(open_report: Open) -> None
     for _ in range(14):
         report.press("Tab")
         reached.append(report.focused())
-    for name in ("theme", "opacity", "colormap", "smooth", "tokens", "unit-0"):
+    for name in ("theme", "opacity", "colormap", "highlight", "tokens", "unit-0"):
         assert name in reached
     assert "unit-1" not in reached  # one stop for the whole answer
     report.page.locator("#opacity").focus()
@@ -134,7 +134,7 @@ def test_everything_is_reached_and_worked_by_keyboard(open_report: Open) -> None
     report.page.locator("#colormap").focus()
     report.press("v")
     viridis = report.overlay()
-    report.page.locator("[value=smooth]").focus()
+    report.page.locator("[value=heat]").focus()
     report.press("ArrowRight")
     assert len({before, viridis, report.overlay()}) == 3
     assert report.page.locator("#overlay").evaluate("one => [one.width, one.height]") == [24, 18]
@@ -157,7 +157,7 @@ def test_screen_readers_hear_tokens_reached_by_keyboard(open_report: Open) -> No
     assert report.page.get_by_role("listbox").get_by_role("option").count() == 34
     assert report.page.get_by_role("option", name="line break").count() == 2
     report.press("ArrowRight", "End")
-    assert "Brightest: " in report.text("status")
+    assert "Strongest: " in report.text("status")
     assert report.page.locator("#status[role=status]").count() == 1
     said = report.text("status")
     report.unit(5).hover()

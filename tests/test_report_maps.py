@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dexar_fast.layout.grid import Grid, to_pixels, whole_image
-from dexar_fast.render.colormap import colours_of
+from dexar_fast.render.colormap import NAMES, SCALES, colours_of, table
+from dexar_fast.render.drawing import ink, style, thickness
+from dexar_fast.render.overlay import overlay
 from dexar_fast.result.appearance import DEFAULT_COLORMAP
 
-from .browsers import Open, browser, open_report
+from .browsers import Open, Report, browser, open_report
 from .explanations import from_maps, make_explanation, one_cell_maps, scene
 
 __all__ = ["browser", "open_report"]  # fixtures
 
 
 LIGHTEST = (252, 255, 164)  # inferno's 1
+MAGENTA = (222, 0, 240)
+
+
+def pixels_of(bar: Any) -> np.ndarray:
+    """``(256, 4)``: the pixels of the colour bar."""
+    address = bar.evaluate("one => one.toDataURL()")
+    return np.asarray(Image.open(BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGBA"))[0]
+
+
+def canvas(report: Report) -> np.ndarray:
+    """``(height, width, 4)``: the pixels of the overlay, its opacity in [0, 255] last."""
+    report.settle()
+    width, height, *pixels = report.page.locator("#overlay").evaluate(
+        "c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    return np.array(pixels).reshape(height, width, 4)
 
 
 def bright_box(picture: np.ndarray) -> tuple[float, float, float, float]:
@@ -47,11 +68,11 @@ def test_a_cell_lands_on_its_place_of_the_image(
 ) -> None:
     maps = one_cell_maps(grid.rows, grid.cols, cell)
     report = open_report(from_maps(maps, ["word"], grid, image=Image.new("RGB", (400, 300), (90, 90, 90))))
+    report.page.get_by_label("Cells").check()
     report.page.locator("#opacity").focus()
     report.press("End")
-    report.page.get_by_label("Cells").check()
     assert bright_box(report.picture()) == pytest.approx(expected, abs=0.006)
-    report.page.get_by_label("Smooth").check()
+    report.page.get_by_label("Heat map").check()
     left, top, right, bottom = bright_box(report.picture())  # the peak alone, inside the cell
     assert expected[0] - 0.006 <= left < right <= expected[2] + 0.006
     assert expected[1] - 0.006 <= top < bottom <= expected[3] + 0.006
@@ -61,15 +82,80 @@ def test_a_cell_lands_on_its_place_of_the_image(
 def test_smooth_maps_are_bilinear_between_cell_centres(open_report: Open, rows: int, cols: int) -> None:
     maps = np.random.default_rng(1).random((1, rows, cols))
     report = open_report(from_maps(maps, ["word"], whole_image(rows, cols, (400, 300))))
+    report.page.get_by_label("Heat map").check()
     report.unit(0).click()
-    report.settle()
-    width, height, *pixels = report.page.locator("#overlay").evaluate(
-        "c => [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    )
+    drawn = canvas(report)
+    height, width, _ = drawn.shape
     kept = np.rint(maps[0] * 255)
     grid = whole_image(rows, cols, (width, height))
-    drawn = np.array(pixels).reshape(height, width, 4)[..., :3]
-    np.testing.assert_allclose(drawn, colours_of(to_pixels(kept / 255, grid), DEFAULT_COLORMAP), atol=6)
+    expected = colours_of(to_pixels(kept / 255, grid), DEFAULT_COLORMAP)
+    np.testing.assert_allclose(drawn[..., :3], expected, atol=6)
+    assert (drawn[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, 4), (1, 5), (7, 1), (24, 18)], ids=str)
+def test_what_is_hot_is_drawn_as_in_python(open_report: Open, rows: int, cols: int) -> None:
+    maps = np.random.default_rng(1).random((1, rows, cols))
+    report = open_report(from_maps(maps, ["word"], whole_image(rows, cols, (400, 300))))
+    report.unit(0).click()
+    drawn = canvas(report).astype(float)
+    height, width, _ = drawn.shape
+    kept = np.rint(maps[0] * 255) / 255
+    values = to_pixels(kept, whole_image(rows, cols, (width, height)))
+    colours, opacity = ink(values, style("highlight", 1.0), max(width, height))
+    assert np.abs(drawn[..., 3] - 255 * opacity).max() <= 6
+    assert np.abs(drawn[..., :3] * drawn[..., 3:] / 255 - colours).max() <= 6
+    assert report.page.locator("#overlay").evaluate("one => getComputedStyle(one).opacity") == "1"
+
+
+def test_the_browser_shows_what_python_draws(open_report: Open) -> None:
+    """Also after scaling, on the screen: no pixel lies outside what Python draws there and beside it."""
+    explanation = make_explanation()
+    report = open_report(explanation)
+    shown = report.picture()
+    report.page.locator("#opacity").fill("0")
+    bare = Image.fromarray(report.picture())
+    rows, cols = explanation.answer_map.shape
+    drawn = overlay(bare, explanation.answer_map, whole_image(rows, cols, bare.size))
+    low, high = (
+        np.asarray(drawn.filter(each(3))).astype(int) for each in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+    )
+    outside = np.maximum(low - shown, shown - high).max(axis=2)[4:-4, 4:-4]  # the frame's corners are round
+    assert (outside > 24).mean() < 0.001
+    assert np.abs(shown.astype(int) - np.asarray(bare)).max(axis=2).mean() > 20
+
+
+def test_the_legend_shows_what_is_drawn(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    bar = report.page.locator("#bar")
+    steps = pixels_of(bar)
+    np.testing.assert_array_equal(steps[:, 3], thickness("highlight"))
+    assert bar.evaluate("one => one.style.opacity") == "1"
+    assert report.page.locator("#bar-line").is_visible()
+    assert report.text("meaning") == "inside the line: 0.5 or more"
+    report.page.get_by_label("Heat map").check()
+    report.settle()
+    steps = pixels_of(bar)
+    np.testing.assert_array_equal(steps[:, :3], table(DEFAULT_COLORMAP))
+    assert (steps[:, 3] == 255).all()
+    assert report.page.locator("#bar-line").is_hidden()
+    assert report.text("meaning") == ""
+
+
+def test_a_drawing_offers_its_own_colours_and_strength(open_report: Open) -> None:
+    report = open_report(make_explanation())
+    page = report.page
+    offered = "() => [...document.querySelectorAll('#colormap option')].map(one => one.value)"
+    assert page.evaluate(offered) == list(NAMES)
+    page.locator("#colormap").select_option("viridis")
+    page.get_by_label("Heat map").check()
+    assert page.evaluate(offered) == list(SCALES)
+    assert (page.locator("#colormap").input_value(), report.text("opacity-value")) == ("inferno", "55%")
+    page.locator("#colormap").select_option("cividis")
+    page.get_by_label("Cells").check()  # a heat map too
+    assert page.locator("#colormap").input_value() == "cividis"
+    page.get_by_label("Highlight").check()
+    assert (page.locator("#colormap").input_value(), report.text("opacity-value")) == ("magenta", "100%")
 
 
 def test_the_part_that_the_model_never_saw_is_grey_and_dark(open_report: Open) -> None:
@@ -106,7 +192,7 @@ def test_the_pointer_on_the_image_reads_a_cell(open_report: Open) -> None:
     assert report.page.locator("#tick").evaluate("one => one.style.left") == "40%"
     report.away()
     assert report.page.locator("#tick").is_hidden()
-    assert report.text("meaning") == ""
+    assert report.text("meaning") == "inside the line: 0.5 or more"
 
 
 def test_without_an_image_the_frame_keeps_its_shape(open_report: Open) -> None:
@@ -145,8 +231,6 @@ def test_the_saved_picture_is_the_image_with_the_map(open_report: Open) -> None:
     picture = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8))
     report = open_report(from_maps(one_cell_maps(2, 2, (0, 0)), ["red"], whole_image(2, 2, (64, 48)), image=picture))
     page = report.page
-    page.locator("[name=drawing][value=clear]").check(force=True)
-    page.locator("#opacity").fill("100")
     page.locator(".unit").first.click()
     report.settle()
     with page.expect_download() as downloaded:
@@ -155,6 +239,7 @@ def test_the_saved_picture_is_the_image_with_the_map(open_report: Open) -> None:
     with Image.open(downloaded.value.path()) as opened:
         pixels = np.asarray(opened.convert("RGB"))
     assert pixels.shape == (48, 64, 3)
-    assert np.abs(pixels[11, 15].astype(int) - LIGHTEST).max() < 3  # the middle of the strongest cell
+    mixed = 0.75 * np.array(MAGENTA) + 0.25 * np.asarray(picture)[11, 15]
+    assert np.abs(pixels[11, 15] - mixed).max() < 3  # the middle of the strongest cell
     assert np.array_equal(pixels[40:, 52:], np.asarray(picture)[40:, 52:])  # where the map is zero it is as it was
     assert not np.array_equal(pixels[:24, :32], np.asarray(picture)[:24, :32])

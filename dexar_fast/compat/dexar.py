@@ -23,7 +23,7 @@ from ..inputs.images import ImageInput, load_image
 from ..inputs.layers import LayerSelection
 from ..layout.grid import whole_image
 from ..render.overlay import overlay
-from ..result.appearance import DEFAULT_OPACITY
+from ..result.appearance import LOOKS
 from .quirks import with_reference_quirks
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def visualize(
     heatmap: Tensor,
     title: str = "",
     save_path: str | PathLike[str] | None = None,
-    heatmap_opacity: float = DEFAULT_OPACITY,
+    heatmap_opacity: float = LOOKS["heat"].opacity,
 ) -> Figure:
     """One map ``(H, W)`` over the image, as a matplotlib figure; written to ``save_path`` if given."""
     return visualize_multi(image, heatmap[None], [title], save_path, heatmap_opacity)
@@ -154,7 +154,7 @@ def visualize_multi(
     heatmaps: Tensor,
     tokens: Sequence[str],
     save_path: str | PathLike[str] | None = None,
-    heatmap_opacity: float = DEFAULT_OPACITY,
+    heatmap_opacity: float = LOOKS["heat"].opacity,
 ) -> Figure:
     """Maps ``(T, H, W)`` over the image, a panel a token, as a matplotlib figure; written to ``save_path`` if given."""
     from matplotlib.figure import Figure
@@ -166,7 +166,8 @@ def visualize_multi(
     figure = Figure(figsize=(2.4 * columns, 2.6 * rows), layout="constrained")
     for index, (heatmap, token) in enumerate(zip(heatmaps.float().cpu().numpy(), tokens, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
-        axes.imshow(overlay(image.convert("RGB"), heatmap.clip(0, 1), grid, heatmap_opacity=heatmap_opacity))
+        drawn = overlay(image.convert("RGB"), heatmap.clip(0, 1), grid, drawing="heat", heatmap_opacity=heatmap_opacity)
+        axes.imshow(drawn)
         axes.set_title(token, parse_math=False)
         axes.set_axis_off()
     if save_path is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..inputs.tokens import printable
-from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from ..result.appearance import DEFAULT_DRAWING, Drawing
 from ..result.word import occurrences
+from .drawing import style
 from .fit import fit
 from .fonts import font_families
 from .montage import montage
-from .overlay import check_opacity, overlay
+from .overlay import overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +35,9 @@ def compare(
     words: Sequence[AskedWord] | None = None,
     methods: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
-    heatmap_opacity: float = DEFAULT_OPACITY,
-    colormap: str = DEFAULT_COLORMAP,
+    drawing: Drawing = DEFAULT_DRAWING,
+    heatmap_opacity: float | None = None,
+    colormap: str | None = None,
 ) -> Figure:
     """Draw a row for each explanation and method: its answer map, then its maps of the words.
 
@@ -45,7 +48,7 @@ def compare(
             stays empty where an answer lacks the word.
         methods: of each explanation; None takes all methods of one explanation, and of several the one in front.
         labels: of the rows; by default what differs: the model, the method, else a number.
-        heatmap_opacity, colormap: as in ``overlay``.
+        drawing, heatmap_opacity, colormap: as in ``overlay``.
 
     Returns:
         A matplotlib Figure.
@@ -59,7 +62,7 @@ def compare(
         from .figure import ShownFigure
     except ImportError as error:
         raise ImportError("compare() needs matplotlib: pip install dexar-fast[plot]") from error
-    check_opacity(heatmap_opacity)
+    look = asdict(style(drawing, heatmap_opacity, colormap))
     explanations = list(explanations)
     if not explanations:
         raise InputError("explanations: expected at least one; got none")
@@ -89,7 +92,7 @@ def compare(
         titles = ["answer map", *(_title(word) for word in of_row)]
         for axes, cell_map, title in zip(across, maps, titles):
             if cell_map is not None:
-                axes.imshow(overlay(image, cell_map, grid, heatmap_opacity=heatmap_opacity, colormap=colormap))
+                axes.imshow(overlay(image, cell_map, grid, **look))
             axes.set_title(title, **text)
             axes.set_xticks([])
             axes.set_yticks([])

@@ -1,8 +1,8 @@
 """One map over the image, at the image's own resolution.
 
-The rule of opacity: it is the same for every pixel that the model saw, ``(1 - a) * image + a * colour(value)``. A
-colour on the image is then always the same mixture of the legend's colour, and a low value is as visible as a high
-one. What the model never saw is grey and dark: ``UNSEEN_BRIGHTNESS`` times its luma, whatever the opacity.
+`dexar_fast.render.drawing` says how each value is drawn: by default what is hot is coloured and outlined, and the rest
+keeps its pixels. What the model never saw is grey and dark: ``UNSEEN_BRIGHTNESS`` times its luma, however the rest is
+drawn.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from PIL import Image
 
 from ..errors import InputError
 from ..layout.grid import Grid, seen, to_pixels
-from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
-from .colormap import colours_of
+from ..result.appearance import DEFAULT_DRAWING, Drawing
+from .drawing import ink, style
 
 UNSEEN_BRIGHTNESS = 0.3
 NEUTRAL = (128, 128, 128)  # stands in for an image that was not kept
@@ -30,8 +30,9 @@ def overlay(
     cell_map: NDArray[np.floating[Any]],
     grid: Grid,
     *,
-    heatmap_opacity: float = DEFAULT_OPACITY,
-    colormap: str = DEFAULT_COLORMAP,
+    drawing: Drawing = DEFAULT_DRAWING,
+    heatmap_opacity: float | None = None,
+    colormap: str | None = None,
 ) -> Image.Image:
     """Lay one map over the image.
 
@@ -39,8 +40,12 @@ def overlay(
         image: the user's image, of ``grid.image_size`` pixels; None draws on neutral grey.
         cell_map: ``(rows, cols)`` in [0, 1]; bilinear between cell centres.
         grid: where the cells lie on the image.
-        heatmap_opacity: share of the colour in the mixture, in [0, 1]; 0 leaves seen pixels exactly as they are.
-        colormap: one of ``colormap.NAMES``.
+        drawing: ``"highlight"`` colours and outlines what is hot and leaves the rest as it is, the line at half of the
+            scale; ``"heat"`` colours everything.
+        heatmap_opacity: of all that is drawn, in [0, 1]; 0 leaves seen pixels exactly as they are. None takes the
+            drawing's own: 1 for ``"highlight"``, whose colour is at most 0.75 opaque by itself, 0.55 for ``"heat"``.
+        colormap: one of ``colormap.NAMES``, for ``"heat"`` of ``colormap.SCALES``. None takes the drawing's own,
+            ``"magenta"`` or ``"inferno"``.
 
     Returns:
         An RGB image of ``grid.image_size`` pixels.
@@ -48,21 +53,23 @@ def overlay(
     Raises:
         InputError: an argument is out of range, or the shapes of image, map and grid disagree.
     """
-    check_opacity(heatmap_opacity)
+    chosen = style(drawing, heatmap_opacity, colormap)
     check_map(cell_map, grid)
-    background = np.asarray(_background(image, grid), dtype=np.float32)  # (height, width, 3)
-    colours = colours_of(to_pixels(cell_map, grid), colormap).astype(np.float32)
-    mixed = background + np.float32(heatmap_opacity) * (colours - background)
-    unseen = ~seen(grid)
-    mixed[unseen] = UNSEEN_BRIGHTNESS * (background[unseen] @ _LUMA)[:, None]
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    pixels = np.array(_background(image, grid), dtype=np.float32)  # (height, width, 3)
+    lit = seen(grid)
+    part = _span(lit, 1), _span(lit, 0)  # beyond it the map has no slope that tells anything
+    left, top, right, bottom = grid.box
+    colours, opacity = ink(to_pixels(cell_map, grid)[part], chosen, max(right - left, bottom - top))
+    pixels[part] *= 1 - opacity[..., None]
+    pixels[part] += colours
+    pixels[~lit] = UNSEEN_BRIGHTNESS * (pixels[~lit] @ _LUMA)[:, None]
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
-def check_opacity(heatmap_opacity: float) -> None:
-    """Raise InputError unless the opacity is a number in [0, 1]."""
-    is_number = isinstance(heatmap_opacity, (int, float, np.number)) and not isinstance(heatmap_opacity, bool)
-    if not is_number or not 0.0 <= float(heatmap_opacity) <= 1.0:  # NaN fails the comparison too
-        raise InputError(f"heatmap_opacity: expected a number from 0 to 1, got {heatmap_opacity!r}")
+def _span(inside: NDArray[np.bool_], axis: int) -> slice:
+    """From the first True to the last, whatever the place along the other axis."""
+    places = np.flatnonzero(inside.any(axis=axis))
+    return slice(places[0], places[-1] + 1) if len(places) else slice(0)
 
 
 def check_map(cell_map: NDArray[np.floating[Any]], grid: Grid) -> None:

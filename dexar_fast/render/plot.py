@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import ceil
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs.tokens import printable, token_labels
-from ..result.appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from ..result.appearance import DEFAULT_DRAWING, Drawing
+from .drawing import style
 from .fit import fit
 from .fonts import font_families
 from .montage import montage
-from .overlay import check_opacity, overlay
+from .overlay import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +34,9 @@ def plot(
     explanation: Explanation,
     *,
     tokens: Sequence[int] | None = None,
-    heatmap_opacity: float = DEFAULT_OPACITY,
-    colormap: str = DEFAULT_COLORMAP,
+    drawing: Drawing = DEFAULT_DRAWING,
+    heatmap_opacity: float | None = None,
+    colormap: str | None = None,
 ) -> Figure:
     """Draw the answer map, and beside it a grid of token maps titled with token and weight.
 
@@ -43,8 +46,7 @@ def plot(
         explanation: what to draw; several images are drawn side by side.
         tokens: indices of tokens (of targets, where there are any), negative ones from the end; None takes the
             ``MOST_TOKENS`` of largest weight, in the order of the answer.
-        heatmap_opacity: as in ``overlay``.
-        colormap: as in ``overlay``.
+        drawing, heatmap_opacity, colormap: as in ``overlay``.
 
     Returns:
         A matplotlib Figure.
@@ -57,14 +59,14 @@ def plot(
         from .figure import ShownFigure
     except ImportError as error:
         raise ImportError("plot() needs matplotlib: pip install dexar-fast[plot]") from error
-    check_opacity(heatmap_opacity)
+    look = asdict(style(drawing, heatmap_opacity, colormap))
     explanation = montage(explanation)
     chosen = _chosen(explanation, tokens)
     image, grid = fit(explanation.image, explanation.grid, _PANEL_PIXELS)
     families = font_families()
 
     def draw(axes: Axes, cell_map: np.ndarray[Any, Any], title: str) -> None:
-        axes.imshow(overlay(image, cell_map, grid, heatmap_opacity=heatmap_opacity, colormap=colormap))
+        axes.imshow(overlay(image, cell_map, grid, **look))
         # Answers hold "$" and "_": they are text, not mathematics.
         axes.set_title(title, fontsize=9, fontfamily=families, parse_math=False)
         axes.set_axis_off()

@@ -19,7 +19,7 @@ from ..inputs.targets import Foil, Target
 from ..inputs.tokens import printable, token_labels, word_spans
 from ..layout.grid import Grid
 from ..layout.per_image import as_tuple, one_or_tuple
-from .appearance import DEFAULT_COLORMAP, DEFAULT_OPACITY
+from .appearance import DEFAULT_COLORMAP, DEFAULT_DRAWING, Drawing
 from .heads import Head, HeadMeans, head_means, head_weights, top_heads
 from .method_maps import MAPS, MethodMaps
 from .rows import table, to_dict
@@ -289,8 +289,9 @@ class Explanation:
         word: int | str | None = None,
         nth: int | None = None,
         image: int = 0,
-        heatmap_opacity: float = DEFAULT_OPACITY,
-        colormap: str = DEFAULT_COLORMAP,
+        drawing: Drawing = DEFAULT_DRAWING,
+        heatmap_opacity: float | None = None,
+        colormap: str | None = None,
     ) -> Image.Image:
         """A map drawn over the image, in the image's own resolution.
 
@@ -298,19 +299,22 @@ class Explanation:
             token: index of a token, negative from the end; None for the answer map. With targets there is none.
             word, nth: instead of a token: see `word`.
             image: index of the image, where the prompt has several.
-            heatmap_opacity: of the map, in [0, 1].
-            colormap: a name of `dexar_fast.render.colormap`.
+            drawing: ``"highlight"`` colours what is hot, with a line where the map is at half, and leaves the rest of
+                the picture as it is; ``"heat"`` colours everything.
+            heatmap_opacity: of all that is drawn, in [0, 1]; None for the drawing's own.
+            colormap: a name of `dexar_fast.render.colormap`; None for the drawing's own.
 
         Raises:
-            InputError: both a token and a word, none such, a token where the rows are targets, or an opacity or colour
-                map that does not exist.
+            InputError: both a token and a word, none such, a token where the rows are targets, or a drawing, opacity or
+                colour map that does not exist.
         """
         from ..render.overlay import overlay
 
         self.require_map()
         cell_map = _item(as_tuple(self._map(token, word, nth)), image, "image")
         picture = None if self.image is None else as_tuple(self.image)[image]
-        return overlay(picture, cell_map, self.grids[image], heatmap_opacity=heatmap_opacity, colormap=colormap)
+        grid = self.grids[image]
+        return overlay(picture, cell_map, grid, drawing=drawing, heatmap_opacity=heatmap_opacity, colormap=colormap)
 
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure of the answer map and the token maps: see `dexar_fast.render.plot.plot`."""

@@ -44,7 +44,7 @@ function headsPanel(panel, { heads, layers, colours, tell }) {
   if (!heads) return { show() {}, recolour() {}, use() {} };
   const size = layers.length * heads.count;
   const box = part("grid");
-  const draw = drawer(part("map"), heads.count, layers.length, false);
+  const draw = drawer(part("map"), heads.count, layers.length);
   const picture = new Uint8Array(size);
   const listed = Array.from({ length: LISTED }, () => document.createElement("li"));
   let ofAnswer = null, ofTokens = null; // decoded when first needed

@@ -7,18 +7,13 @@ function bytes(base64) {
   return result;
 }
 
-// 256 RGB triples as the 32-bit pixels of an ImageData (little-endian, as every browser's host is).
-function palette(triples) {
+// 256 RGB triples and their opacity as the 32-bit pixels of an ImageData (little-endian, as every browser's host is).
+function palette(triples, thickness) {
   const result = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
-    result[i] = (255 << 24) | (triples[3 * i + 2] << 16) | (triples[3 * i + 1] << 8) | triples[3 * i];
+    result[i] = (thickness[i] << 24) | (triples[3 * i + 2] << 16) | (triples[3 * i + 1] << 8) | triples[3 * i];
   }
   return result;
-}
-
-// The same colours, the clearer the lower the value.
-function fading(colours) {
-  return colours.map((colour, value) => ((value << 24) | (colour & 0xffffff)) >>> 0);
 }
 
 // Positions between cell centres, clamped to the first and last: the same sampling as overlay() in Python.
@@ -35,37 +30,73 @@ function samples(cells, factor) {
   return { low, high, fraction };
 }
 
-// A drawer for one canvas; set up once per kind of drawing, so that a hover only fills pixels.
-function drawer(canvas, rows, cols, smooth) {
+// A drawer for one canvas; set up once per kind of drawing, so that a hover only fills pixels. Its line is of a drawing.
+function drawer(canvas, rows, cols, { smooth = false, line = null } = {}) {
   // Values are blended, then coloured: blending colours would leave the colour map.
   // An odd factor puts a pixel on every cell's centre, so that the peak shows its true colour.
-  const most = smooth ? Math.max(1, Math.min(15, Math.floor(512 / Math.max(rows, cols)))) : 1;
+  const most = smooth ? Math.max(1, Math.floor(720 / Math.max(rows, cols))) : 1;
   const factor = most - 1 + (most % 2);
-  canvas.width = cols * factor;
-  canvas.height = rows * factor;
+  const width = (canvas.width = cols * factor);
+  const height = (canvas.height = rows * factor);
   const context = canvas.getContext("2d");
-  const image = context.createImageData(canvas.width, canvas.height);
+  const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
+  const values = new Float32Array(width * height);
   const down = samples(rows, factor);
   const half = (factor - 1) / 2; // pixels from an edge to the first cell's centre
-  const line = new Float32Array(cols);
+  const across = new Float32Array(cols);
   return (map, colours) => {
     let at = 0;
-    for (let y = 0; y < canvas.height; y++) {
+    for (let y = 0; y < height; y++) {
       const above = down.low[y] * cols;
       const below = down.high[y] * cols;
       const part = down.fraction[y];
-      for (let c = 0; c < cols; c++) line[c] = map[above + c] + part * (map[below + c] - map[above + c]);
-      for (let x = 0; x < half; x++) pixels[at++] = colours[(line[0] + 0.5) | 0];
+      for (let c = 0; c < cols; c++) across[c] = map[above + c] + part * (map[below + c] - map[above + c]);
+      for (let x = 0; x < half; x++) values[at++] = across[0];
       for (let c = 0; c < cols - 1; c++) {
-        const step = (line[c + 1] - line[c]) / factor;
-        let value = line[c] + 0.5; // cut off to whole numbers below: rounded
-        for (let x = 0; x < factor; x++, value += step) pixels[at++] = colours[value | 0];
+        const step = (across[c + 1] - across[c]) / factor;
+        let value = across[c];
+        for (let x = 0; x < factor; x++, value += step) values[at++] = value;
       }
-      for (let x = 0; x <= half; x++) pixels[at++] = colours[(line[cols - 1] + 0.5) | 0];
+      for (let x = 0; x <= half; x++) values[at++] = across[cols - 1];
     }
+    for (let i = 0; i < values.length; i++) pixels[i] = colours[(values[i] + 0.5) | 0]; // cut off to whole numbers: rounded
+    if (line && smooth) outline(image.data, values, width, height, line, (255 * Math.SQRT2) / factor);
     context.putImageData(image, 0, 0);
   };
+}
+
+// The double line where the values cross one value: ink() in Python, on pixels with an opacity of their own.
+function outline(rgba, values, width, height, line, steepest) {
+  const wide = Math.max(1, Math.max(width, height) * line.width);
+  const reach = (wide + 1) * steepest; // a value further off is too far away on any slope
+  const difference = (low, high, from, to) => (to > from ? (values[high] - values[low]) / (to - from) : 0);
+  for (let y = 0, i = 0; y < height; y++) {
+    const above = Math.max(0, y - 1), below = Math.min(height - 1, y + 1);
+    for (let x = 0; x < width; x++, i++) {
+      if (Math.abs(values[i] - line.value) > reach) continue;
+      const left = Math.max(0, x - 1), right = Math.min(width - 1, x + 1);
+      const across = difference(y * width + left, y * width + right, left, right);
+      const down = difference(above * width + x, below * width + x, above, below);
+      const slope = Math.sqrt(across ** 2 + down ** 2);
+      if (slope * wide < line.leastSlope) continue;
+      const inwards = (values[i] - line.value) / slope;
+      if (Math.abs(inwards) >= wide + 1) continue;
+      line.colours.forEach((colour, inside) => {
+        const middle = inside ? wide / 2 : -wide / 2;
+        over(rgba, 4 * i, colour, Math.min(1, Math.max(0, (wide + 1) / 2 - Math.abs(inwards - middle))));
+      });
+    }
+  }
+}
+
+// A colour that covers a part of a pixel, whatever the pixel's own opacity.
+function over(rgba, at, colour, covered) {
+  const under = (rgba[at + 3] / 255) * (1 - covered);
+  const opacity = covered + under;
+  if (!opacity) return;
+  for (let c = 0; c < 3; c++) rgba[at + c] = Math.round((covered * colour[c] + under * rgba[at + c]) / opacity);
+  rgba[at + 3] = Math.round(255 * opacity);
 }
 
 // Index of the largest cell, or -1 for a map without structure.

@@ -3,7 +3,7 @@
 const { grid } = data;
 
 // How maps are drawn on all pictures.
-const drawing = { colours: null, over: null, smooth: true, opacity: 1 };
+const drawing = { colours: null, line: null, smooth: true, opacity: 1 };
 
 function picture(panel) {
   const [frame, image, overlay] = ["frame", "picture", "overlay"].map((name) => panel.querySelector(`.${name}`));
@@ -32,7 +32,7 @@ function picture(panel) {
   function redraw() {
     pending ||= requestAnimationFrame(() => {
       pending = 0;
-      draw(map, drawing.over);
+      draw(map, drawing.colours);
     });
   }
 
@@ -44,7 +44,7 @@ function picture(panel) {
       redraw();
     },
     restyle() {
-      draw = drawer(overlay, grid.rows, grid.cols, drawing.smooth);
+      draw = drawer(overlay, grid.rows, grid.cols, drawing);
       overlay.classList.toggle("cells", !drawing.smooth);
       overlay.style.opacity = drawing.opacity;
       if (map) redraw();

@@ -3,7 +3,7 @@
 const methods = [data, ...data.beside];
 const decoded = methods.map(({ maps }) => bytes(maps));
 const cells = grid.rows * grid.cols;
-const palettes = Object.fromEntries(Object.entries(data.colormaps).map(([name, raw]) => [name, palette(bytes(raw))]));
+const colours = Object.fromEntries(Object.entries(data.colormaps).map(([name, raw]) => [name, bytes(raw)]));
 const mostOf = ({ weight, imageScore, textScore }) => ({
   weight: Math.max(0, ...weight), score: Math.max(0, ...[...imageScore, ...textScore].map(([score]) => score)),
 });
@@ -63,11 +63,19 @@ function range(unit, { low, high }) {
 const heads = headsPanel($("heads"), {
   heads: methods.find((one) => one.heads)?.heads,
   layers: data.layers,
-  colours: () => drawing.colours,
+  colours: () => { // every weight needs a colour of its own
+    const { colormaps, colormap, thickness } = data.drawings.heat;
+    const chosen = $("colormap").value;
+    return palette(colours[colormaps.includes(chosen) ? chosen : colormap], bytes(thickness));
+  },
   tell: (text) => { $("status").textContent = text; },
 });
 
-let resting = ""; // under the colour bar while the pointer reads no cell
+// Under the colour bar while the pointer reads no cell.
+function rest() {
+  const { map } = views.active.picture;
+  $("meaning").textContent = map && strongest(map) < 0 ? say("constant") : drawing.line ? say("inside_line") : "";
+}
 
 function look(unit, { kept, spoken }) {
   const view = views.active;
@@ -89,8 +97,7 @@ function look(unit, { kept, spoken }) {
   $("foil-aside").textContent = foil ? say("foil") : unit ? say("no_foil") : say("of_single");
   $("reset").hidden = !unit;
   const peak = strongest(map);
-  resting = peak < 0 ? say("constant") : "";
-  $("meaning").textContent = resting;
+  rest();
   range(unit, tokens);
 
   $("reading").textContent = reading(unit, methods[method].method, map);
@@ -177,7 +184,8 @@ $("pictures").addEventListener("pointermove", (event) => {
   const cell = view ? view.picture.cellAt(event) : -1;
   $("tick").hidden = cell < 0;
   if (cell < 0) {
-    $("meaning").textContent = view ? say("unseen") : resting;
+    if (view) $("meaning").textContent = say("unseen");
+    else rest();
     return;
   }
   const value = view.picture.map[cell] / 255;
@@ -186,7 +194,7 @@ $("pictures").addEventListener("pointermove", (event) => {
 });
 $("pictures").addEventListener("pointerleave", () => {
   $("tick").hidden = true;
-  $("meaning").textContent = resting;
+  rest();
 });
 
 // ---- controls
@@ -196,25 +204,38 @@ function setOpacity(value) {
   $("opacity-value").textContent = `${value}%`;
 }
 
-function setColours() {
+// A drawing begins with its own colours and strength, and keeps those that are chosen for it.
+let kind = null;
+function setDrawing() {
   const way = document.querySelector("[name=drawing]:checked").value;
   drawing.smooth = way !== "cells";
-  drawing.colours = palettes[$("colormap").value];
-  drawing.over = way === "clear" ? fading(drawing.colours) : drawing.colours;
+  const chosen = data.drawings[way] ?? data.drawings.heat; // cells are a heat map too
+  if (chosen === kind) return;
+  kind = chosen;
+  $("opacity").value = Math.round(100 * kind.opacity);
+  $("colormap").replaceChildren(...kind.colormaps.map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
+  $("colormap").value = kind.colormap;
+}
+
+function setColours() {
+  drawing.line = kind.line;
+  drawing.colours = palette(colours[$("colormap").value], bytes(kind.thickness));
   const steps = Uint8Array.from({ length: 256 }, (_, i) => i);
-  drawer($("bar"), 1, 256, false)(steps, drawing.colours);
+  drawer($("bar"), 1, 256)(steps, drawing.colours);
+  $("bar").style.opacity = kind.line ? drawing.opacity : 1; // what is see-through in the picture is so here
+  $("bar-line").hidden = !kind.line;
   heads.recolour();
 }
 
 function restyle() {
+  setDrawing();
   setOpacity(Number($("opacity").value));
   setColours();
   for (const { picture } of views.all) picture.restyle();
+  rest();
 }
 
-$("opacity").value = Math.round(100 * data.opacity);
-$("colormap").append(...Object.keys(palettes).map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
-$("colormap").value = data.colormap;
+document.querySelector(`[name=drawing][value=${data.drawing}]`).checked = true;
 $("controls").addEventListener("input", restyle);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 
