@@ -72,7 +72,7 @@ def test_a_cell_lands_on_its_place_of_the_image(
     report.page.locator("#opacity").focus()
     report.press("End")
     assert bright_box(report.picture()) == pytest.approx(expected, abs=0.006)
-    report.page.get_by_label("Heat map").check()
+    report.page.get_by_label("Heat", exact=True).check()
     left, top, right, bottom = bright_box(report.picture())  # the peak alone, inside the cell
     assert expected[0] - 0.006 <= left < right <= expected[2] + 0.006
     assert expected[1] - 0.006 <= top < bottom <= expected[3] + 0.006
@@ -82,7 +82,7 @@ def test_a_cell_lands_on_its_place_of_the_image(
 def test_smooth_maps_are_bilinear_between_cell_centres(open_report: Open, rows: int, cols: int) -> None:
     maps = np.random.default_rng(1).random((1, rows, cols))
     report = open_report(from_maps(maps, ["word"], whole_image(rows, cols, (400, 300))))
-    report.page.get_by_label("Heat map").check()
+    report.page.get_by_label("Heat", exact=True).check()
     report.unit(0).click()
     drawn = canvas(report)
     height, width, _ = drawn.shape
@@ -133,7 +133,7 @@ def test_the_legend_shows_what_is_drawn(open_report: Open) -> None:
     assert bar.evaluate("one => one.style.opacity") == "1"
     assert report.page.locator("#bar-line").is_visible()
     assert report.text("meaning") == "inside the line: 0.5 or more"
-    report.page.get_by_label("Heat map").check()
+    report.page.get_by_label("Heat", exact=True).check()
     report.settle()
     steps = pixels_of(bar)
     np.testing.assert_array_equal(steps[:, :3], table(DEFAULT_COLORMAP))
@@ -148,7 +148,7 @@ def test_a_drawing_offers_its_own_colours_and_strength(open_report: Open) -> Non
     offered = "() => [...document.querySelectorAll('#colormap option')].map(one => one.value)"
     assert page.evaluate(offered) == list(NAMES)
     page.locator("#colormap").select_option("viridis")
-    page.get_by_label("Heat map").check()
+    page.get_by_label("Heat", exact=True).check()
     assert page.evaluate(offered) == list(SCALES)
     assert (page.locator("#colormap").input_value(), report.text("opacity-value")) == ("inferno", "55%")
     page.locator("#colormap").select_option("cividis")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="tests of the service need FastAPI (pip install dexar-fast[serve])")
 
 from dexar_fast import Explainer
 from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.layout.grid import to_pixels, whole_image
+from dexar_fast.render.drawing import ink, style
 from dexar_fast.serve import Limits
 
 from .browsers import browser as chromium
@@ -48,6 +51,19 @@ def test_a_word_shows_its_maps(browser, address, explainer, width):
     assert re.match(
         f"“{truth.words()[4].text}”: strongest at the {truth.words()[4].place}", page.inner_text("#caption")
     )
+    drawn = page.evaluate(
+        "() => { const c = document.getElementById('map');"
+        " return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"
+    )
+    across, down, pixels = drawn[0], drawn[1], np.array(drawn[2:])
+    word = truth.words()[4].map
+    kept = np.rint(word * 255) / 255
+    _, opacity = ink(
+        to_pixels(kept, whole_image(word.shape[0], word.shape[1], (across, down))),
+        style("highlight"),
+        max(across, down),
+    )
+    assert np.abs(pixels.reshape(down, across, 4)[..., 3] - 255 * opacity).max() <= 6  # as in overlays and reports
     first = page.evaluate("document.getElementById('map').toDataURL()")
     page.select_option("#method", "dexar")
     page.wait_for_function("before => document.getElementById('map').toDataURL() !== before", arg=first)

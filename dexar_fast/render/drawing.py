@@ -9,6 +9,7 @@ The tables are the definition: `overlay` and the report's script both draw from 
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..result.appearance import LOOKS, Drawing
+from ..result.appearance import DEFAULT_DRAWING, LOOKS, Drawing
 from .colormap import NAMES, SCALES, table
 
 LINE_VALUE = 0.5  # as `Word.mask` and `Word.box`
@@ -85,6 +86,30 @@ def thickness(drawing: Drawing) -> NDArray[np.uint8]:
     above = np.clip((np.linspace(0, 1, 256) - _UNTOUCHED) / (1 - _UNTOUCHED), 0, 1)
     smooth = above**2 * (3 - 2 * above)  # level at both ends: no edge where it begins
     return np.rint(255 * _THICKEST * smooth).astype(np.uint8)
+
+
+def for_script() -> dict[str, Any]:
+    """What a script needs to draw the same, as JSON values: a map in steps of 1/255, tables in base64."""
+    line = {
+        "value": 255 * LINE_VALUE,
+        "width": LINE_WIDTH,
+        "colours": LINE_COLOURS,
+        "leastSlope": 255 * LEAST_SLOPE,
+    }
+    return {
+        "colormaps": {name: base64.b64encode(table(name).tobytes()).decode("ascii") for name in NAMES},
+        "drawings": {
+            name: {
+                "colormaps": colormaps(name),
+                "colormap": LOOKS[name].colormap,
+                "opacity": LOOKS[name].opacity,
+                "thickness": base64.b64encode(thickness(name).tobytes()).decode("ascii"),
+                "line": line if outlined(name) else None,
+            }
+            for name in DRAWINGS
+        },
+        "drawing": DEFAULT_DRAWING,
+    }
 
 
 def ink(values: Values, of: Style, longer_side: float) -> tuple[Values, Values]:

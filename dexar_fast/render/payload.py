@@ -16,10 +16,8 @@ from PIL import Image
 
 from ..errors import InputError
 from ..layout.grid import draw_box
-from ..result.appearance import DEFAULT_DRAWING, LOOKS, Drawing
 from ..result.values import exact
-from .colormap import NAMES, table
-from .drawing import DRAWINGS, LEAST_SLOPE, LINE_COLOURS, LINE_VALUE, LINE_WIDTH, colormaps, outlined, thickness
+from .drawing import for_script
 from .fit import fit
 from .heads_payload import heads_payload
 from .overlay import check_size
@@ -59,26 +57,7 @@ def payload(explanation: Explanation) -> dict[str, Any]:
             "box": draw_box(explanation.grid),
         },
         "image": _image(explanation),
-        "colormaps": {name: _base64(table(name).tobytes()) for name in NAMES},
-        "drawings": {name: _drawing(name) for name in DRAWINGS},
-        "drawing": DEFAULT_DRAWING,
-    }
-
-
-def _drawing(name: Drawing) -> dict[str, Any]:
-    """How a drawing is made: the definition of `dexar_fast.render.drawing`, in steps of 1/255."""
-    line = {
-        "value": 255 * LINE_VALUE,
-        "width": LINE_WIDTH,
-        "colours": LINE_COLOURS,
-        "leastSlope": 255 * LEAST_SLOPE,
-    }
-    return {
-        "colormaps": colormaps(name),
-        "colormap": LOOKS[name].colormap,
-        "opacity": LOOKS[name].opacity,
-        "thickness": _base64(thickness(name).tobytes()),
-        "line": line if outlined(name) else None,
+        **for_script(),
     }
 
 

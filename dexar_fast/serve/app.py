@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -20,6 +21,7 @@ from .. import __version__
 from ..demo.scenes import draw_scene
 from ..errors import DexarFastError, InputError, UnsupportedModelError
 from ..explainer import Explainer
+from ..render.drawing import for_script
 from ..result.explanation import Explanation
 from ..runs.stream import StreamedToken
 from .answers import answer_json, error_json, token_json
@@ -39,9 +41,10 @@ GONE = 499
 SCENE_SCALE = 4
 _LARGEST_SEED = 1 << 31
 _PAGE = {
-    "/": ("page.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
+    "/": ("serve", "page.html", "text/html"),
+    "/page.js": ("serve", "page.js", "text/javascript"),
+    "/page.css": ("serve", "page.css", "text/css"),
+    "/maps.js": ("render", "maps.js", "text/javascript"),  # maps look as in a report
 }
 _POLICY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -152,8 +155,9 @@ def create_app(explainer: Explainer, limits: Limits | None = None, *, hosts: Seq
         draw_scene(abs(seed) % _LARGEST_SEED, scale=SCENE_SCALE).image.save(file, "PNG")
         return Response(file.getvalue(), media_type="image/png")
 
-    for path, (name, kind) in _PAGE.items():
-        _add_file(app, path, name, kind)
+    for path, (room, name, kind) in _PAGE.items():
+        _add_file(app, path, resources.files(f"dexar_fast.{room}").joinpath("assets", name).read_bytes(), kind)
+    _add_file(app, "/drawing.json", json.dumps(for_script()).encode(), "application/json")
 
     _answer_errors(app)
     return app
@@ -256,9 +260,7 @@ def _answer_errors(app: FastAPI) -> None:
         return answer(500, _told(error))
 
 
-def _add_file(app: FastAPI, path: str, name: str, kind: str) -> None:
-    content = resources.files("dexar_fast.serve").joinpath("assets", name).read_bytes()
-
+def _add_file(app: FastAPI, path: str, content: bytes, kind: str) -> None:
     @app.get(path, include_in_schema=False)
     async def file() -> Response:
         return Response(content, media_type=kind, headers=_POLICY)

@@ -139,8 +139,7 @@ at("method").addEventListener("change", showChosen);
 
 // --- maps
 
-const STOPS = ["000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06", "f7d13d", "fcffa4"];
-const COLOURS = STOPS.map((stop) => [0, 2, 4].map((i) => parseInt(stop.slice(i, i + 2), 16)));
+const look = fetch("drawing.json").then((response) => response.json());
 
 function clearMap() {
   at("map").width = at("map").height = 0;
@@ -151,22 +150,18 @@ async function drawMap(png, grid) {
   const image = new Image();
   image.src = `data:image/png;base64,${png}`;
   await image.decode();
-  const canvas = at("map");
-  canvas.width = image.width;
-  canvas.height = image.height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const { colormaps, drawings, drawing } = await look;
+  const { colormap, thickness, opacity, line } = drawings[drawing];
+  const small = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+  const context = small.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
-  const cells = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < cells.data.length; i += 4) {
-    const value = (cells.data[i] / 255) * (COLOURS.length - 1);
-    const low = Math.min(COLOURS.length - 2, Math.floor(value));
-    for (let c = 0; c < 3; c++) cells.data[i + c] = COLOURS[low][c] + (value - low) * (COLOURS[low + 1][c] - COLOURS[low][c]);
-  }
-  context.putImageData(cells, 0, 0);
+  const grey = context.getImageData(0, 0, small.width, small.height).data.filter((_, i) => i % 4 === 0);
+  const canvas = at("map");
+  drawer(canvas, image.height, image.width, { smooth: true, line })(grey, palette(bytes(colormaps[colormap]), bytes(thickness)));
   const [width, height] = grid.image_size;
   const [left, top, right, bottom] = grid.box;
   Object.assign(canvas.style, {
-    left: `${(100 * left) / width}%`, top: `${(100 * top) / height}%`,
+    opacity, left: `${(100 * left) / width}%`, top: `${(100 * top) / height}%`,
     width: `${(100 * (right - left)) / width}%`, height: `${(100 * (bottom - top)) / height}%`,
   });
 }
