@@ -55,7 +55,9 @@ def write_pictures(
         maps = {m: e.answer_map for m, e in explained.explanations.items() if m not in CHANCE}
         grid = next(iter(explained.explanations.values())).grid
         small, small_grid = fit(sample.image, grid, PANEL)
-        panels = [_with_outline(sample, PANEL), *(overlay(small, one, small_grid) for one in maps.values())]
+        # Whole maps are compared, their weak parts too.
+        drawn = (overlay(small, one, small_grid, drawing="heat") for one in maps.values())
+        panels = [_with_outline(sample, PANEL), *drawn]
         png = BytesIO()
         _side_by_side(panels).save(png, "PNG")
         written[name] = write_atomically(folder / f"{name}.png", png.getvalue())
