@@ -5,10 +5,9 @@ rises from 0 to 1, so they also read in grey. 33 anchors each, interpolated to 2
 published tables (cividis within 6). viridis, inferno and magma: Smith, van der Walt and Firing, CC0. cividis: Nunez,
 Anderton and Renslow 2018, made to look alike with and without red-green colour blindness.
 
-``"magenta"`` is one colour, for a drawing whose opacity says the value (`dexar_fast.render.drawing`). Three quarters of
-it over white or black have a contrast of 3, and it is far from the colours of photographs with every kind of eye: CIE
-distance 80 or more in 95 of 100 pixels of a mixed set of photographs, 37 or more with red-green colour blindness, where
-inferno's ends and reds fall to 20 and less.
+``"magenta"`` is one colour, for a drawing whose opacity says the value (`dexar_fast.render.drawing`). It lies between
+white and black in luminance, so that it stands out from both, and far from the colours of most photographs, also with
+red-green colour blindness, where reds look like leaves and shadows (`tests/test_render_drawing.py`).
 """
 
 from __future__ import annotations
