@@ -17,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinxcontrib.mermaid",
     "llms",
 ]
 exclude_patterns = ["_build"]
@@ -25,7 +24,6 @@ highlight_language = "none"
 
 # Links as in the pages of the repository: relative paths, and headings by their GitHub anchors.
 myst_heading_anchors = 4
-myst_fence_as_directive = ["mermaid"]
 # A notebook is kept with what it printed, for those who read it in the repository; a test runs it.
 nb_execution_mode = "off"
 
@@ -37,4 +35,4 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = f"dexar_fast {release}"
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
