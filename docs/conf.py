@@ -1,7 +1,9 @@
 """Settings of the documentation site: `make docs`."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import dexar_fast
 
@@ -36,3 +38,16 @@ html_theme = "furo"
 html_title = f"dexar_fast {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+
+
+def short_types(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Without "Any", and arrays by their name alone: dtype and shape stand in the text."""
+    lines[:] = [
+        re.sub(r"numpy\.ndarray\[tuple\[Any, \.\.\.\], numpy\.dtype\[[\w.]+(\[Any\])?\]\]", "numpy.ndarray", line)
+        for line in lines
+        if line.strip() != ":type: Any"
+    ]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", short_types, priority=900)  # behind napoleon
