@@ -29,6 +29,7 @@ myst_heading_anchors = 4
 # A notebook is kept with what it printed, for those who read it in the repository; a test runs it.
 nb_execution_mode = "off"
 
+default_role = "py:obj"  # a name in a docstring links to its entry, where it has one
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_typehints_format = "short"
@@ -49,5 +50,16 @@ def short_types(app: Any, what: str, name: str, thing: Any, options: Any, lines:
     ]
 
 
+def of_a_class(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """The entry of "Explainer.explain" or "Explanation", which docstrings name without their module."""
+    target = node.get("reftarget", "").removesuffix("()")
+    python = env.get_domain("py")
+    found = [name for name in python.objects if re.match("[A-Z]", target) and name.endswith(f".{target}")]
+    if len(found) != 1:
+        return None
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, content)
+
+
 def setup(app: Any) -> None:
+    app.connect("missing-reference", of_a_class)
     app.connect("autodoc-process-docstring", short_types, priority=900)  # behind napoleon
