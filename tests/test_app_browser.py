@@ -154,6 +154,23 @@ def test_a_stopped_answer_is_explained_so_far_and_the_chat_goes_on(browser, expl
     page.close()
 
 
+def test_nothing_of_a_dropped_answer_comes_behind_the_clearing(browser, explainer):
+    page = opened_app(browser, explainer)
+    page.click("#scene")
+    page.wait_for_selector("img[src*='/file=']")
+    slow = explainer.model.register_forward_pre_hook(lambda *_: time.sleep(0.1))
+    page.click("#ask")
+    page.wait_for_function("() => document.querySelectorAll('#words .score-token').length > 3")
+    page.click("#anew")
+    page.wait_for_function("() => !document.querySelectorAll('#words .score-token').length")
+    page.wait_for_timeout(1000)  # for what must not come
+    slow.remove()
+    assert (shown_words(page), captions(page), page.input_value(READING)) == ([], [], "")
+    ask(page)
+    assert page.locator(ANSWERS).count() == 1
+    page.close()
+
+
 def test_the_page_fits_a_phone_and_asks_nobody_else(page):
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -64,11 +63,33 @@ def create_app(explainer: Explainer) -> gr.Blocks:
     return app
 
 
+class _Run:
+    """One question of a page. Set by its buttons, in other threads.
+
+    Attributes:
+        stopped: what was written so far shall do.
+        dropped: nobody wants any of it; the page is cleared.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = self.dropped = False
+
+    def look(self) -> bool:
+        """Whether the answer ends here.
+
+        Raises:
+            Stopped: nobody wants it.
+        """
+        if self.dropped:
+            raise Stopped
+        return self.stopped
+
+
 def _fill(explainer: Explainer, app: gr.Blocks) -> None:
     folders = TemporaryDirectory(prefix="dexar-fast-app-")  # one in it for each page that is open
     explained = gr.State(None)  # the explanation, in this process alone
     chosen = gr.State(None)  # index of a word
-    asked: dict[str, Event] = {}  # by page: set when its question shall end
+    runs: dict[str, _Run] = {}  # by page
     chats = takes_chats(explainer)
     with gr.Row():
         with gr.Column():
@@ -114,12 +135,16 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
     def folder_of(page: gr.Request) -> Path:
         return Path(folders.name) / name_of(page)
 
-    def end(page: gr.Request) -> None:
-        if name_of(page) in asked:
-            asked.pop(name_of(page)).set()
+    def stopped(page: gr.Request) -> None:
+        if run := runs.get(name_of(page)):
+            run.stopped = True
+
+    def drop(page: gr.Request) -> None:
+        if run := runs.pop(name_of(page), None):
+            run.dropped = True
 
     def closed(page: gr.Request) -> None:
-        end(page)
+        drop(page)
         rmtree(folder_of(page), ignore_errors=True)
 
     def nothing() -> dict[Any, Any]:
@@ -137,15 +162,14 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
         most: int,
         page: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
-        end(page)
-        ended = asked[name_of(page)] = Event()
+        run = runs[name_of(page)] = _Run()
         told = [*before, {"role": "user", "content": text or "(no question)"}]
         pieces: list[tuple[str, float]] = []
         yield {**nothing(), talk: told, said: "Waiting for the model …"}
         try:
             for found in answers(
                 explainer, image, _turns(before) if chats else [], text,
-                methods=names, contrast=foil, max_new_tokens=int(most), stopped=ended.is_set,
+                methods=names, contrast=foil, max_new_tokens=int(most), stopped=run.look,
             ):  # fmt: skip
                 if isinstance(found, Explanation):
                     answer = {"role": "assistant", "content": found.answer.strip()}
@@ -164,6 +188,8 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
         except DexarFastError as error:
             yield {**nothing(), talk: before}  # a question without an answer is taken back
             raise _toast(error) from error
+        if run.dropped:  # the last word is ours: what was on its way would else come behind that of `cleared`
+            yield {**nothing(), talk: []}
 
     def _shown(found: Explanation, word: int | None, page: gr.Request) -> dict[Any, Any]:
         paths = dict(zip(files, write_files(found, word, folder_of(page))))
@@ -187,19 +213,17 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
             }
 
     def cleared(page: gr.Request) -> dict[Any, Any]:
-        end(page)
+        drop(page)
         return {**nothing(), talk: []}
 
     def draw_one() -> Image.Image:
         return draw(explainer.model_name, random.randrange(_SEEDS))
 
     question = [picture, talk, prompt, methods, contrast, longest]
-    asking = gr.on([ask.click, prompt.submit], answered, question, shown, trigger_mode="once")
-    stop.click(end, queue=False)
+    gr.on([ask.click, prompt.submit], answered, question, shown, trigger_mode="once")
+    stop.click(stopped, queue=False)
     scene.click(draw_one, None, picture)
-    picture.change(cleared, None, shown, cancels=asking)
-    for each in (anew.click, talk.clear):
-        each(cleared, None, shown, cancels=asking)
+    gr.on([picture.change, anew.click, talk.clear], cleared, None, shown)
     words.select(choose, [explained, chosen], [chosen, maps, said, *files])
     app.unload(closed)
     compare.click(compared, [explained, one, other], [maps, said])
