@@ -479,7 +479,8 @@ class Explainer(Engine):
             model_inputs: what `generate` is called with for the prompt.
             on_token: called with each token and its map.
             image, processor_kwargs: as for `explain_ids`.
-            block, asked: as for `stream`, but for image_kwargs and max_new_tokens.
+            block: as for `stream`.
+            asked: as for `stream`, but neither image_kwargs nor max_new_tokens, which are yours here.
 
         Raises:
             InputError: an argument is not usable, or the family's answers do not run over a cache.
@@ -532,7 +533,7 @@ class Explainer(Engine):
         row_chunk: int | str = "auto",
         cache: bool = False,
     ) -> Estimate:
-        """Time and memory of `explain` on this model and machine, before it runs: see `dexar_fast.runs.estimate`.
+        """Time and memory of `explain` on this model and machine, before it runs.
 
         Takes less than a second: rates are measured on a few of the model's own products, and (once per explainer, if
         it has a processor) the vision tower on a small picture, which is taken to grow with the image tokens. Memory
@@ -541,8 +542,8 @@ class Explainer(Engine):
         Args:
             prompt_tokens: P, image tokens included; of an encoder-decoder the tokens of its encoder, of one that reads
                 nothing but the image those that the decoder begins with.
-            image_tokens: N.
-            answer_tokens: T.
+            image_tokens: how many of these are of the image, N.
+            answer_tokens: how many tokens are explained, T.
             method: as for `explain`; methods to compare with are refused.
             row_chunk: as for `explain`.
             cache: the prompt's cache is there already, as after the model's own answer.

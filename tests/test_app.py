@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.app.answers import answers, chat
-from dexar_fast.app.pictures import coloured_token, coloured_words, token_maps, word_choices, word_maps, write_files
-from dexar_fast.demo.scenes import draw_scene
+from dexar_fast.app.answers import Stopped, answers, chat, first_question, takes_chats
+from dexar_fast.app.demos import about, draw
+from dexar_fast.app.pictures import (
+    coloured_token,
+    coloured_words,
+    token_maps,
+    two_words,
+    word_choices,
+    word_maps,
+    write_files,
+)
+from dexar_fast.demo.pages import draw_page
+from dexar_fast.demo.scenes import draw_scene, draw_sized_scene
 from dexar_fast.runs.stream import StreamedToken
 
 PROMPT = "describe the image"
@@ -54,6 +64,28 @@ def test_what_needs_the_whole_answer_comes_at_once(explainer, choice):
         assert only.methods == choice["methods"]
 
 
+def test_what_is_stopped_is_explained_so_far(explainer, explained):
+    looks = iter([False, False, True])
+    *tokens, last = answers(
+        explainer, SCENE, [], PROMPT, methods=(), contrast="", max_new_tokens=6, stopped=lambda: next(looks)
+    )
+    assert len(tokens) == 3
+    assert isinstance(last, Explanation)
+    assert last.tokens == explained.tokens[:3]
+
+
+def test_what_comes_at_once_ends_at_once_when_it_is_stopped(explainer):
+    looks = iter([False, False, True])
+    with pytest.raises(Stopped):
+        next(
+            answers(
+                explainer, SCENE, [], PROMPT, methods=("attention",), contrast="", max_new_tokens=6,
+                stopped=lambda: next(looks),
+            )
+        )  # fmt: skip
+    assert len(asked(explainer)) == 7  # nothing is left of it
+
+
 def test_no_picture_is_told(explainer):
     with pytest.raises(InputError, match="draw a scene"):
         next(answers(explainer, None, [], PROMPT, methods=(), contrast="", max_new_tokens=6))
@@ -64,6 +96,43 @@ def test_a_later_question_takes_the_earlier_ones_along():
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     assert [part["type"] for part in messages[0]["content"]] == ["image", "text"]
     assert [part["type"] for part in messages[2]["content"]] == ["text"]
+
+
+def test_questions_go_on_where_the_model_knows_chats(explainer):
+    assert not takes_chats(explainer)  # trained on one question at a time
+    own = Explainer(explainer.model, explainer.processor)
+    assert takes_chats(own)
+    (*_, second) = answers(
+        own, SCENE, [("is there a star ?", "yes")], PROMPT, methods=(), contrast="", max_new_tokens=4
+    )
+    assert isinstance(second, Explanation)
+    texts = [message["content"][-1]["text"] for message in second.settings["messages"]]
+    assert texts == ["is there a star ?", "yes", PROMPT]
+
+
+def test_a_reader_is_asked_nothing_and_reads_a_page():
+    reader = Explainer.from_pretrained("demo-reader", device="cpu", self_test=False)
+    assert (first_question(reader), takes_chats(reader)) == ("", False)
+    page = draw(reader.model_name, 3)
+    assert page == draw_page(3).image
+    (read,) = answers(reader, page, [], first_question(reader), methods=(), contrast="", max_new_tokens=20)
+    assert isinstance(read, Explanation)
+    assert read.answer.strip()
+
+
+def test_a_model_is_shown_what_it_was_trained_on():
+    assert draw("demo-qwen", 5) == draw_sized_scene(5).image
+    assert draw("demo-paligemma", 5) == draw("some/model", 5) == draw_scene(5, scale=4).image
+    assert "drawn scenes, and no photos" in about("demo-qwen")
+    assert "reads drawn words" in about("demo-reader")
+    assert about("some/model") == about(None) == ""
+
+
+def test_the_words_to_compare_first_rest_on_the_image(explained):
+    first, second = two_words(explained)
+    least = sorted(word.grounding for word in explained.words())[-2]
+    assert first < second
+    assert all(explained.words()[index].grounding >= least for index in (first, second))
 
 
 def test_words_are_coloured_by_what_the_image_says_to_them(explained):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ pytest.importorskip("gradio", reason="tests of the app need Gradio 6 (pip instal
 from dexar_fast import Explainer, InputError
 from dexar_fast.app.blocks import create_app
 from dexar_fast.app.run import run
+from dexar_fast.demo.scenes import draw_scene
 
 from .browsers import browser as chromium
 from .browsers import noise
@@ -21,6 +24,7 @@ from .browsers import noise
 browser = chromium  # the fixture
 PATIENCE = 90_000  # milliseconds
 READING = "#said textarea"
+ANSWERS = "#talk [data-testid=bot]"
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +35,7 @@ def explainer() -> Explainer:
 @pytest.fixture(scope="module")
 def page(browser: Any, explainer: Explainer) -> Iterator[Any]:
     """The app after one answer."""
-    address = run(explainer, wait=False)
-    opened = browser.new_page(viewport={"width": 1280, "height": 1000})
-    opened.set_default_timeout(PATIENCE)
-    opened.heard = noise(opened, "http://127.0.0.1")
-    opened.goto(address)
+    opened = opened_app(browser, explainer)
     opened.click("#scene")
     opened.wait_for_selector("img[src*='/file=']")
     ask(opened)
@@ -43,10 +43,29 @@ def page(browser: Any, explainer: Explainer) -> Iterator[Any]:
     opened.close()
 
 
+def opened_app(browser: Any, explainer: Explainer) -> Any:
+    address = run(explainer, wait=False)
+    opened = browser.new_page(viewport={"width": 1280, "height": 1000})
+    opened.set_default_timeout(PATIENCE)
+    opened.heard = noise(opened, "http://127.0.0.1")
+    opened.goto(address)
+    return opened
+
+
 def ask(page: Any) -> None:
+    before = page.locator(ANSWERS).count()
     page.click("#ask")
+    answered(page, before + 1)
+
+
+def answered(page: Any, times: int) -> None:
+    page.wait_for_function("([answers, n]) => document.querySelectorAll(answers).length === n", arg=[ANSWERS, times])
     reads(page, "Choose a word")
     page.wait_for_selector("#words .score-token")
+
+
+def shown_words(page: Any) -> list[str]:
+    return [text.strip() for text in page.locator("#words .score-token").all_inner_texts()]
 
 
 def reads(page: Any, text: str) -> None:
@@ -71,13 +90,12 @@ def test_a_clicked_word_shows_both_lenses(page):
 
 
 def test_two_words_are_compared(page):
-    words = [text.strip() for text in page.locator("#words .score-token").all_inner_texts()]
+    first, second = (page.input_value(f"#{name} input").split()[1] for name in ("one", "other"))
+    assert {first, second} <= set(shown_words(page))
     page.click("#compare")
-    reads(page, f"“{words[0]}”")
-    page.wait_for_function(
-        "text => document.querySelector('#maps').innerText.includes(text)", arg=f"{words[-1]}: dexar"
-    )
-    assert captions(page)[::2] == [f"{word}: dexar-focus" for word in (words[0], words[-1])]
+    reads(page, f"“{second}”")
+    page.wait_for_function("() => document.querySelectorAll('#maps .caption-label').length === 4")
+    assert captions(page)[::2] == [f"{word}: dexar-focus" for word in (first, second)]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +116,57 @@ def test_a_contrast_is_explained_and_an_unusable_one_is_told(page):
     page.click("#ask")
     page.wait_for_selector(".toast-body")
     assert "contrast" in page.inner_text(".toast-body")
+
+
+def test_a_stopped_answer_is_explained_so_far_and_the_chat_goes_on(browser, explainer):
+    slow = explainer.model.register_forward_pre_hook(lambda *_: time.sleep(0.1))
+    own = Explainer(explainer.model, explainer.processor)  # by its template, a model that knows chats
+    page = opened_app(browser, own)
+    scene = BytesIO()
+    draw_scene(24, scale=4).image.save(scene, "PNG")
+    page.set_input_files("input[type=file]", {"name": "scene.png", "mimeType": "image/png", "buffer": scene.getvalue()})
+    page.wait_for_selector("img[src*='/file=']")
+    page.click("#ask")
+    page.wait_for_function("() => document.querySelectorAll('#words .score-token').length > 3")
+    assert page.is_disabled("#report")
+    page.click("#stop")
+    answered(page, 1)
+    slow.remove()
+    written = shown_words(page)
+    whole = own.explain(draw_scene(24, scale=4).image, "describe the image").answer.split()
+    assert 3 < len(written) < len(whole)
+    assert written == whole[: len(written)]
+    page.locator("#words .score-token").nth(2).click()
+    reads(page, f"“{written[2]}”")
+    with page.expect_download() as download:
+        page.click("#csv")
+    with open(download.value.path(), encoding="utf-8") as file:
+        assert [line.split(",")[0] for line in file][1:] == written
+
+    page.fill("#prompt textarea", "what colour is the square ?")
+    ask(page)
+    assert page.locator(ANSWERS).all_inner_texts() == [" ".join(written), " ".join(shown_words(page))]
+    page.locator("#words .score-token").nth(0).click()
+    reads(page, f"“{shown_words(page)[0]}”")
+    page.click("#anew")
+    page.wait_for_function("answers => document.querySelectorAll(answers).length === 0", arg=ANSWERS)
+    assert shown_words(page) == []
+    page.close()
+
+
+def test_nothing_of_a_dropped_answer_comes_behind_the_clearing(browser, explainer):
+    page = opened_app(browser, explainer)
+    page.click("#scene")
+    page.wait_for_selector("img[src*='/file=']")
+    page.click("#ask")
+    reads(page, "Writing")
+    page.click("#scene")
+    page.wait_for_function("() => !document.querySelector('#talk').innerText.includes('describe')")
+    page.wait_for_timeout(2000)  # for what must not come
+    assert (shown_words(page), captions(page), page.input_value(READING)) == ([], [], "")
+    ask(page)
+    assert page.locator(ANSWERS).count() == 1
+    page.close()
 
 
 def test_the_page_fits_a_phone_and_asks_nobody_else(page):

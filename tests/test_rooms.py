@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import dexar_fast
+
+from .conftest import ROOT
 
 PACKAGE = Path(dexar_fast.__file__).parent
 
@@ -117,6 +120,16 @@ def test_no_circle_between_files():
 
 def test_no_circle_between_rooms():
     assert list(TopologicalSorter(ROOMS).static_order())
+
+
+def test_the_picture_of_the_house_has_every_room_and_no_arrow_of_its_own():
+    picture = (ROOT / "docs" / "images" / "house.svg").read_text(encoding="utf-8")
+    drawn = {name.strip("/").removesuffix(".py") for name in re.findall(r'class="name"[^>]*>([^<]+)<', picture)}
+    assert drawn == set(ROOMS) - {"environment"}  # a file, named in the text
+    arrows = {(start, end) for start, end in re.findall(r'<path[^>]* id="(\w+)-(\w+)"', picture)}
+    assert arrows >= LAZY
+    assert [(start, end) for start, end in sorted(arrows - LAZY) if end not in ROOMS[start]] == []
+    assert {end for _, end in arrows} == drawn - {"cli", "compat"}  # where one comes in
 
 
 @pytest.mark.parametrize(

@@ -15,31 +15,33 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..demo.scenes import draw_scene
 from ..errors import DexarFastError, InputError
 from ..explainer import Explainer
 from ..inputs.methods import COMPARISONS, DEFAULT, METHODS
 from ..result.explanation import Explanation
-from .answers import answers
+from .answers import Stopped, answers, first_question, takes_chats
+from .demos import READER, about, draw
 from .pictures import (
     coloured_token,
     coloured_words,
     reading,
     token_maps,
+    two_words,
     word_choices,
     word_maps,
     write_files,
 )
 
+CSS = """
+#maps .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) }
+#maps .grid-wrap { max-height: none }
+"""
+"""A single map is as large as one of two, and none is cut off."""
 LINE = 16
 """Requests that may wait; each runs when the model's turn has come to it."""
-SCENE_SCALE = 4
 _SEEDS = 1_000_000
 _CACHE_SECONDS = 3600, 86_400  # Gradio looks for old files, which are as old as that
-_DEMO = (
-    "## This is the small embedded demo model. It knows drawn scenes, and no photos.\n"
-    "Start the app with `-m`, a hub id or a folder, for a model that knows more."
-)
+_ALONE = "Each question stands alone"
 
 
 def create_app(explainer: Explainer) -> gr.Blocks:
@@ -52,8 +54,8 @@ def create_app(explainer: Explainer) -> gr.Blocks:
         raise InputError("explainer: expected one with a processor, which reads pictures and prompts")
     with gr.Blocks(title="dexar-fast", analytics_enabled=False, delete_cache=_CACHE_SECONDS) as app:
         gr.Markdown("# Which part of the image made the model write this word?")
-        if explainer.model_name == "demo":
-            gr.Markdown(_DEMO, elem_id="demo")
+        if text := about(explainer.model_name):
+            gr.Markdown(text, elem_id="demo")
         else:
             gr.Textbox(explainer.model_name, label="Model", interactive=False)
         _fill(explainer, app)
@@ -61,20 +63,47 @@ def create_app(explainer: Explainer) -> gr.Blocks:
     return app
 
 
+class _Run:
+    """One question of a page. Set by its buttons, in other threads.
+
+    Attributes:
+        stopped: what was written so far shall do.
+        dropped: nobody wants any of it; the page is cleared.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = self.dropped = False
+
+    def look(self) -> bool:
+        """Whether the answer ends here.
+
+        Raises:
+            Stopped: nobody wants it.
+        """
+        if self.dropped:
+            raise Stopped
+        return self.stopped
+
+
 def _fill(explainer: Explainer, app: gr.Blocks) -> None:
     folders = TemporaryDirectory(prefix="dexar-fast-app-")  # one in it for each page that is open
     explained = gr.State(None)  # the explanation, in this process alone
     chosen = gr.State(None)  # index of a word
+    runs: dict[str, _Run] = {}  # by page
+    chats = takes_chats(explainer)
     with gr.Row():
         with gr.Column():
             picture = gr.Image(type="pil", label="Picture", height=320, sources=["upload", "clipboard"])
-            scene = gr.Button("Draw a scene", elem_id="scene")
-            talk = gr.Chatbot(label="Chat", height=220, render_markdown=False, buttons=["copy_all"], elem_id="talk")
-            prompt = gr.Textbox("describe the image", label="Question", elem_id="prompt")
+            scene = gr.Button("Draw a page" if explainer.model_name == READER else "Draw a scene", elem_id="scene")
+            talk = gr.Chatbot(
+                label="Chat" if chats else _ALONE, height=220, render_markdown=False, buttons=["copy_all"],
+                elem_id="talk",
+            )  # fmt: skip
+            prompt = gr.Textbox(first_question(explainer), label="Question", elem_id="prompt")
             with gr.Row():
-                ask = gr.Button("Ask", variant="primary", elem_id="ask")
-                stop = gr.Button("Stop", elem_id="stop")
-                anew = gr.Button("New chat", elem_id="anew")
+                ask = gr.Button("Ask", variant="primary", min_width=90, elem_id="ask")
+                stop = gr.Button("Stop", min_width=90, elem_id="stop")
+                anew = gr.Button("New chat", min_width=90, elem_id="anew")
             with gr.Accordion("Options", open=False):
                 contrast = gr.Textbox("", label="Why each word rather than", elem_id="contrast")
                 methods = gr.Dropdown(
@@ -87,24 +116,42 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
                 show_whitespaces=False, color_map={},
             )  # fmt: skip
             said = gr.Textbox("", label="Reading", lines=2, interactive=False, elem_id="said")
-            maps = gr.Gallery(label="Maps", columns=2, object_fit="contain", elem_id="maps")
+            maps = gr.Gallery(label="Maps", columns=2, height="auto", object_fit="contain", elem_id="maps")
             with gr.Row():
                 one = gr.Dropdown([], label="Compare", elem_id="one")
                 other = gr.Dropdown([], label="with", elem_id="other")
             compare = gr.Button("Compare the two words", elem_id="compare")
             with gr.Row():
-                report = gr.DownloadButton("Report", interactive=False, elem_id="report")
-                table = gr.DownloadButton("CSV", interactive=False, elem_id="csv")
-                png = gr.DownloadButton("PNG", interactive=False, elem_id="png")
+                report = gr.DownloadButton("Report", min_width=90, interactive=False, elem_id="report")
+                table = gr.DownloadButton("CSV", min_width=90, interactive=False, elem_id="csv")
+                png = gr.DownloadButton("PNG", min_width=90, interactive=False, elem_id="png")
 
     files = [report, table, png]
     shown = [talk, words, said, maps, one, other, explained, chosen, *files]
 
+    def name_of(page: gr.Request) -> str:
+        return str(page.session_hash)
+
     def folder_of(page: gr.Request) -> Path:
-        return Path(folders.name) / str(page.session_hash)
+        return Path(folders.name) / name_of(page)
+
+    def stopped(page: gr.Request) -> None:
+        if run := runs.get(name_of(page)):
+            run.stopped = True
+
+    def drop(page: gr.Request) -> None:
+        if run := runs.pop(name_of(page), None):
+            run.dropped = True
 
     def closed(page: gr.Request) -> None:
+        drop(page)
         rmtree(folder_of(page), ignore_errors=True)
+
+    def nothing() -> dict[Any, Any]:
+        """Of an answer: neither words nor maps, and no files of the one before."""
+        off = {button: gr.DownloadButton(interactive=False) for button in files}
+        none = gr.Dropdown([], value=None)
+        return {words: [], maps: [], said: "", one: none, other: none, explained: None, chosen: None, **off}
 
     def answered(
         image: Image.Image | None,
@@ -115,25 +162,34 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
         most: int,
         page: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
-        told = [*before, {"role": "user", "content": text}]
+        run = runs[name_of(page)] = _Run()
+        told = [*before, {"role": "user", "content": text or "(no question)"}]
         pieces: list[tuple[str, float]] = []
-        yield {talk: told, words: [], maps: [], said: "Waiting for the model …", explained: None, chosen: None}
-        with _errors_as_toasts():
+        yield {**nothing(), talk: told, said: "Waiting for the model …"}
+        try:
             for found in answers(
-                explainer, image, _turns(before), text, methods=names, contrast=foil, max_new_tokens=int(most)
-            ):
+                explainer, image, _turns(before) if chats else [], text,
+                methods=names, contrast=foil, max_new_tokens=int(most), stopped=run.look,
+            ):  # fmt: skip
                 if isinstance(found, Explanation):
                     answer = {"role": "assistant", "content": found.answer.strip()}
-                    choices = word_choices(found)
+                    choices, (first, second) = word_choices(found), two_words(found)
                     yield {
                         talk: [*told, answer], words: coloured_words(found), explained: found, chosen: None,
-                        one: gr.Dropdown(choices, value=0), other: gr.Dropdown(choices, value=len(choices) - 1),
+                        one: gr.Dropdown(choices, value=first), other: gr.Dropdown(choices, value=second),
                         **_shown(found, None, page),
                     }  # fmt: skip
                 else:
                     assert image is not None
                     pieces.append(coloured_token(found))
                     yield {words: pieces, maps: token_maps(found, image), said: "Writing …"}
+        except Stopped:
+            yield {**nothing(), talk: before, said: "Stopped."}
+        except DexarFastError as error:
+            yield {**nothing(), talk: before}  # a question without an answer is taken back
+            raise _toast(error) from error
+        if run.dropped:  # the last word is ours: what was on its way would else come behind that of `cleared`
+            yield {**nothing(), talk: []}
 
     def _shown(found: Explanation, word: int | None, page: gr.Request) -> dict[Any, Any]:
         paths = dict(zip(files, write_files(found, word, folder_of(page))))
@@ -156,17 +212,18 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
                 said: "\n".join(reading(found, i) for i in (first, second)),
             }
 
-    def cleared() -> dict[Any, Any]:
-        off = {button: gr.DownloadButton(interactive=False) for button in files}
-        empty: list[Any] = []
-        return {talk: empty, words: empty, maps: empty, said: "", explained: None, chosen: None, **off}
+    def cleared(page: gr.Request) -> dict[Any, Any]:
+        drop(page)
+        return {**nothing(), talk: []}
+
+    def draw_one() -> Image.Image:
+        return draw(explainer.model_name, random.randrange(_SEEDS))
 
     question = [picture, talk, prompt, methods, contrast, longest]
-    asking = [each(answered, question, shown) for each in (ask.click, prompt.submit)]
-    stop.click(None, cancels=asking)
-    scene.click(lambda: draw_scene(random.randrange(_SEEDS), scale=SCENE_SCALE).image, None, picture)
-    picture.change(cleared, None, shown, cancels=asking)
-    anew.click(cleared, None, shown, cancels=asking)
+    gr.on([ask.click, prompt.submit], answered, question, shown, trigger_mode="once")
+    stop.click(stopped, queue=False)
+    scene.click(draw_one, None, picture)
+    gr.on([picture.change, anew.click, talk.clear], cleared, None, shown)
     words.select(choose, [explained, chosen], [chosen, maps, said, *files])
     app.unload(closed)
     compare.click(compared, [explained, one, other], [maps, said])
@@ -192,4 +249,8 @@ def _errors_as_toasts() -> Iterator[None]:
     try:
         yield
     except DexarFastError as error:
-        raise gr.Error(escape(str(error)), print_exception=False) from error
+        raise _toast(error) from error
+
+
+def _toast(error: DexarFastError) -> gr.Error:
+    return gr.Error(escape(str(error)), print_exception=False)

@@ -50,6 +50,14 @@ def word_choices(explanation: Explanation) -> list[tuple[str, int]]:
     return [(f"{index + 1}  {word.text}", index) for index, word in enumerate(explanation.words())]
 
 
+def two_words(explanation: Explanation) -> tuple[int, int]:
+    """Indices of the two words that rest most on the image, to compare first; of a single word that one twice."""
+    words = explanation.words()
+    best = sorted(range(len(words)), key=lambda index: -(words[index].grounding or 0.0))
+    first, second = sorted((best[0], best[min(1, len(best) - 1)]))
+    return first, second
+
+
 def reading(explanation: Explanation, word: int | None) -> str:
     """What is to be said about a word, or about the answer."""
     if word is None:

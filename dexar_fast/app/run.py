@@ -6,7 +6,7 @@ import gradio as gr
 
 from ..errors import InputError
 from ..explainer import Explainer
-from .blocks import create_app
+from .blocks import CSS, create_app
 
 MOST = "16mb"
 """Of a picture."""
@@ -28,8 +28,8 @@ def run(explainer: Explainer, host: str = "127.0.0.1", port: int | None = None, 
     app = create_app(explainer)
     try:
         _, address, _ = app.launch(
-            server_name=host, server_port=port, share=False, theme=system, prevent_thread_lock=True, quiet=True,
-            max_file_size=MOST, footer_links=[], ssr_mode=False,
+            server_name=host, server_port=port, share=False, theme=system, css=CSS, prevent_thread_lock=True,
+            quiet=True, max_file_size=MOST, footer_links=[], ssr_mode=False,
         )  # fmt: skip
     except OSError as error:
         raise InputError(f"host, port: cannot listen at {host}:{port} ({error})") from error

@@ -126,7 +126,7 @@ def run_on_ray(
         how: with which options of `Explainer.from_pretrained`.
         workers: the fewest and the most at a time.
         gpus, cpus: of one worker.
-        source, out, and all others: see `run`.
+        source, out, prompt, questions: see `run`, as for all others.
 
     Raises:
         InputError: as for `run`, or Ray is not installed.

@@ -23,7 +23,7 @@ from .rows import decode, read_image
 
 
 class Results:
-    """Explanations by id, read when they are asked for. See `open_results`."""
+    """Explanations by id, read when they are asked for; `dexar_fast.batch.open` makes one of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

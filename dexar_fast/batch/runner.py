@@ -74,10 +74,11 @@ def run(
 
     Args:
         explainer: the model.
-        source: see `readers.choose.read`.
+        source: a .jsonl, .csv, .tsv, .xlsx or .parquet file, a folder that `datasets` saved, or a folder of pictures
+            (docs/batch.md).
         out: folder for the results; it is made.
         prompt: for rows that have none.
-        questions: a table with images and prompts for answers that come without, by id.
+        questions: another such input, with images and prompts for answers that come without, by id.
         batch_size: answers that run together, as for `Explainer.explain_many`; "auto" takes as many as their lengths
             and the memory that is free when the folder is begun allow.
         part_size: rows of the input per part file, the most that is lost when a run is killed. Rows of like length run

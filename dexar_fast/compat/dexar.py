@@ -107,8 +107,11 @@ class DexarWrapper:
             target_sentence: the sentence, tokenized as written; None lets the model write its own.
             prompt: with the image token where the image belongs.
 
+        Returns:
+            `DexarResult`.
+
         Raises:
-            InputError: see `Explainer.explain`.
+            InputError: see `Explainer.explain`; or the prompt has several images.
         """
         inputs, answer_ids = self.explainer.encode([load_image(image)], prompt, target_sentence)
         return self.compute_dexar_ids(inputs, answer_ids)

@@ -137,7 +137,7 @@ class Explanation:
 
     @property
     def row_texts(self) -> list[str]:
-        """What each row explains, as text: a token or a target."""
+        """What each row explains, a token or a target, as text."""
         return self.tokens if self.targets is None else [target.text for target in self.targets]
 
     @property

@@ -74,12 +74,12 @@ class Word:
 
     @property
     def place(self) -> str:
-        """Where the map is strongest, in words: "upper left", "centre"."""
+        """Where the map is strongest, in words, such as "upper left" or "centre"."""
         return region.place_name(self.peak, self.grids[self.image].image_size)
 
     @property
     def reading(self) -> str:
-        """One sentence about the word: whether it rests on the image, and where its map is strongest."""
+        """One sentence that says whether the word rests on the image, and where its map is strongest."""
         if self.grounding is None:
             return f"\u201c{self.text}\u201d: strongest at the {self.place}."
         if self.grounding > 0.75:

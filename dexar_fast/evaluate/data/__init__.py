@@ -39,6 +39,7 @@ def open_data(name: str, skip: int = 0) -> DataSet:
     Args:
         name: one of `DEMO` ("demo" is the embedded model's scenes described, "demo-reader" the reader's pages),
             "voc:FOLDER", or the path of a `.jsonl` or `.parquet` file.
+        skip: how many samples are left out.
 
     Raises:
         InputError: nothing of that name, not in the expected form, or no sample is left.

@@ -49,7 +49,7 @@ class Estimate:
         prompt_tokens, image_tokens, answer_tokens: P, N and T.
         stages: in their order; of a reused cache the first two are missing.
         methods: that are computed.
-        memory: bytes of each part, by the names of `MEMORY`; they are not all there at once.
+        memory: bytes of each part, by name (cache, prefill, row chunk, maps, scores); they are not all there at once.
         peak_bytes: most memory in use at once, above the model's weights.
         plain_peak_bytes: the same of a plain forward pass over prompt and answer, without a cache, with the logits of
             the answer rows.
@@ -71,12 +71,12 @@ class Estimate:
 
     @property
     def operations(self) -> int:
-        """Of all stages."""
+        """Multiplications and additions of all stages."""
         return sum(each.operations for each in self.stages)
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """Time of all stages."""
         return sum(each.seconds for each in self.stages)
 
     def as_dict(self) -> dict[str, Any]:
