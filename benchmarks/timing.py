@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import random
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -79,6 +80,8 @@ def side_by_side(
 ) -> list[Quantiles]:
     """Time several calls in turn, over and over, so that whatever else the machine does falls on all of them alike.
 
+    The order is another one each time, or some would always find the caches as a slow one leaves them.
+
     Args:
         calls: what is timed.
         repetitions: of each call.
@@ -90,8 +93,10 @@ def side_by_side(
     seconds: list[list[float]] = [[] for _ in calls]
     for call in calls if warm_up else ():
         call()
+    turns, order = list(zip(calls, seconds, strict=True)), random.Random(0)
     for _ in range(repetitions):
-        for call, taken in zip(calls, seconds, strict=True):
+        order.shuffle(turns)
+        for call, taken in turns:
             if not taken or sum(taken) + taken[-1] <= budget:
                 taken.append(clock(call, device)[0])
     return [_quantiles(each) for each in seconds]

@@ -17,7 +17,7 @@ NEITHER, IMAGE, TEXT = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class KeySets:
-    """The three sets of keys that the head scores tell apart (``spec``: "which key is what").
+    """The three sets of keys that the head scores tell apart ("Which key is what" in `docs/method.md`).
 
     One sample, or B samples of different lengths whose rows follow each other. Of several samples a key position counts
     in the sample's own ``value[b]``; samples that were packed one behind the other in one sequence share it as
