@@ -275,9 +275,16 @@ def test_calls_take_turns_and_slow_ones_stop_at_the_budget() -> None:
 
     calls = [lambda: order.append("fast"), lambda: order.append("slow")]
     fast, slow = side_by_side(calls, 5, "cpu", clock=clock, budget=25)
-    assert order == ["fast", "slow"] * 3 + ["fast"] * 3
+    assert [sorted(order[at : at + 2]) for at in (0, 2, 4)] == [["fast", "slow"]] * 3
+    assert order[6:] == ["fast"] * 3
     assert (fast.repetitions, slow.repetitions) == (5, 2)
     assert (fast.median, slow.maximum) == (1.0, 10.0)
+
+
+def test_no_call_always_follows_the_same_one() -> None:
+    order: list[str] = []
+    side_by_side([lambda: order.append("a"), lambda: order.append("b")], 8, "cpu", warm_up=False)
+    assert {tuple(order[at : at + 2]) for at in range(0, 16, 2)} == {("a", "b"), ("b", "a")}
 
 
 SCRATCH_AND_RESULT = """

@@ -202,9 +202,19 @@ def test_a_photo_needs_a_model(stub: StubExplainer, picture: Path, command: str)
     assert stub.loaded is None
 
 
-def test_the_embedded_model_is_named_loudly(stub: StubExplainer, picture: Path, tmp_path: Path) -> None:
-    result = call("explain", picture, "-p", "what?", "-m", "demo", "-o", tmp_path)
-    assert "The model is the small embedded one: it knows drawn scenes" in result.stderr
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        ("demo", "the small embedded one: it knows drawn scenes"),
+        ("demo-qwen", "a small embedded one: it knows drawn scenes"),
+        ("demo-reader", "a small embedded one: it knows drawn pages of text"),
+    ],
+)
+def test_embedded_models_are_named_loudly(
+    stub: StubExplainer, picture: Path, tmp_path: Path, model: str, what: str
+) -> None:
+    result = call("explain", picture, "-p", "what?", "-m", model, "-o", tmp_path)
+    assert f"The model is {what}, and no photos." in result.stderr.replace(" (dexar-fast demo)", "")
 
 
 @pytest.mark.parametrize("text", ["last_sentence", "after_thinking", "10:20", "-5:-1", "/a (red|blue)/"])

@@ -146,9 +146,11 @@ def asked(
 
 
 def name_the_demo(model: str, quiet: bool) -> None:
-    """Say what the embedded model is: its answers to photos are as fluent as wrong."""
-    if model == "demo" and not quiet:
-        text = "The model is the small embedded one: it knows drawn scenes (dexar-fast demo), and no photos."
+    """Say what a model of ours is: its answers to photos are as fluent as wrong."""
+    if model in MODELS and not quiet:
+        article = "the" if model == "demo" else "a"
+        knows = "drawn pages of text" if model == "demo-reader" else "drawn scenes (dexar-fast demo)"
+        text = f"The model is {article} small embedded one: it knows {knows}, and no photos."
         Console(stderr=True).print(text, style="bold", soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """Ops on the gradient of the attention probabilities, for image keys only. `reference` is the definition of each.
 
-Import them from here; the files know `kernels`.
+Import them from here, not from the package's files.
 """
 
 from .api import (

@@ -43,8 +43,8 @@ def compare(
 
     Args:
         explanations: of one answer by several models, of several answers, or one alone.
-        words: as `Explanation.word` takes them, or ``("red", 1)`` for one that repeats. None takes the `MOST_WORDS` of
-            the first explanation that rest most on the image, or weigh most where grounding was not asked for. A panel
+        words: as `Explanation.word` takes them, or ``("red", 1)`` for one that repeats. None takes the eight of the
+            first explanation that rest most on the image, or weigh most where grounding was not asked for. A panel
             stays empty where an answer lacks the word.
         methods: of each explanation; None takes all methods of one explanation, and of several the one in front.
         labels: of the rows; by default what differs: the model, the method, else a number.
