@@ -70,33 +70,33 @@ function drawer(canvas, rows, cols, { smooth = false, line = null } = {}) {
 function outline(rgba, values, width, height, line, steepest) {
   const wide = Math.max(1, Math.max(width, height) * line.width);
   const reach = (wide + 1) * steepest; // a value further off is too far away on any slope
-  const difference = (low, high, from, to) => (to > from ? (values[high] - values[low]) / (to - from) : 0);
+  const [outer, inner] = line.colours;
   for (let y = 0, i = 0; y < height; y++) {
-    const above = Math.max(0, y - 1), below = Math.min(height - 1, y + 1);
+    const up = y > 0 ? width : 0, down = y < height - 1 ? width : 0;
     for (let x = 0; x < width; x++, i++) {
-      if (Math.abs(values[i] - line.value) > reach) continue;
-      const left = Math.max(0, x - 1), right = Math.min(width - 1, x + 1);
-      const across = difference(y * width + left, y * width + right, left, right);
-      const down = difference(above * width + x, below * width + x, above, below);
-      const slope = Math.sqrt(across ** 2 + down ** 2);
+      const above = values[i] - line.value;
+      if (above > reach || above < -reach) continue;
+      const left = x > 0 ? 1 : 0, right = x < width - 1 ? 1 : 0;
+      const across = left + right ? (values[i + right] - values[i - left]) / (left + right) : 0;
+      const along = up + down ? (values[i + down] - values[i - up]) / ((up + down) / width) : 0;
+      const slope = Math.sqrt(across * across + along * along);
       if (slope * wide < line.leastSlope) continue;
-      const inwards = (values[i] - line.value) / slope;
-      if (Math.abs(inwards) >= wide + 1) continue;
-      line.colours.forEach((colour, inside) => {
-        const middle = inside ? wide / 2 : -wide / 2;
-        over(rgba, 4 * i, colour, Math.min(1, Math.max(0, (wide + 1) / 2 - Math.abs(inwards - middle))));
-      });
+      const inwards = above / slope;
+      if (inwards >= wide + 1 || inwards <= -wide - 1) continue;
+      const ofOuter = (wide + 1) / 2 - Math.abs(inwards + wide / 2);
+      const ofInner = (wide + 1) / 2 - Math.abs(inwards - wide / 2);
+      if (ofOuter > 0) over(rgba, 4 * i, outer, Math.min(1, ofOuter));
+      if (ofInner > 0) over(rgba, 4 * i, inner, Math.min(1, ofInner));
     }
   }
 }
 
-// A colour that covers a part of a pixel, whatever the pixel's own opacity.
+// A colour that covers a part of a pixel, whatever the pixel's own opacity; a Uint8ClampedArray rounds by itself.
 function over(rgba, at, colour, covered) {
   const under = (rgba[at + 3] / 255) * (1 - covered);
   const opacity = covered + under;
-  if (!opacity) return;
-  for (let c = 0; c < 3; c++) rgba[at + c] = Math.round((covered * colour[c] + under * rgba[at + c]) / opacity);
-  rgba[at + 3] = Math.round(255 * opacity);
+  for (let c = 0; c < 3; c++) rgba[at + c] = (covered * colour[c] + under * rgba[at + c]) / opacity;
+  rgba[at + 3] = 255 * opacity;
 }
 
 // Index of the largest cell, or -1 for a map without structure.
