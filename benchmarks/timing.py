@@ -80,7 +80,7 @@ def side_by_side(
 ) -> list[Quantiles]:
     """Time several calls in turn, over and over, so that whatever else the machine does falls on all of them alike.
 
-    The order is another one each time, or some would always find the caches as a slow one leaves them.
+    The order is shuffled each time, or some would always find the caches as a slow one leaves them.
 
     Args:
         calls: what is timed.
@@ -93,9 +93,9 @@ def side_by_side(
     seconds: list[list[float]] = [[] for _ in calls]
     for call in calls if warm_up else ():
         call()
-    turns, order = list(zip(calls, seconds, strict=True)), random.Random(0)
+    turns, generator = list(zip(calls, seconds, strict=True)), random.Random(0)
     for _ in range(repetitions):
-        order.shuffle(turns)
+        generator.shuffle(turns)
         for call, taken in turns:
             if not taken or sum(taken) + taken[-1] <= budget:
                 taken.append(clock(call, device)[0])

@@ -46,7 +46,7 @@ struct Sums {
     int32_t map_signal;
 };
 
-// A product of rows and keys that is made here, for few rows. Null: made by BLAS, or not needed.
+// A product of rows and keys that is made here, for few rows. Where `rows` is null it is made by BLAS, or not needed.
 struct Factors {
     const float* rows;  // (T, H, depth)
     const void* keys;   // (H_kv, K, depth) of `dtype`, from the block's first key on; the last stride is 1
@@ -67,7 +67,7 @@ struct Block {
     int64_t head_stride;         // between rows of what is (T, H): heads of the whole layer
     int64_t members;             // panels side by side: number p lies at (p / members) K members lanes + (p % members) lanes
     int64_t n_chunks;            // of the heads, where lanes are rows: each chunk has maps of its own
-    int64_t n_key_heads;  // of Factors
+    int64_t n_key_heads;         // of Factors
     const float* gradient;       // panels of G = V dO^T; null: not needed
     float* logits;               // panels of scale * K Q^T; overwritten with P
     const uint8_t* kinds;        // (K): Kind of each key

@@ -113,10 +113,27 @@ def test_messages_of_outputs() -> None:
     arguments: dict[str, Any] = {"d_out": case.d_out, "value": case.value, "weights": case.weights, "keys": case.keys}
     with pytest.raises(InputError, match=r"maps: expected shape \(7, 9\); got \(7, 8\)"):
         accumulate_maps(**arguments, maps=torch.zeros(7, 8, dtype=torch.float64))
-    with pytest.raises(InputError, match=r"maps: expected dtype torch.float64; got torch.float32"):
+    with pytest.raises(InputError, match=r"maps: expected dtype torch.float64 on cpu; got torch.float32 on cpu"):
         accumulate_maps(**arguments, maps=torch.zeros(7, 9))
     with pytest.raises(InputError, match=r"weights: expected shape \(7, 4\)"):
         accumulate_maps(**{**arguments, "weights": torch.ones(7, 3)}, maps=torch.zeros(7, 9, dtype=torch.float64))
+
+
+def test_tensors_elsewhere_are_refused() -> None:
+    """Kernels write through pointers: nothing else would notice."""
+    case = make_case()
+    arguments: dict[str, Any] = {"d_out": case.d_out, "value": case.value, "weights": case.weights, "keys": case.keys}
+    maps = torch.zeros(7, 9, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"maps: expected dtype torch.float64 on cpu; got torch.float64 on meta"):
+        accumulate_maps(**arguments, maps=maps.to("meta"))
+    with pytest.raises(InputError, match=r"keys: expected them on cpu like d_out; got meta. Use keys.to"):
+        accumulate_maps(**{**arguments, "keys": case.keys.to(torch.device("meta"))}, maps=maps)
+
+
+def test_heads_without_width_are_refused() -> None:
+    case = make_case()
+    with pytest.raises(InputError, match=r"d_out: expected floating point \(T, H, D\) with D above 0"):
+        head_scores(case.d_out[..., :0], case.value[..., :0], case.keys)
 
 
 @pytest.mark.parametrize("backend", sorted(set(available_backends()) - {"reference"}))

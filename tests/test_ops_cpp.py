@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dexar_fast.ops import SIGNALS, KeySets, accumulate_maps, available_backends, missing_backends
+from dexar_fast.ops import SIGNALS, KeySets, accumulate_maps, attention_lse, available_backends, missing_backends
 from dexar_fast.ops.backends import FAST_DTYPES
 
 from .op_cases import make_case, run
@@ -83,6 +83,44 @@ def test_number_of_threads_changes_nothing(signal: str) -> None:
             torch.set_num_threads(threads)
     for name, of_one in results[0].items():
         torch.testing.assert_close(results[1][name], of_one, rtol=1e-6, atol=1e-6)
+
+
+def test_number_of_threads_changes_nothing_of_few_rows() -> None:
+    """Not a bit: they are many keys, which the threads share."""
+    case, threads = make_case(T=2, K=700, image=range(600)).to(torch.float32), torch.get_num_threads()
+    results = []
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        try:
+            results.append(run(case, "score_gradient", "cpp"))
+        finally:
+            torch.set_num_threads(threads)
+    for name, of_one in results[0].items():
+        assert all(torch.equal(each[name], of_one) for each in results[1:])
+
+
+@pytest.mark.parametrize(
+    ("rows", "visible"), [((1,), [[4, 4]]), ((1, 1), [[0, 6], [3, 3]])], ids=["alone", "a sample of a batch"]
+)
+def test_a_row_that_sees_no_key(rows: tuple[int, ...], visible: list[list[int]]) -> None:
+    B, generator = len(rows), torch.Generator().manual_seed(0)
+    query, key = (torch.randn(size, generator=generator) for size in ((B, 4, 8), (B, 2, 6, 8)))
+    text = torch.ones(B, 6, dtype=torch.bool)
+    keys = KeySets(torch.arange(2).expand(B, 2), text, torch.tensor(visible), rows)
+    found, expected = (attention_lse(query, key, keys, scale=1.0, backend=name) for name in ("cpp", "reference"))
+    assert (found[-1] == -torch.inf).all()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("T", [1, 40])
+def test_autograd_sees_that_maps_were_added_to(T: int) -> None:
+    case = make_case(T=T).to(torch.float32)
+    maps = torch.ones(T, case.keys.image.shape[-1])
+    weight = torch.ones_like(maps, requires_grad=True)
+    loss = (weight * maps).sum()
+    accumulate_maps(case.d_out, case.value, torch.ones(case.d_out.shape[:2]), case.keys, maps, backend="cpp")
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_large_and_small_logits() -> None:

@@ -26,7 +26,7 @@ Op = TypeVar("Op", bound=Callable[..., object])
 
 
 def _without_grad(op: Op) -> Op:
-    """`torch.no_grad`, which is entered only where it changes something: it takes as long as a small op."""
+    """`torch.no_grad`, entered only where it changes something: entering takes as long as a small op."""
     guarded = torch.no_grad()(op)
 
     @wraps(op)
@@ -282,14 +282,20 @@ def _check_attention_alone(
 def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], keys: PackedKeys) -> Tensor:
     """The per-key tensor as ``(B, H_kv, K, D)``."""
     (query_name, query), (key_name, key) = per_query, per_key
-    if query.ndim != 3 or not query.is_floating_point():
-        raise InputError(f"{query_name}: expected floating point (T, H, D); got {query.dtype} {tuple(query.shape)}")
+    if query.ndim != 3 or not query.is_floating_point() or query.shape[2] < 1:
+        raise InputError(
+            f"{query_name}: expected floating point (T, H, D) with D above 0; got {query.dtype} {tuple(query.shape)}"
+        )
     T, H, D = query.shape
     shape = tuple(key.shape)
     key = key[None] if key.ndim == 3 else key
     if key.ndim != 4 or key.shape[3] != D or key.shape[1] < 1 or H % key.shape[1]:
         raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {shape}")
     _expect_like(key_name, key, query_name, query)
+    if keys.kinds.device != query.device:
+        raise InputError(
+            f"keys: expected them on {query.device} like {query_name}; got {keys.kinds.device}. Use keys.to(device)."
+        )
     B, K = key.shape[0], key.shape[2]
     if keys.image.shape[0] != B:
         raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
@@ -311,8 +317,10 @@ def _check_sums(d_out: Tensor, keys: PackedKeys, sums: MapSums) -> MapSums:
         if getattr(sums, name) is not None:
             _expect_shape(name, getattr(sums, name), (T, N))
     for name, tensor in zip(MapSums._fields[2:], sums[2:], strict=True):
-        if tensor is not None and tensor.dtype != accumulator(d_out):
-            raise InputError(f"{name}: expected dtype {accumulator(d_out)}; got {tensor.dtype}")
+        if tensor is not None and (tensor.dtype, tensor.device) != (accumulator(d_out), d_out.device):
+            raise InputError(
+                f"{name}: expected dtype {accumulator(d_out)} on {d_out.device}; got {tensor.dtype} on {tensor.device}"
+            )
     return sums
 
 

@@ -92,10 +92,14 @@ def _lse(attention: Attention | None) -> tuple[Tensor | None, bool]:
 def _run(layer: Layer) -> None:
     if layer.d_out is not None and layer.attention is not None and layer.signals <= {"attention"}:
         layer = layer._replace(d_out=None, value=None)
-    keys, per_row, lanes = layer.keys, layer.per_row, 1
-    run = cpp_many.run
-    if max(keys.rows, default=0) * layer.group <= FEW_PAIRS[per_row.dtype]:
+    keys, run, lanes = layer.keys, cpp_many.run, 1
+    if max(keys.rows, default=0) * layer.group <= FEW_PAIRS[layer.per_row.dtype]:
         run, lanes = cpp_few.run, padded(layer.H)
-    columns = max(1, keys.kinds.size(1) * lanes)
-    for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // columns)), image_alone=layer.image_alone):
+    numbers_of_row = max(1, keys.kinds.size(1) * lanes)
+    for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // numbers_of_row)), image_alone=layer.image_alone):
         run(layer, part)
+    # The kernels write through pointers, which autograd does not see.
+    for each in layer.sums:
+        for tensor in each[2:]:
+            if tensor is not None and not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)

@@ -20,7 +20,8 @@ def run(layer: Layer, part: Part) -> None:
     lanes = padded(H)
     panels, weights = part.n_rows * part.n_keys * lanes, part.n_rows * lanes
     # The gradients, the logits, and the head weights of each of the sums.
-    scratch = empty(2 * panels + weights * len(layer.sums))
+    # Never empty, since a null pointer means that there is no such product.
+    scratch = empty(max(1, 2 * panels + weights * len(layer.sums)))
     gradient = scratch.data_ptr()
     logits = gradient + panels * WORD
     of_sums = logits + panels * WORD
@@ -53,13 +54,11 @@ def run(layer: Layer, part: Part) -> None:
 
 
 def _factors(rows: Tensor, keys: Tensor, scale: float, part: Part) -> tuple[Factors, Tensor, Tensor]:
-    """Of one product, and the tensors that it points to."""
-    rows = rows.float().contiguous()  # of few rows
-    keys = keys if keys.stride(3) == 1 else keys.contiguous()
-    of_sample, head_stride, key_stride, _ = keys.stride()
-    first = pointer(keys, part.sample * of_sample + part.keys.start * key_stride)
-    row_stride, depth = rows.stride(0), keys.shape[3]
-    factors = Factors(
-        pointer(rows, part.rows.start * row_stride), first, head_stride, key_stride, depth, DTYPES[keys.dtype], scale
-    )
+    """Of one product, and the tensors that it points to: the part's own are copied, if any."""
+    rows = rows[part.rows].float().contiguous()
+    keys = keys[part.sample]
+    keys = keys if keys.stride(2) == 1 else keys.contiguous()
+    head_stride, key_stride, _ = keys.stride()
+    first = pointer(keys, part.keys.start * key_stride)
+    factors = Factors(pointer(rows), first, head_stride, key_stride, keys.shape[2], DTYPES[keys.dtype], scale)
     return factors, rows, keys

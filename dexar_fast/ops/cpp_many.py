@@ -28,9 +28,9 @@ def run(layer: Layer, part: Part) -> None:
     for heads, key_heads, products in _products(layer, part, lanes):
         sums = [
             Sums(
-                pointer(layer.weights, part.rows.start * layer.H + heads.start),
-                pointer(of_maps),
-                pointer(of_unfiltered),
+                weights=pointer(layer.weights, part.rows.start * layer.H + heads.start),
+                panels=pointer(of_maps),
+                unfiltered_panels=pointer(of_unfiltered),
                 token_sums=matrix(
                     None if each.token_sums is None else each.token_sums[part.sample], heads.start, part.image.start
                 ),

@@ -58,13 +58,14 @@ def parts_of(keys: PackedKeys, most_rows: int, *, image_alone: bool = False) -> 
     if any(tensor.is_inference() for tensor in tensors):  # it is not known whether those were written to
         return _make_parts(keys, most_rows, image_alone)
     found = *(of for tensor in tensors for of in (id(tensor), tensor._version)), *keys.rows, most_rows, image_alone
-    if found not in _kept:
-        parts = _make_parts(keys, most_rows, image_alone)
-        while len(_kept) >= KEPT:
-            _kept.pop(next(iter(_kept)), None)
-        _kept[found] = keys, parts
-        return parts
-    return _kept[found][1]
+    kept = _kept.get(found)
+    if kept is not None:
+        return kept[1]
+    parts = _make_parts(keys, most_rows, image_alone)
+    while len(_kept) >= KEPT:
+        _kept.pop(next(iter(_kept)), None)
+    _kept[found] = keys, parts
+    return parts
 
 
 def _make_parts(keys: PackedKeys, most_rows: int, image_alone: bool) -> list[Part]:
