@@ -19,12 +19,13 @@ def run(layer: Layer, part: Part) -> None:
     H, first, column = layer.H, part.rows.start, part.image.start
     lanes = padded(H)
     panels, weights = part.n_rows * part.n_keys * lanes, part.n_rows * lanes
+    products = (layer.d_out is not None) + (layer.attention is not None)
     # The gradients, the logits, and the head weights of each of the sums.
     # Never empty, since a null pointer means that there is no such product.
-    scratch = empty(max(1, 2 * panels + weights * len(layer.sums)))
+    scratch = empty(max(1, products * panels + weights * len(layer.sums)))
     gradient = scratch.data_ptr()
-    logits = gradient + panels * WORD
-    of_sums = logits + panels * WORD
+    logits = gradient + (products - 1) * panels * WORD
+    of_sums = gradient + products * panels * WORD
     sums = [
         Sums(
             weights=pointer(layer.weights, first * H),
