@@ -110,6 +110,16 @@ class Report:
     def pinned(self) -> list[str]:
         return self.page.locator("[aria-selected=true]").all_text_contents()
 
+    def toggle_heads(self, gesture: str = "click") -> None:
+        """Open or close the panel of heads, which hears of it in a later task than the gesture's."""
+        panel = self.page.locator("#heads")
+        panel.evaluate(
+            "p => { window.toggled = new Promise(done => p.addEventListener('toggle', () => done(), { once: true })); }"
+        )
+        getattr(panel.locator("summary"), gesture)()
+        self.page.evaluate("window.toggled")
+        self.settle()
+
     def picture(self) -> np.ndarray:
         """``(height, width, 3)`` uint8: what the frame shows."""
         self.settle()

@@ -22,7 +22,7 @@ def panel(report: Report, part: str) -> str:
 def test_heads_follow_the_answer_a_token_and_a_word(open_report: Open) -> None:
     explanation = make_explanation()
     report = open_report(explanation)
-    report.page.locator("#heads summary").click()
+    report.toggle_heads()
 
     def first() -> tuple[str, float]:
         report.settle()
@@ -62,7 +62,7 @@ def brightest_cell(report: Report, layers: int, heads: int) -> tuple[int, int]:
 def test_pointer_and_keys_read_a_head(open_report: Open, layers: int, heads: int) -> None:
     explanation = make_explanation(layers=layers, heads=heads)
     report = open_report(explanation)
-    report.page.locator("#heads summary").click()
+    report.toggle_heads()
     report.unit(16).click()
     best = explanation.top_heads(1, token=16)[0]
     layer = explanation.layers.index(best.layer)
@@ -87,8 +87,7 @@ def test_pointer_and_keys_read_a_head(open_report: Open, layers: int, heads: int
 
 def test_a_tap_reads_a_head(open_report: Open) -> None:
     report = open_report(make_explanation(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    report.page.locator("#heads summary").tap()
-    report.settle()
+    report.toggle_heads("tap")
     report.page.locator(".heads-grid").evaluate("grid => grid.scrollIntoView({ block: 'center' })")
     report.page.locator(".heads-grid").tap(position={"x": 20, "y": 60})
     assert panel(report, "readout").startswith("layer 6, head 1: w ")
@@ -106,12 +105,12 @@ def test_heads_that_were_left_out_or_never_scored_are_said_to_be(
     explanation = make_explanation()
     none = np.zeros((len(explanation.tokens), 6, 1), dtype=np.float32)
     report = open_report(replace(explanation, image_scores=none, text_scores=none))
-    report.page.locator("#heads summary").click()
+    report.toggle_heads()
     assert panel(report, "note") == "This method scores no heads."
     assert not report.page.locator(".heads-body").is_visible()
     monkeypatch.setattr("dexar_fast.render.heads_payload.MOST_BYTES", 1000)
     report = open_report(explanation)
-    report.page.locator("#heads summary").click()
+    report.toggle_heads()
     report.unit(5).click()
     assert panel(report, "note").startswith("Single tokens are left out")
     assert panel(report, "of") == "mean over the whole answer"

@@ -37,11 +37,10 @@ def test_targets_stand_in_the_answer_and_are_stepped_through(open_report: Open) 
     assert (report.text("kind"), report.text("foil")) == ("all 3 targets", "–")
     assert report.text("foil-aside") == "choose a word"
     assert report.text("hint").startswith("Point at a part of the answer")
-    report.page.locator("#heads summary").click()
-    report.settle()
+    report.toggle_heads()
     assert report.page.locator(".heads-of").text_content() == "mean over the whole answer"
     assert "% of the targets" in (report.page.locator(".heads-list").text_content() or "")
-    report.page.locator("#heads summary").click()
+    report.toggle_heads()
     answer = report.overlay()
     report.unit(0).click()
     red = report.overlay()
