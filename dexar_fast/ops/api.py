@@ -282,26 +282,26 @@ def _check_attention_alone(
 def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], keys: PackedKeys) -> Tensor:
     """The per-key tensor as ``(B, H_kv, K, D)``."""
     (query_name, query), (key_name, key) = per_query, per_key
-    if query.ndim != 3 or not query.is_floating_point() or query.shape[2] < 1:
+    rows, shape = query.shape, key.shape
+    if len(rows) != 3 or not query.is_floating_point() or rows[2] < 1:
         raise InputError(
-            f"{query_name}: expected floating point (T, H, D) with D above 0; got {query.dtype} {tuple(query.shape)}"
+            f"{query_name}: expected floating point (T, H, D) with D above 0; got {query.dtype} {tuple(rows)}"
         )
-    T, H, D = query.shape
-    shape = tuple(key.shape)
-    key = key[None] if key.ndim == 3 else key
-    if key.ndim != 4 or key.shape[3] != D or key.shape[1] < 1 or H % key.shape[1]:
-        raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {shape}")
+    T, H, D = rows
+    key = key.unsqueeze(0) if len(shape) == 3 else key
+    if len(shape) not in (3, 4) or shape[-1] != D or shape[-3] < 1 or H % shape[-3]:
+        raise InputError(f"{key_name}: expected (H_kv, K, {D}) with H_kv a divisor of H = {H}; got {tuple(shape)}")
     _expect_like(key_name, key, query_name, query)
     if keys.kinds.device != query.device:
         raise InputError(
             f"keys: expected them on {query.device} like {query_name}; got {keys.kinds.device}. Use keys.to(device)."
         )
-    B, K = key.shape[0], key.shape[2]
+    B, K = key.shape[0], shape[-2]
     if keys.image.shape[0] != B:
         raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
     _expect_shape("keys.text", keys.kinds, (B, K))
     _expect_shape("keys.visible", keys.visible, (T, 2))
-    if len(keys.rows) != B or sum(keys.rows) != T or any(count < 0 for count in keys.rows):
+    if len(keys.rows) != B or sum(keys.rows) != T or min(keys.rows, default=0) < 0:
         raise InputError(f"keys.rows: expected {B} counts that sum to T = {T}; got {tuple(keys.rows)}")
     return key
 
@@ -335,12 +335,12 @@ def _check_lse(query: Tensor, lse: Tensor | None) -> None:
 
 
 def _expect_like(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if (tensor.dtype, tensor.device) != (other.dtype, other.device):
+    if tensor.dtype != other.dtype or tensor.device != other.device:
         raise InputError(
             f"{name}: expected {other.dtype} on {other.device} like {other_name}; got {tensor.dtype} on {tensor.device}"
         )
 
 
 def _expect_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise InputError(f"{name}: expected shape {shape}; got {tuple(tensor.shape)}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cpp_library import WIDTH, Block, Scores, Sums, pointer
+from .cpp_library import WIDTH, Block, Scores, pointer
 from .cpp_parts import Part
 from .keys import PackedKeys
 from .signals import SIGNALS, Attention, MapSums
@@ -92,27 +92,27 @@ def d_dot_out(layer: Layer, part: Part) -> Tensor | None:
     return torch.linalg.vecdot(d_out, out)
 
 
-def block_of(layer: Layer, part: Part, heads: range, d_dot_out: Tensor | None, sums: Sequence[Sums]) -> Block:
-    """What is the same for few rows and for many; it keeps none of the tensors."""
-    H, softcap = layer.H, None if layer.attention is None else layer.attention.softcap
-    first = part.rows.start * H + heads.start  # of what is (T, H)
-    block = Block(
+def block_of(part: Part, n_heads: int, heads_of_layer: int, softcap: float | None, lse_is_known: bool) -> Block:
+    """What is the same for few rows and for many, and for every layer."""
+    return Block(
         n_rows=part.n_rows,
-        n_heads=len(heads),
+        n_heads=n_heads,
         n_keys=part.n_keys,
         first_key=part.keys.start,
         n_image_keys=part.n_image,
-        head_stride=H,
+        head_stride=heads_of_layer,
         kinds=part.kinds.data_ptr(),
         image_keys=part.image_keys.data_ptr(),
         visible=part.visible.data_ptr(),
-        d_dot_out=pointer(d_dot_out, heads.start),
-        lse=pointer(layer.lse, first),
-        sums=(Sums * len(sums))(*sums),
-        n_sums=len(sums),
         softcap=softcap or 0.0,
-        lse_is_known=layer.lse_is_known,
+        lse_is_known=lse_is_known,
     )
+
+
+def point(block: Block, layer: Layer, part: Part, first_head: int, d_dot_out: Tensor | None) -> None:
+    """Let a block write to the layer's results, and read ``D``. It keeps none of the tensors."""
+    first = part.rows.start * layer.H + first_head  # of what is (T, H)
+    block.d_dot_out, block.lse = pointer(d_dot_out, first_head), pointer(layer.lse, first)
     if layer.columns is not None:
         block.column_stride = layer.columns.shape[2]
         block.columns = pointer(layer.columns, first * block.column_stride + part.image.start)
@@ -121,4 +121,3 @@ def block_of(layer: Layer, part: Part, heads: range, d_dot_out: Tensor | None, s
         for i, signal in enumerate(layer.score_signals):
             image = at + 3 * i * size
             block.scores[SIGNALS.index(signal)] = Scores(image, image + size, image + 2 * size)
-    return block

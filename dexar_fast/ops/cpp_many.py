@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .cpp_layer import Layer, block_of, d_dot_out, empty, padded, zeros
+from .cpp_layer import Layer, block_of, d_dot_out, empty, padded, point, zeros
 from .cpp_library import WIDTH, Sums, matrix, pointer, run_block
 from .cpp_parts import Part
 from .signals import SIGNALS
@@ -39,7 +39,10 @@ def run(layer: Layer, part: Part) -> None:
             )
             for each, of_maps, of_unfiltered in zip(layer.sums, maps, unfiltered, strict=True)
         ]
-        block = block_of(layer, part, heads, d, sums)
+        softcap = None if layer.attention is None else layer.attention.softcap
+        block = block_of(part, len(heads), layer.H, softcap, layer.lse_is_known)
+        point(block, layer, part, heads.start, d)
+        block.sums, block.n_sums = (Sums * len(sums))(*sums), len(sums)
         block.members, block.n_chunks = len(heads) // len(key_heads), min(chunks, len(heads))
         block.gradient, block.logits = (pointer(each) for each in products)
         run_block(block)

@@ -13,7 +13,7 @@ from .keys import IMAGE, PackedKeys
 KEPT = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows of one sample that run at once.
 

@@ -15,22 +15,25 @@ from torch import Tensor
 from .backends import Backend, load_backend, resolve_backend
 from .keys import PackedKeys
 from .reference import accumulator
-from .signals import Attention, MapSums
+from .signals import SIGNALS, Attention, MapSums
 
 _KEYS = "Tensor image, Tensor kinds, Tensor visible, SymInt[] rows, SymInt image_start"
-_ATTENTION = "Tensor? query, Tensor? key, Tensor? out, float scale, float? softcap, Tensor? lse"
+# With defaults, since every argument that is given takes its time.
+_ATTENTION = (
+    "Tensor? query=None, Tensor? key=None, Tensor? out=None, float? scale=None, float? softcap=None, Tensor? lse=None"
+)
 
 
 def pack(keys: PackedKeys, attention: Attention | None) -> tuple[Any, ...]:
     """Arguments ``_KEYS`` and ``_ATTENTION``."""
-    return (*keys, *(attention or (None, None, None, 1.0, None, None)))
+    return (*keys, *(attention or ()))
 
 
 def _unpack(*arguments: Any) -> tuple[PackedKeys, Attention | None]:
-    """The inverse of `pack`."""
+    """The inverse of `pack`; the last arguments may be missing, or be those that are taken where none is given."""
     n_keys = len(PackedKeys._fields)
-    keys, attention = PackedKeys(*arguments[:n_keys]), Attention(*arguments[n_keys:])
-    return keys, None if attention.query is None else attention
+    keys, of_attention = PackedKeys(*arguments[:n_keys]), arguments[n_keys:]
+    return keys, Attention(*of_attention) if of_attention and of_attention[0] is not None else None
 
 
 def _backend(name: str, like: Tensor) -> Backend:
@@ -109,61 +112,49 @@ accumulate_maps = _define(
 )
 
 
-def pack_sums(sums: Sequence[MapSums]) -> tuple[list[str], list[str], list[Tensor], list[bool]]:
-    """Their signals, and their tensors in one list: three of each, with None left out."""
-    tensors = [tensor for each in sums for tensor in each[2:]]
-    return (
-        [each.score_signal for each in sums],
-        [each.map_signal for each in sums],
-        [tensor for tensor in tensors if tensor is not None],
-        [tensor is not None for tensor in tensors],
-    )
+def pack_sums(sums: Sequence[MapSums]) -> tuple[list[int], list[Tensor]]:
+    """Of each four numbers (its two of `SIGNALS`, and whether its optional tensors are there); and all tensors."""
+    numbers: list[int] = []
+    tensors: list[Tensor] = []
+    for score_signal, map_signal, maps, *optional in sums:
+        numbers += SIGNALS.index(score_signal), SIGNALS.index(map_signal), *(each is not None for each in optional)
+        tensors += maps, *(each for each in optional if each is not None)
+    return numbers, tensors
 
 
-def _unpack_sums(
-    score_signals: list[str], map_signals: list[str], tensors: list[Tensor], present: list[bool]
-) -> list[MapSums]:
+def _unpack_sums(numbers: list[int], tensors: list[Tensor]) -> list[MapSums]:
     """The inverse of `pack_sums`."""
-    given = iter(tensors)
-    slots = [next(given) if is_there else None for is_there in present]
+    given, of = iter(tensors), iter(numbers)
     return [
-        MapSums(of_scores, of_maps, cast(Tensor, slots[3 * i]), *slots[3 * i + 1 : 3 * i + 3])
-        for i, (of_scores, of_maps) in enumerate(zip(score_signals, map_signals, strict=True))
+        MapSums(
+            SIGNALS[of_scores],
+            SIGNALS[of_maps],
+            next(given),
+            next(given) if has_unfiltered else None,
+            next(given) if has_token_sums else None,
+        )
+        for of_scores, of_maps, has_unfiltered, has_token_sums in zip(of, of, of, of, strict=True)
     ]
 
 
 def _score_and_accumulate(
-    d_out: Tensor,
-    value: Tensor,
-    score_signals: list[str],
-    map_signals: list[str],
-    tensors: list[Tensor],
-    present: list[bool],
-    backend: str,
-    *packed: Any,
+    d_out: Tensor, value: Tensor, sums: list[int], tensors: list[Tensor], backend: str, *packed: Any
 ) -> tuple[Tensor, Tensor]:
     keys, attention = _unpack(*packed)
-    sums = _unpack_sums(score_signals, map_signals, tensors, present)
-    return _as_tensors(*_backend(backend, d_out).score_and_accumulate(d_out, value, keys, attention, sums))
+    found = _backend(backend, d_out).score_and_accumulate(d_out, value, keys, attention, _unpack_sums(sums, tensors))
+    return _as_tensors(*found)
 
 
 def _fake_score_and_accumulate(
-    d_out: Tensor,
-    value: Tensor,
-    score_signals: list[str],
-    map_signals: list[str],
-    tensors: list[Tensor],
-    present: list[bool],
-    backend: str,
-    *packed: Any,
+    d_out: Tensor, value: Tensor, sums: list[int], tensors: list[Tensor], backend: str, *packed: Any
 ) -> tuple[Tensor, Tensor]:
-    return _fake_scores(d_out, _unpack(*packed)[1], len(set(score_signals)))
+    return _fake_scores(d_out, _unpack(*packed)[1], len({each.score_signal for each in _unpack_sums(sums, tensors)}))
 
 
 score_and_accumulate = _define(
     "score_and_accumulate",
-    "(Tensor d_out, Tensor value, str[] score_signals, str[] map_signals, Tensor(a!)[] tensors, bool[] present, "
-    f"str backend, {_KEYS}, {_ATTENTION}) -> (Tensor, Tensor)",
+    f"(Tensor d_out, Tensor value, int[] sums, Tensor(a!)[] tensors, str backend, {_KEYS}, {_ATTENTION}) "
+    "-> (Tensor, Tensor)",
     _score_and_accumulate,
     _fake_score_and_accumulate,
 )
