@@ -403,6 +403,7 @@ class Explanation:
                 float(self.token_weights[index]),
                 supported,
                 self.grids,
+                self.method,
             )
         maps = as_tuple(self.token_maps)
         low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
@@ -413,7 +414,7 @@ class Explanation:
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
         weight = float(self.token_weights[start:stop].max())
-        return Word(text, start, stop, word_map, weight, supported, self.grids)
+        return Word(text, start, stop, word_map, weight, supported, self.grids, self.method)
 
     def _word_index(self, word: int | str, nth: int | None) -> int:
         if isinstance(word, str):
