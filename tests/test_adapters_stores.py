@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -53,20 +55,20 @@ def test_mlflow_reads_it_back(explanation: Explanation, tmp_path: Path, monkeypa
     library = peer("mlflow", "make test-peers")
     library.set_tracking_uri((tmp_path / "runs").as_uri())
     with library.start_run() as run:
-        mlflow.log_explanation(library, explanation, "scene", step=7)
+        mlflow.log_explanation(library, explanation, "scene", step=7, lang="de")
     metrics = library.MlflowClient().get_metric_history(run.info.run_id, "scene/lowest_grounding")
     assert [(metric.step, metric.value) for metric in metrics] == [(7, pytest.approx(0.2))]
     folder = Path(library.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="scene"))
     assert Image.open(folder / "answer_map.png").size == (64, 48)
     assert (folder / "words.csv").read_text(encoding="utf-8") == explanation.to_csv()
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert '<html lang="de">' in (folder / "report.html").read_text()
 
 
 def test_wandb_keeps_it_offline(explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = peer("wandb", "make test-peers")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = library.init(mode="offline", dir=str(tmp_path), project="words")
-    wandb.log_explanation(run, explanation, "scene", step=7)
+    wandb.log_explanation(run, explanation, "scene", step=7, lang="de")
     run.log({"later": 1}, step=8)  # values of a step are kept when the next one begins
     assert run.summary["scene/lowest_grounding"] == pytest.approx(0.2)
     run.finish()
@@ -74,7 +76,18 @@ def test_wandb_keeps_it_offline(explanation: Explanation, tmp_path: Path, monkey
     assert Image.open(next(media.rglob("answer_map*.png"))).size == (64, 48)
     table = json.loads(next(media.rglob("words*.json")).read_text())
     assert [row[0] for row in table["data"]] == [word.text for word in explanation.words()]
-    assert "srcdoc" in next(media.rglob("report*.html")).read_text()
+    assert "&lt;html lang=&quot;de&quot;&gt;" in next(media.rglob("report*.html")).read_text()
+
+
+def test_an_unknown_language_is_refused_before_anything_is_logged(
+    explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", Mock())
+    for adapter in (mlflow, wandb):
+        tool = Mock()
+        with pytest.raises(InputError, match="lang: expected one of de, en"):
+            adapter.log_explanation(tool, explanation, lang="xx")
+        assert tool.mock_calls == []
 
 
 def test_datasets_keep_pictures_and_words(explanation: Explanation, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dexar_fast.app.demos import about, draw
 from dexar_fast.app.pictures import (
     coloured_token,
     coloured_words,
+    readings,
     token_maps,
     two_words,
     word_choices,
@@ -21,6 +22,7 @@ from dexar_fast.app.pictures import (
 )
 from dexar_fast.demo.pages import draw_page
 from dexar_fast.demo.scenes import draw_scene, draw_sized_scene
+from dexar_fast.render.languages import labels
 from dexar_fast.runs.stream import StreamedToken
 
 PROMPT = "describe the image"
@@ -150,6 +152,13 @@ def test_a_word_is_shown_with_both_lenses(explained):
     ]
     expected = explained.of_method("dexar").overlay(word=1)
     np.testing.assert_array_equal(np.asarray(maps[1][0]), np.asarray(expected))
+
+
+def test_report_and_sentences_are_in_the_language(explained, tmp_path):
+    assert readings(explained, None, lang="de") == labels("de")["whole_dexar-focus"]
+    assert readings(explained, 1, 2, lang="de").split("\n") == [explained.words()[i].reading_in("de") for i in (1, 2)]
+    report, *_ = write_files(explained, None, tmp_path / "page", "de")
+    assert '<html lang="de">' in Path(report).read_text()
 
 
 def test_files_take_the_place_of_the_last_ones(explained, tmp_path):

@@ -20,7 +20,9 @@ from dexar_fast.demo.scenes import draw_scene
 
 from .browsers import browser as chromium
 from .browsers import noise
+from .test_cli import call, stub
 
+__all__ = ["stub"]  # a fixture
 browser = chromium  # the fixture
 PATIENCE = 90_000  # milliseconds
 READING = "#said textarea"
@@ -43,8 +45,8 @@ def page(browser: Any, explainer: Explainer) -> Iterator[Any]:
     opened.close()
 
 
-def opened_app(browser: Any, explainer: Explainer) -> Any:
-    address = run(explainer, wait=False)
+def opened_app(browser: Any, explainer: Explainer, **options: Any) -> Any:
+    address = run(explainer, wait=False, **options)
     opened = browser.new_page(viewport={"width": 1280, "height": 1000})
     opened.set_default_timeout(PATIENCE)
     opened.heard = noise(opened, "http://127.0.0.1")
@@ -173,6 +175,30 @@ def test_the_page_fits_a_phone_and_asks_nobody_else(page):
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert [heard for heard in page.heard if heard.startswith(("request", "error", "dialog"))] == []
+
+
+def test_report_and_sentences_are_in_the_language_that_was_asked_for(browser, explainer):
+    page = opened_app(browser, explainer, lang="de")
+    page.click("#scene")
+    page.wait_for_selector("img[src*='/file=']")
+    page.click("#ask")
+    reads(page, "Markiert ist, wohin das Modell sah.")
+    page.locator("#words .score-token").nth(3).click()
+    reads(page, "Das Modell sah ")
+    with page.expect_download() as download:
+        page.click("#report")
+    with open(download.value.path(), encoding="ascii") as file:
+        assert '<html lang="de">' in file.read()
+    page.close()
+
+
+def test_an_unknown_language_is_refused_before_the_model_is_loaded(stub, explainer):
+    result = call("app", "--lang", "xx")
+    assert result.exit_code == 2
+    assert "lang: expected one of de, en" in result.output
+    assert stub.loaded is None
+    with pytest.raises(InputError, match="lang: expected one of de, en"):
+        create_app(explainer, lang="xx")
 
 
 def test_an_explainer_without_a_processor_is_refused(explainer):

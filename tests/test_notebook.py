@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dexar_fast import InputError
 from dexar_fast.render.notebook import PICTURE_PIXELS
 from dexar_fast.render.overlay import overlay
 
@@ -41,6 +42,16 @@ def test_hover_works_in_the_frame_and_nothing_leaves_it(browser, tmp_path: Path)
     assert page.locator("iframe").evaluate("frame => frame.getBoundingClientRect().width") > 1000
     assert noise == []
     page.close()
+
+
+def test_a_report_in_another_language_is_asked_for_in_the_cell() -> None:
+    explanation = make_explanation(["a", " red", " tree"])
+    shown = explanation.to_notebook(lang="de")
+    assert "&lt;html lang=&quot;de&quot;&gt;" in (shown._repr_html_() or "")
+    assert explanation.to_notebook()._repr_html_() == explanation._repr_html_()
+    assert (shown._repr_png_(), repr(shown)) == (explanation._repr_png_(), repr(explanation))
+    with pytest.raises(InputError, match="lang: expected one of de, en"):
+        explanation.to_notebook(lang="xx")
 
 
 def test_picture_is_the_answer_map_and_not_too_large() -> None:

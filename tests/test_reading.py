@@ -11,6 +11,7 @@ from PIL import Image
 
 from dexar_fast import Explanation, InputError
 from dexar_fast.layout.grid import Grid, whole_image
+from dexar_fast.render.languages import labels
 from dexar_fast.result.region import box, mask, place_name
 
 from .explanations import from_maps, make_explanation, one_cell_maps, scene
@@ -95,6 +96,29 @@ def test_a_sentence_says_what_the_word_rests_on(p: tuple[float, float], said: st
     word = replace(make_explanation(["red"]), log_probabilities=np.log(np.array([p]))).words()[0]
     assert "red" in word.reading
     assert said in word.reading
+
+
+def test_the_sentence_comes_in_every_language() -> None:
+    explanation = make_explanation(["red"])
+    explanation.settings["method"] = "dexar-focus"
+    word = replace(explanation, log_probabilities=np.log(np.array([(0.9, 0.1)]))).words()[0]
+    assert word.place == "left"
+    assert word.reading == "“red” rests on the image (0.90). The model looked at the left side."
+    assert word.reading_in("de") == "„red“ stützt sich auf das Bild (0.90). Das Modell sah links hin."
+    assert word.reading_in(labels("en") | {"rests": "{word}: {share}!"}).startswith("“red”: 0.90! The model")
+    with pytest.raises(InputError, match="lang: expected one of de, en"):
+        word.reading_in("xx")
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    grid = whole_image(2, 2, (8, 8))
+    flat = from_maps(np.zeros((1, 2, 2)), ["word"], grid, weights=np.zeros(1), image=scene(8, 8))
+    assert flat.words()[0].reading == ""
+    assert of_one_cell((0, 0), grid).words()[0].reading == "The upper left would have moved it most."
+    known = replace(flat, log_probabilities=np.log(np.array([(0.5, 0.5)])))
+    assert known.words()[0].reading == "“word” hardly rests on the image (0.50)."
+    without = replace(known, grid=None, image=None, token_maps=np.eye(4)[:1], answer_map=np.eye(4)[0])
+    assert without.words()[0].reading == "“word” hardly rests on the image (0.50)."
 
 
 def test_a_word_by_itself() -> None:

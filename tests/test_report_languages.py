@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from dexar_fast.inputs.targets import Foil
-from dexar_fast.layout.grid import Grid
+from dexar_fast.layout.grid import Grid, whole_image
 from dexar_fast.render.languages import labels, languages
+from dexar_fast.render.reading import reading
 from dexar_fast.result.explanation import Explanation
 
 from .browsers import Open, Report, browser, open_report
-from .explanations import make_explanation, scene
+from .explanations import from_maps, make_explanation, one_cell_maps, scene
 
 __all__ = ["browser", "open_report"]  # fixtures
 
@@ -86,6 +87,23 @@ def test_a_report_without_grounding_or_heads_has_marked_labels_too(open_report: 
     report = open_report(replace(explanation, image_scores=none, text_scores=none, image=None), lang=MARKED)
     report.unit(1).click()
     assert unmarked(report) == []
+
+
+@pytest.mark.parametrize("lang", languages())
+def test_python_says_the_sentence_of_the_report(open_report: Open, lang: str) -> None:
+    """A word in every ninth of the image, of every degree of grounding, by each method and by one without a name."""
+    grid = whole_image(3, 3, (90, 90))
+    maps = one_cell_maps(3, 3, *(divmod(cell, 3) for cell in range(9)))
+    share = np.linspace(0.06, 0.94, 9)  # in steps of 0.11: nothing between two roundings
+    explanation = from_maps(maps, [f" word{cell}" for cell in range(9)], grid, image=scene(90, 90))
+    explanation = replace(explanation, log_probabilities=np.log(np.stack([share, 1 - share], axis=1)))
+    for method in ("dexar-focus", "dexar", "attention"):
+        one = replace(explanation, settings={**explanation.settings, "method": method})
+        report = open_report(one, lang=lang)
+        assert report.text("reading") == reading(None, method, lang)
+        for index, word in enumerate(one.words()):
+            report.unit(index).hover()
+            assert report.text("reading") == word.reading_in(lang)
 
 
 def test_the_walk_finds_what_is_not_marked(open_report: Open) -> None:

@@ -18,13 +18,14 @@ from PIL import Image
 from ..errors import DexarFastError, InputError
 from ..explainer import Explainer
 from ..inputs.methods import COMPARISONS, DEFAULT, METHODS
+from ..render.languages import ENGLISH, Language, labels
 from ..result.explanation import Explanation
 from .answers import Stopped, answers, first_question, takes_chats
 from .demos import READER, about, draw
 from .pictures import (
     coloured_token,
     coloured_words,
-    reading,
+    readings,
     token_maps,
     two_words,
     word_choices,
@@ -44,12 +45,17 @@ _CACHE_SECONDS = 3600, 86_400  # Gradio looks for old files, which are as old as
 _ALONE = "Each question stands alone"
 
 
-def create_app(explainer: Explainer) -> gr.Blocks:
+def create_app(explainer: Explainer, *, lang: Language = ENGLISH) -> gr.Blocks:
     """The app for one model.
 
+    Args:
+        explainer: with a processor.
+        lang: of the sentences about words and of the report, as for `Explanation.to_html`; the page itself is English.
+
     Raises:
-        InputError: the explainer has no processor.
+        InputError: the explainer has no processor, or there is no such language.
     """
+    labels(lang)  # an unknown language is told now
     if explainer.processor is None:
         raise InputError("explainer: expected one with a processor, which reads pictures and prompts")
     with gr.Blocks(title="dexar-fast", analytics_enabled=False, delete_cache=_CACHE_SECONDS) as app:
@@ -58,7 +64,7 @@ def create_app(explainer: Explainer) -> gr.Blocks:
             gr.Markdown(text, elem_id="demo")
         else:
             gr.Textbox(explainer.model_name, label="Model", interactive=False)
-        _fill(explainer, app)
+        _fill(explainer, app, lang)
     app.queue(max_size=LINE, default_concurrency_limit=4)
     return app
 
@@ -85,7 +91,7 @@ class _Run:
         return self.stopped
 
 
-def _fill(explainer: Explainer, app: gr.Blocks) -> None:
+def _fill(explainer: Explainer, app: gr.Blocks, lang: Language) -> None:
     folders = TemporaryDirectory(prefix="dexar-fast-app-")  # one in it for each page that is open
     explained = gr.State(None)  # the explanation, in this process alone
     chosen = gr.State(None)  # index of a word
@@ -192,9 +198,9 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
             yield {**nothing(), talk: []}
 
     def _shown(found: Explanation, word: int | None, page: gr.Request) -> dict[Any, Any]:
-        paths = dict(zip(files, write_files(found, word, folder_of(page))))
+        paths = dict(zip(files, write_files(found, word, folder_of(page), lang)))
         downloads = {button: gr.DownloadButton(value=path, interactive=True) for button, path in paths.items()}
-        return {maps: word_maps(found, word), said: reading(found, word), **downloads}
+        return {maps: word_maps(found, word), said: readings(found, word, lang=lang), **downloads}
 
     def choose(found: Explanation | None, before: int | None, event: gr.SelectData, page: gr.Request) -> dict[Any, Any]:
         if found is None:
@@ -207,10 +213,7 @@ def _fill(explainer: Explainer, app: gr.Blocks) -> None:
         if found is None:
             raise gr.Error("Ask first.")
         with _errors_as_toasts():
-            return {
-                maps: word_maps(found, first, second),
-                said: "\n".join(reading(found, i) for i in (first, second)),
-            }
+            return {maps: word_maps(found, first, second), said: readings(found, first, second, lang=lang)}
 
     def cleared(page: gr.Request) -> dict[Any, Any]:
         drop(page)

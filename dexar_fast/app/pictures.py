@@ -7,7 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..layout.per_image import as_tuple
+from ..render.languages import ENGLISH, Language
 from ..render.overlay import overlay
+from ..render.reading import reading
 from ..result.explanation import Explanation
 from ..runs.stream import StreamedToken
 
@@ -58,18 +60,19 @@ def two_words(explanation: Explanation) -> tuple[int, int]:
     return first, second
 
 
-def reading(explanation: Explanation, word: int | None) -> str:
-    """What is to be said about a word, or about the answer."""
-    if word is None:
-        return "Choose a word of the answer to see what it rests on."
-    return explanation.words()[word].reading
+def readings(explanation: Explanation, *words: int | None, lang: Language = ENGLISH) -> str:
+    """What is to be said about some words, or about the answer for None, a line each."""
+    every = explanation.words()
+    return "\n".join(reading(None if word is None else every[word], explanation.method, lang) for word in words)
 
 
-def write_files(explanation: Explanation, word: int | None, folder: Path) -> tuple[str, str, str]:
+def write_files(
+    explanation: Explanation, word: int | None, folder: Path, lang: Language = ENGLISH
+) -> tuple[str, str, str]:
     """The report, the table of words and the overlay of a word, in place of those that the folder held."""
     folder.mkdir(exist_ok=True)
     report, table, picture = folder / "report.html", folder / "words.csv", folder / "overlay.png"
-    explanation.to_html(report)
+    explanation.to_html(report, lang=lang)
     explanation.to_csv(table)
     explanation.overlay(word=word).save(picture)
     return str(report), str(table), str(picture)

@@ -6,26 +6,35 @@ import gradio as gr
 
 from ..errors import InputError
 from ..explainer import Explainer
+from ..render.languages import ENGLISH, Language
 from .blocks import CSS, create_app
 
 MOST = "16mb"
 """Of a picture."""
 
 
-def run(explainer: Explainer, host: str = "127.0.0.1", port: int | None = None, *, wait: bool = True) -> str:
+def run(
+    explainer: Explainer,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    *,
+    lang: Language = ENGLISH,
+    wait: bool = True,
+) -> str:
     """Serve the app at an address of this machine; nothing is shared with others, and nothing is reported home.
 
     Args:
         explainer: the model.
         host: the default is reached from this machine alone.
         port: None takes the first free one from 7860 on.
+        lang: see `create_app`.
         wait: until Ctrl-C; else the address is returned at once, and the app ends with the process.
 
     Raises:
-        InputError: nothing can listen there.
+        InputError: nothing can listen there, or there is no such language.
     """
     system = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # fonts of the network else
-    app = create_app(explainer)
+    app = create_app(explainer, lang=lang)
     try:
         _, address, _ = app.launch(
             server_name=host, server_port=port, share=False, theme=system, css=CSS, prevent_thread_lock=True,

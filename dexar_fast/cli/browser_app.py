@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from .failures import failures_as_exit_codes
-from .options import Debug, Device, Dtype, Load, Model, parse_settings
+from .options import AppLang, Debug, Device, Dtype, Load, Model, parse_lang, parse_settings
 from .progress import shown_progress
 
 
@@ -24,6 +24,7 @@ def browser_app(
     device: Device = None,
     dtype: Dtype = "auto",
     load: Load = None,
+    lang: AppLang = "en",
     debug: Debug = False,
 ) -> None:
     """Ask about a picture in the browser, watch the answer with its maps, and click its words.
@@ -32,6 +33,7 @@ def browser_app(
     Examples:
       dexar-fast app
       dexar-fast app -m llava-hf/llava-1.5-7b-hf --port 9000
+      dexar-fast app --lang de
 
     \b
     Exit codes: 0 stopped, 1 the run failed, 2 bad input.
@@ -45,7 +47,8 @@ def browser_app(
         from .run import load_explainer, name_the_demo
 
         assert model is not None
+        said = parse_lang(lang)
         name_the_demo(model, quiet=False)
         with shown_progress(quiet=False) as progress:
             explainer = load_explainer(model, progress, device=device, dtype=dtype, **parse_settings("--load", load))
-        run(explainer, host, port)
+        run(explainer, host, port, lang=said)

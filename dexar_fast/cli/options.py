@@ -164,11 +164,10 @@ Out = Annotated[
 Csv = Annotated[bool, typer.Option("--csv", help="Also write words.csv and tokens.csv.")]
 Json = Annotated[bool, typer.Option("--json", help="Also write explanation.json, with the maps as lists of numbers.")]
 Npz = Annotated[bool, typer.Option("--npz", help="Also write explanation.npz, for NumPy and Explanation.load.")]
-Lang = Annotated[
-    str,
-    typer.Option(
-        help="Language of the pages: en, de, es, fr, zh, or a JSON file with labels of your own.", metavar="NAME|FILE"
-    ),
+_LANGUAGES = "en, de, es, fr, zh, or a JSON file with labels of your own."
+Lang = Annotated[str, typer.Option(help=f"Language of the pages: {_LANGUAGES}", metavar="NAME|FILE")]
+AppLang = Annotated[
+    str, typer.Option(help=f"Language of the report and of what is said of a word: {_LANGUAGES}", metavar="NAME|FILE")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the report and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from ..render.html import render_html
+from ..render.languages import ENGLISH, Language
 from ..render.montage import montage
 from ..result.explanation import Explanation
 from .words import lowest_grounding
 
 
-def log_explanation(mlflow: Any, explanation: Explanation, name: str = "explanation", step: int | None = None) -> None:
+def log_explanation(
+    mlflow: Any,
+    explanation: Explanation,
+    name: str = "explanation",
+    step: int | None = None,
+    *,
+    lang: Language = ENGLISH,
+) -> None:
     """Log the report, the answer map and the words as artifacts of the active run, and the lowest grounding.
 
     Args:
@@ -19,12 +27,13 @@ def log_explanation(mlflow: Any, explanation: Explanation, name: str = "explanat
         name: folder of the artifacts ``report.html``, ``answer_map.png`` and ``words.csv``; the metric, if grounding
             was asked for, is ``name/lowest_grounding``.
         step: of the metric.
+        lang: of the report, as for `Explanation.to_html`.
 
     Raises:
-        InputError: there is no 2-D map.
+        InputError: there is no 2-D map, or no such language.
     """
+    mlflow.log_text(render_html(explanation, lang=lang), f"{name}/report.html")  # refuses before anything is logged
     mlflow.log_image(montage(explanation).overlay(), f"{name}/answer_map.png")
-    mlflow.log_text(render_html(explanation), f"{name}/report.html")
     mlflow.log_text(explanation.to_csv(), f"{name}/words.csv")
     lowest = lowest_grounding(explanation.words())
     if lowest is not None:

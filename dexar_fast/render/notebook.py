@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .fit import fit
 from .html import render_html
+from .languages import ENGLISH, Language, labels
 from .montage import montage
 from .overlay import overlay
 
@@ -19,7 +20,27 @@ HEIGHT = 720
 PICTURE_PIXELS = 1024
 
 
-def frame(explanation: Explanation) -> str | None:
+class Shown:
+    """An explanation as a notebook shows it, its report in a language of one's own.
+
+    Raises:
+        InputError: as `dexar_fast.render.languages.labels`.
+    """
+
+    def __init__(self, explanation: Explanation, lang: Language) -> None:
+        self._explanation, self._said = explanation, labels(lang)
+
+    def _repr_html_(self) -> str | None:
+        return frame(self._explanation, lang=self._said)
+
+    def _repr_png_(self) -> bytes | None:
+        return picture(self._explanation)
+
+    def __repr__(self) -> str:
+        return repr(self._explanation)
+
+
+def frame(explanation: Explanation, *, lang: Language = ENGLISH) -> str | None:
     """The interactive report as an element of another page; None where there is no 2-D map.
 
     The frame is sandboxed: its scripts run, with an origin of their own, so nothing in the report, which may come
@@ -30,7 +51,7 @@ def frame(explanation: Explanation) -> str | None:
     """
     if not explanation.grids:
         return None
-    page = html.escape(render_html(explanation), quote=True)
+    page = html.escape(render_html(explanation, lang=lang), quote=True)
     style = f"width: 100%; height: {HEIGHT}px; border: 0; resize: vertical; overflow: auto"
     return f'<iframe title="DEX-AR" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
 

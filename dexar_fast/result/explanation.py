@@ -30,6 +30,8 @@ from .word import Word, index_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..render.notebook import Shown
+
 # One for each image: the thing itself for one image, a tuple of them for several; or None where the field may be.
 Maps = Any
 PerImage = Any
@@ -328,7 +330,7 @@ class Explanation:
         return summary(self)
 
     def _repr_html_(self) -> str | None:
-        """The interactive report, in notebooks."""
+        """The interactive report, in notebooks; `to_notebook` for one in another language."""
         from ..render.notebook import frame
 
         return frame(self)
@@ -338,6 +340,19 @@ class Explanation:
         from ..render.notebook import picture
 
         return picture(self)
+
+    def to_notebook(self, *, lang: str | Mapping[str, str] = "en") -> Shown:
+        """What a notebook shows of the explanation, as the value of a cell or by ``display``, in another language.
+
+        Args:
+            lang: as for `to_html`.
+
+        Raises:
+            InputError: no such language, or a table that is not complete.
+        """
+        from ..render.notebook import Shown
+
+        return Shown(self, lang)
 
     def to_html(self, path: str | PathLike[str], *, lang: str | Mapping[str, str] = "en") -> Path:
         """Write the interactive report, one self-contained HTML file; returns its path.
@@ -403,6 +418,7 @@ class Explanation:
                 float(self.token_weights[index]),
                 supported,
                 self.grids,
+                self.method,
             )
         maps = as_tuple(self.token_maps)
         low, high = self.token_map_ranges[start:stop].T.reshape(2, -1, *[1] * (maps[0].ndim - 1))
@@ -413,7 +429,7 @@ class Explanation:
         parts = np.split(flat, np.cumsum([total.size for total in totals])[:-1])
         word_map = one_or_tuple([part.reshape(total.shape) for part, total in zip(parts, totals)])
         weight = float(self.token_weights[start:stop].max())
-        return Word(text, start, stop, word_map, weight, supported, self.grids)
+        return Word(text, start, stop, word_map, weight, supported, self.grids, self.method)
 
     def _word_index(self, word: int | str, nth: int | None) -> int:
         if isinstance(word, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -32,6 +32,7 @@ class Word:
         weight: the largest ``delta`` of its tokens. A target has its own.
         grounding: how much the image supports the word, in [0, 1], or None if that was not asked for.
         grids: where the map's cells lie on each image; empty if there is no 2-D map.
+        method: of the map.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Word:
     weight: float
     grounding: float | None = None
     grids: tuple[Grid, ...] = field(default=(), repr=False)
+    method: str = field(default="", repr=False)
 
     @property
     def image(self) -> int:
@@ -74,19 +76,28 @@ class Word:
 
     @property
     def place(self) -> str:
-        """Where the map is strongest, in words, such as "upper left" or "centre"."""
+        """Where the map is strongest, in English words, such as "upper left" or "centre"."""
         return region.place_name(self.peak, self.grids[self.image].image_size)
 
     @property
     def reading(self) -> str:
-        """One sentence that says whether the word rests on the image, and where its map is strongest."""
-        if self.grounding is None:
-            return f"\u201c{self.text}\u201d: strongest at the {self.place}."
-        if self.grounding > 0.75:
-            return f"\u201c{self.text}\u201d rests on the image ({self.grounding:.2f}); strongest at the {self.place}."
-        if self.grounding < 0.25:
-            return f"The image speaks against \u201c{self.text}\u201d ({self.grounding:.2f})."
-        return f"\u201c{self.text}\u201d hardly rests on the image ({self.grounding:.2f})."
+        """What `reading_in` says in English."""
+        return self.reading_in("en")
+
+    def reading_in(self, lang: str | Mapping[str, str]) -> str:
+        """Whether the word rests on the image, and where its map is strongest, in the words of the report.
+
+        What is not known is not said: without grounding only the place, and that alone where there is one.
+
+        Args:
+            lang: as for `Explanation.to_html`.
+
+        Raises:
+            InputError: no such language, or a table that is not complete.
+        """
+        from ..render.reading import reading
+
+        return reading(self, self.method, lang)
 
     @property
     def _strongest(self) -> tuple[Any, Grid]:

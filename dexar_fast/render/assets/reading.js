@@ -1,7 +1,7 @@
 // What is said about a map, a word, a place.
 
 const PLACES = [
-  ["upper_left", "upper", "upper_right"], ["left", "centre", "right"], ["lower_left", "lower", "lower_right"],
+  ["upper_left", "upper_middle", "upper_right"], ["left", "centre", "right"], ["lower_left", "lower_middle", "lower_right"],
 ];
 
 // Where the middle of a cell lies on the image, as fractions.
