@@ -75,6 +75,7 @@ def test_a_report_opens(page, results):
     assert links.all_text_contents() == column(page, 1)[:3]
     name = links.first.text_content()
     links.first.click()
+    page.locator("#answer .unit").first.wait_for()  # the report's script has run
     (row,) = (row for row in table(results) if row["id"] == name)
     assert (page.locator("#answer").text_content() or "").strip() == row["answer"].strip()
 
