@@ -1,11 +1,12 @@
 """The report as notebooks of other houses show it: under their content security policies, in their sandboxed frames.
 
-Each page stands for a host, and follows public sources of it, which are named beside it; the hosts themselves do not run
-here. Hovering and clicking words must draw their maps, and nothing may be blocked on the way.
+Each page stands for a host, and follows public sources of it, which are named beside it; the hosts themselves do not
+run here. Hovering and clicking words must draw their maps, and nothing may be blocked on the way.
 """
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from dexar_fast.render.notebook import UNTRUSTED
 
 from .browsers import browser
 from .explanations import make_explanation, scene
@@ -24,19 +27,14 @@ __all__ = ["browser"]  # a fixture
 
 ORIGIN, OTHER = "https://notebook.test", "https://outputs.test"
 
-# How outputs get into a page: as markup, whose scripts do not run, and scripts made anew.
-# microsoft/vscode: renderHTML and domEval of extensions/notebook-renderers/src/index.ts
-# jupyterlab/jupyterlab: renderHTML of packages/rendermime/src/renderers.ts
+# How outputs get into a page: as markup. Scripts in it would be made anew so that they run; ours are within the frame.
+# microsoft/vscode: `renderHTML` of extensions/notebook-renderers/src/index.ts
+# jupyterlab/jupyterlab: `renderHTML` of packages/rendermime/src/renderers.ts
 INSERT = """
 const insert = (text, into) => {
   const output = document.createElement("div");
   output.innerHTML = text;
   into.append(output);
-  for (const old of output.querySelectorAll("script")) {
-    const script = document.createElement("script");
-    script.text = old.textContent;
-    output.append(script);
-  }
 };
 """
 
@@ -61,7 +59,7 @@ def vscode(output: str) -> dict[str, str]:
       src/vs/workbench/contrib/webview/browser/pre/index.html, fake.html. Scripts are allowed in notebooks.
     - The notebook has a base address, a policy (``enableCsp``), and hides what overflows: `generateContent` of
       src/vs/workbench/contrib/notebook/browser/view/renderers/backLayerWebView.ts; ``'self' https://*.vscode-cdn.net``
-      is `webviewGenericCspSource` of src/vs/platform/webview/common/webview.ts or, before, of contrib/webview/common.
+      is `webviewGenericCspSource` of src/vs/workbench/contrib/webview/common/webview.ts.
     """
     cdn = "'self' https://*.vscode-cdn.net"
     policy = (
@@ -75,21 +73,23 @@ def vscode(output: str) -> dict[str, str]:
         base='<base href="https://file.vscode-resource.vscode-cdn.net/home/">',
     )
     write = f"""
-    const frame = document.createElement("iframe");
-    frame.setAttribute("sandbox", "allow-same-origin allow-pointer-lock allow-scripts allow-downloads allow-forms");
-    frame.src = "/fake.html";
-    frame.style.cssText = "display: block; border: 0; position: absolute; inset: 0; width: 100%; height: 100%";
-    document.body.append(frame);
-    frame.contentWindow.addEventListener("DOMContentLoaded", ({{ target }}) => setTimeout(() => {{
-      target.open();
-      target.write({in_script(notebook)});
-      target.close();
-    }}));
+    const notebook = document.createElement("iframe");
+    notebook.sandbox = "allow-same-origin allow-pointer-lock allow-scripts allow-downloads allow-forms";
+    notebook.style = "border: 0; position: absolute; inset: 0; width: 100%; height: 100%";
+    notebook.addEventListener("load", () => {{
+      const empty = notebook.contentDocument;
+      empty.open();
+      empty.write({in_script(notebook)});
+      empty.close();
+    }}, {{ once: true }});
+    notebook.src = "/fake.html";
+    document.body.append(notebook);
     """
     webview = "allow-scripts allow-same-origin allow-forms allow-pointer-lock allow-downloads"
     return {
         f"{ORIGIN}/": page(
-            f'<iframe sandbox="{webview}" src="{OTHER}/index.html" style="border: 0; width: 100%; height: 900px"></iframe>'
+            f'<iframe sandbox="{webview}" src="{OTHER}/index.html" style="border: 0; width: 100%; height: 900px">'
+            "</iframe>"
         ),
         f"{OTHER}/index.html": page(
             '<script src="/main.js"></script>',
@@ -106,8 +106,8 @@ def colab(output: str, *, downloads: bool) -> dict[str, str]:
     - Rich outputs are in a frame of another origin, ``*-colab.googleusercontent.com/outputframe.html``, as tall as what
       is in it, up to 1000 pixels (visgl/deck.gl, pull request 8881).
     - What HTML outputs must be allowed there is what googlecolab/colabtools itself needs: inline scripts and styles
-      (`_upload_files` of google/colab/files.py), and saving by a link that a script clicks (`download` of the same file).
-      Nothing else is allowed here; without ``downloads`` not even that.
+      (`_upload_files` of google/colab/files.py), and saving by a link that a script clicks (`download` of the same
+      file). Pictures in the text apart, nothing else is allowed here; without ``downloads`` not even saving.
     """
     sandbox = "allow-scripts allow-downloads" if downloads else "allow-scripts"
     listen = """addEventListener("message", ({ data }) => {
@@ -133,6 +133,33 @@ def jupyter(output: str) -> dict[str, str]:
     jupyter_server/base/handlers.py), which is none of what may run.
     """
     return {f"{ORIGIN}/": page(f"<p>cell</p><script>{INSERT} insert({in_script(output)}, document.body)</script>")}
+
+
+class Sanitizer(HTMLParser):
+    """What Jupyter keeps of the HTML in notebooks that are not trusted, in ``kept``.
+
+    jupyterlab/jupyterlab: packages/apputils/src/sanitizer.ts, which hands a list of tags to sanitize-html: other tags
+    go, and what is in them stays, but for scripts and styles. The few tags here are on that list; frames are not.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.kept = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("p", "img", "div", "span"):
+            allowed = [f'{name}="{html.escape(value or "")}"' for name, value in attrs if name in ("src", "alt")]
+            self.kept += f"<{' '.join([tag, *allowed])}>"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "div", "span"):
+            self.kept += f"</{tag}>"
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:
+            self.kept += html.escape(data)
 
 
 @dataclass
@@ -181,7 +208,7 @@ def show(browser: Browser) -> Iterator[Callable[[dict[str, str]], Host]]:
                 route.abort()
 
         context.route("**/*", serve)
-        tab.on("console", lambda said: EXPECTED in said.text or heard.append(said.text))
+        tab.on("console", lambda said: None if EXPECTED in said.text else heard.append(said.text))
         tab.on("pageerror", lambda error: heard.append(str(error)))
         tab.on("download", lambda download: saved.append(download.suggested_filename))
         with tab.expect_event("framenavigated", lambda frame: frame.url == "about:srcdoc") as found:
@@ -229,6 +256,9 @@ def test_words_answer_the_pointer(show: Callable[[dict[str, str]], Host], host: 
     assert seen.overlay() == pagoda
     seen.page.keyboard.press("Escape")
     assert seen.overlay() == whole
+    around = seen.report.parent_frame
+    assert around is not None
+    assert not around.locator("noscript").is_visible()
 
 
 @each_host
@@ -256,6 +286,18 @@ def test_a_picture_is_saved_or_words_say_how(show: Callable[[dict[str, str]], Ho
         assert seen.saved == []
     else:
         assert seen.saved == ["red.png"]
+
+
+def test_without_trust_there_are_words_and_the_picture(browser: Browser) -> None:
+    """Jupyter prefers HTML, of which it takes frames out, to pictures: rank 50 and 90, both safe, in
+    packages/rendermime/src/factories.ts; `preferredMimeType` of packages/rendermime/src/registry.ts."""
+    tab = browser.new_page()
+    tab.set_content(Sanitizer(OUTPUT._repr_html_() or "").kept)
+    assert tab.inner_text("body").strip() == UNTRUSTED
+    assert tab.locator("iframe").count() == 0
+    assert tab.evaluate("document.querySelector('img').naturalWidth") == 640
+    assert tab.get_by_alt_text("Map of the answer").is_visible()
+    tab.close()
 
 
 def test_what_a_host_forbids_would_be_heard(browser: Browser) -> None:
