@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dexar_fast.render.notebook import UNTRUSTED
+from dexar_fast.render.languages import labels, languages
 
 from .browsers import browser
 from .explanations import make_explanation, scene
@@ -288,15 +288,16 @@ def test_a_picture_is_saved_or_words_say_how(show: Callable[[dict[str, str]], Ho
         assert seen.saved == ["red.png"]
 
 
-def test_without_trust_there_are_words_and_the_picture(browser: Browser) -> None:
+@pytest.mark.parametrize("lang", languages())
+def test_without_trust_there_are_words_and_the_picture(browser: Browser, lang: str) -> None:
     """Jupyter prefers HTML, of which it takes frames out, to pictures: rank 50 and 90, both safe, in
     packages/rendermime/src/factories.ts; `preferredMimeType` of packages/rendermime/src/registry.ts."""
     tab = browser.new_page()
-    tab.set_content(Sanitizer(OUTPUT._repr_html_() or "").kept)
-    assert tab.inner_text("body").strip() == UNTRUSTED
+    tab.set_content(Sanitizer(OUTPUT.to_notebook(lang=lang)._repr_html_() or "").kept)
+    assert tab.inner_text("body").strip() == labels(lang)["untrusted"]
     assert tab.locator("iframe").count() == 0
     assert tab.evaluate("document.querySelector('img').naturalWidth") == 640
-    assert tab.get_by_alt_text("Map of the answer").is_visible()
+    assert tab.get_by_alt_text(labels(lang)["answer_map"]).is_visible()
     tab.close()
 
 

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 HEIGHT = 720
 """Pixels of the frame; it can be dragged larger."""
 PICTURE_PIXELS = 1024
-UNTRUSTED = (
-    "The map of the whole answer. Each word has its own in the interactive report, "
-    "which shows once the cell is run or the notebook is trusted."
-)
-"""Said where a notebook takes frames out of what it shows, as Jupyter does until it is trusted."""
 
 
 class Shown:
@@ -62,12 +57,14 @@ def frame(explanation: Explanation, *, lang: Language = ENGLISH) -> str | None:
     """
     if not explanation.grids:
         return None
-    page = html.escape(render_html(explanation, lang=lang), quote=True)
+    said = labels(lang)
+    page = html.escape(render_html(explanation, lang=said), quote=True)
     style = f"width: 100%; height: {HEIGHT}px; border: 0; resize: vertical; overflow: auto"
     sandbox = "allow-scripts allow-downloads"
     return (
         f'<iframe title="DEX-AR" sandbox="{sandbox}" style="{style}" srcdoc="{page}"></iframe>'
-        f'<noscript><p>{UNTRUSTED}</p><img alt="Map of the answer" src="{data_uri(_drawn(explanation))}"></noscript>'
+        f"<noscript><p>{html.escape(said['untrusted'])}</p>"
+        f'<img alt="{html.escape(said["answer_map"])}" src="{data_uri(_drawn(explanation))}"></noscript>'
     )
 
 
