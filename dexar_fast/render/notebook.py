@@ -11,8 +11,11 @@ from .html import render_html
 from .languages import ENGLISH, Language, labels
 from .montage import montage
 from .overlay import overlay
+from .payload import data_uri
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..result.explanation import Explanation
 
 HEIGHT = 720
@@ -44,24 +47,38 @@ def frame(explanation: Explanation, *, lang: Language = ENGLISH) -> str | None:
     """The interactive report as an element of another page; None where there is no 2-D map.
 
     The frame is sandboxed: its scripts run, with an origin of their own, so nothing in the report, which may come
-    from a file that somebody sent, can reach the notebook.
+    from a file that somebody sent, can reach the notebook. It may save files, where the notebook lets its frames.
+
+    After it stands what only a page without scripts shows. Notebooks that are not trusted are such pages: they take the
+    frame out, and would show nothing, since they prefer HTML to pictures even then.
 
     Raises:
         InputError: as `dexar_fast.render.html.render_html`.
     """
     if not explanation.grids:
         return None
-    page = html.escape(render_html(explanation, lang=lang), quote=True)
+    said = labels(lang)
+    page = html.escape(render_html(explanation, lang=said), quote=True)
     style = f"width: 100%; height: {HEIGHT}px; border: 0; resize: vertical; overflow: auto"
-    return f'<iframe title="DEX-AR" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
+    sandbox = "allow-scripts allow-downloads"
+    return (
+        f'<iframe title="DEX-AR" sandbox="{sandbox}" style="{style}" srcdoc="{page}"></iframe>'
+        f"<noscript><p>{html.escape(said['untrusted'])}</p>"
+        f'<img alt="{html.escape(said["answer_map"])}" src="{data_uri(_drawn(explanation))}"></noscript>'
+    )
 
 
 def picture(explanation: Explanation) -> bytes | None:
     """The answer map on the image as a PNG file, at most `PICTURE_PIXELS` wide and high; None where there is none."""
     if not explanation.grids:
         return None
+    png = BytesIO()
+    _drawn(explanation).save(png, "PNG")
+    return png.getvalue()
+
+
+def _drawn(explanation: Explanation) -> Image.Image:
+    """The answer map on the image, of several images side by side."""
     shown = montage(explanation)
     image, grid = fit(shown.image, shown.grid, PICTURE_PIXELS)
-    png = BytesIO()
-    overlay(image, shown.answer_map, grid).save(png, "PNG")
-    return png.getvalue()
+    return overlay(image, shown.answer_map, grid)

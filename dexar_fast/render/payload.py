@@ -192,11 +192,11 @@ def _image(explanation: Explanation) -> dict[str, Any]:
     if explanation.image is not None:
         check_size(explanation.image, explanation.grid)
         small, _ = fit(explanation.image, explanation.grid, LONGEST_SIDE)
-        uri = None if small is None else _data_uri(small)
+        uri = None if small is None else data_uri(small)
     return {"width": width, "height": height, "uri": uri}
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
     """A PNG where that is small, else a JPEG without chroma subsampling."""
     buffer = BytesIO()
     image.save(buffer, "PNG")

@@ -153,10 +153,11 @@ const numberOf = (row) => {
   return index < 0 ? "" : index;
 };
 const rowOf = (number) => (data.targets ? (number in data.targets ? number : -1) : data.words[number]?.start ?? -1);
+const addressable = /^(file|https?):$/.test(location.protocol); // a notebook's frame is not
 let address = "";
 function keepInAddress() {
   const now = addressOf(views.shown(), numberOf);
-  if (now === address || !/^(file|https?):$/.test(location.protocol)) return;
+  if (now === address || !addressable) return;
   address = now;
   history.replaceState(null, "", now || location.pathname + location.search);
 }
@@ -175,6 +176,16 @@ $("reset").addEventListener("click", () => list.release());
 $("save").addEventListener("click", () => {
   const shown = views.shown().map(({ picture }) => picture);
   save(shown, shown.map(({ panel }) => panel.querySelector(".panel-word").textContent).join("-"));
+  // A page around this one may forbid its frames to save, and no frame can ask whether it does.
+  if (window.parent === window) return;
+  $("save-note").hidden = false;
+  $("save-note").scrollIntoView({ block: "nearest" });
+});
+
+// Not by its address: that of a frame in a notebook is the notebook's, which would be loaded in place of the report.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("answer").querySelector("[tabindex='0']")?.focus();
 });
 
 // ---- the value under the pointer
@@ -289,6 +300,7 @@ if (data.tokens.grounding) {
 }
 for (const id of ["grounding-entry", "grounding-note"]) $(id).hidden = !data.tokens.grounding;
 for (const id of ["foil-entry", "foil-note"]) $(id).hidden = !data.tokens.foil;
+$("link-note").hidden = !addressable;
 $("targets-note").hidden = !data.targets;
 $("outside-note").hidden = seen() > 0.9999;
 for (const id of ["focus-note", "dexar-note"]) {
