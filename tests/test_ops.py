@@ -98,8 +98,9 @@ def test_messages(change, message: str) -> None:
         ({"key": torch.zeros(2, 23, 16)}, r"attention.key: expected torch.float64 on cpu like attention.query"),
         ({"lse": torch.zeros(7, 3)}, r"lse: expected shape \(7, 4\)"),
         ({"softcap": 0.0}, "softcap: expected a number above 0"),
+        ({"scale": None}, "scale: expected the factor on the logits"),
     ],
-    ids=["heads", "output", "dtype", "lse", "soft cap"],
+    ids=["heads", "output", "dtype", "lse", "soft cap", "scale"],
 )
 def test_messages_of_attention(change, message: str) -> None:
     case = make_case()

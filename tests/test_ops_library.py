@@ -61,11 +61,21 @@ class Layer(nn.Module):
         return maps
 
 
-def test_export_with_any_number_of_rows() -> None:
+def test_compile_without_a_graph_break_for_any_number_of_rows() -> None:
+    compiled = torch.compile(Layer(), backend="aot_eager", fullgraph=True)
+    for T in (7, 5, 11):  # from the second on their number is a symbol
+        case = make_case(T=T).to(torch.float32)
+        arguments = (case.d_out, case.value, case.keys.image, case.keys.text, case.keys.visible)
+        torch.testing.assert_close(compiled(*arguments), Layer()(*arguments))
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+def test_export_with_any_number_of_rows(strict: bool) -> None:
     case = make_case().to(torch.float32)
     rows = torch.export.Dim("rows", min=2, max=64)
     arguments = (case.d_out, case.value, case.keys.image, case.keys.text, case.keys.visible)
-    exported = torch.export.export(Layer(), arguments, dynamic_shapes=({0: rows}, None, None, None, {0: rows})).module()
+    shapes = ({0: rows}, None, None, None, {0: rows})
+    exported = torch.export.export(Layer(), arguments, dynamic_shapes=shapes, strict=strict).module()
     other = make_case(T=11).to(torch.float32)
     arguments = (other.d_out, other.value, other.keys.image, other.keys.text, other.keys.visible)
     torch.testing.assert_close(exported(*arguments), Layer()(*arguments))

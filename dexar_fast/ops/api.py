@@ -257,7 +257,7 @@ def _check(
     _expect_like("attention.query", attention.query, "d_out", d_out)
     _expect_shape("attention.out", attention.out, tuple(d_out.shape))
     _expect_like("attention.out", attention.out, "d_out", d_out)
-    _check_softcap(attention.softcap)
+    _check_factors(attention.scale, attention.softcap)
     _check_lse(attention.query, attention.lse)
     return value, packed, attention._replace(key=key)
 
@@ -274,7 +274,7 @@ def _check_attention_alone(
     check_backend(backend)
     packed = keys.packed
     key = _check_product(("query", query), ("key", key), packed)
-    _check_softcap(softcap)
+    _check_factors(scale, softcap)
     _check_lse(query, lse)
     return packed, Attention(query, key, query, scale, softcap, lse)
 
@@ -301,7 +301,7 @@ def _check_product(per_query: tuple[str, Tensor], per_key: tuple[str, Tensor], k
         raise InputError(f"keys.image: expected ({B}, N), a row a sample, or (N,); got {tuple(keys.image.shape)}")
     _expect_shape("keys.text", keys.kinds, (B, K))
     _expect_shape("keys.visible", keys.visible, (T, 2))
-    if len(keys.rows) != B or sum(keys.rows) != T or min(keys.rows, default=0) < 0:
+    if len(keys.rows) != B or sum(keys.rows) != T or any(count < 0 for count in keys.rows):
         raise InputError(f"keys.rows: expected {B} counts that sum to T = {T}; got {tuple(keys.rows)}")
     return key
 
@@ -324,7 +324,9 @@ def _check_sums(d_out: Tensor, keys: PackedKeys, sums: MapSums) -> MapSums:
     return sums
 
 
-def _check_softcap(softcap: float | None) -> None:
+def _check_factors(scale: float | None, softcap: float | None) -> None:
+    if scale is None:
+        raise InputError("scale: expected the factor on the logits, often D ** -0.5; got None")
     if softcap is not None and not softcap > 0:
         raise InputError(f"softcap: expected a number above 0, or None for no cap; got {softcap}")
 

@@ -93,7 +93,7 @@ def d_dot_out(layer: Layer, part: Part) -> Tensor | None:
 
 
 def block_of(part: Part, n_heads: int, heads_of_layer: int, softcap: float | None, lse_is_known: bool) -> Block:
-    """What is the same for few rows and for many, and for every layer."""
+    """Of some heads of a layer: what the part and the layer's form say, and no address that is the layer's own."""
     return Block(
         n_rows=part.n_rows,
         n_heads=n_heads,
@@ -110,7 +110,7 @@ def block_of(part: Part, n_heads: int, heads_of_layer: int, softcap: float | Non
 
 
 def point(block: Block, layer: Layer, part: Part, first_head: int, d_dot_out: Tensor | None) -> None:
-    """Let a block write to the layer's results, and read ``D``. It keeps none of the tensors."""
+    """Give a block the addresses of the layer's results, of a known log-sum-exp, and of ``D``; it keeps no tensor."""
     first = part.rows.start * layer.H + first_head  # of what is (T, H)
     block.d_dot_out, block.lse = pointer(d_dot_out, first_head), pointer(layer.lse, first)
     if layer.columns is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ class Part:
         image: the image keys among them, as columns of a map.
         image_keys: ``(n_image,)`` int64, the same as indices into `kinds`.
         visible: ``(n_rows, 2)``.
+        described: what `cpp_few` has told the kernels of it; layers share it.
     """
 
     sample: int
@@ -33,6 +34,7 @@ class Part:
     image_keys: Tensor
     kinds: Tensor
     visible: Tensor
+    described: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def n_rows(self) -> int:
