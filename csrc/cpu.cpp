@@ -56,10 +56,13 @@ const InstructionSet* instruction_sets(int* count) {
     return sets;
 }
 
-// Of a product that is made here: they stay in cache while all rows pass. More at once stream faster; every thread has some.
+// Of a product that is made here: they stay in cache while all rows pass. Every thread has as many blocks of them, for one
+// that had one more would keep the others waiting. Whole tiles; fewer keys at once stream slower.
 int64_t keys_at_once(const Block& block, int32_t n_threads) {
-    const int64_t share = block.n_keys / (2 * n_threads);
-    return share < 32 ? 32 : share > 128 ? 128 : share;
+    constexpr int64_t MOST = 192, LEAST = 32;
+    const int64_t rounds = (block.n_keys + MOST * n_threads - 1) / (MOST * n_threads), n_blocks = rounds * n_threads;
+    const int64_t keys = n_blocks ? (block.n_keys + n_blocks - 1) / n_blocks : LEAST;
+    return (keys + LEAST - 1) / LEAST * LEAST;
 }
 
 }  // namespace
