@@ -32,6 +32,7 @@ WORDS = {
     "words-demo": "--model demo --skip 300 --n 500 --no-perturbation",
     "words-paligemma": "--model demo-paligemma --skip 300 --n 500 --no-perturbation",
     "words-qwen": "--model demo-qwen --skip 300 --n 500 --no-perturbation",
+    "words-deep": "--model demo-deep --skip 300 --n 500 --no-perturbation",
     "words-reader": "--model demo-reader --skip 300 --n 500 --no-perturbation",
 }
 """Maps of words, on samples that no method was made on."""
@@ -288,6 +289,7 @@ ON_PAGES: dict[Path, dict[str, Callable[[Results], str]]] = {
         "words-demo": words("words-demo"),
         "words-paligemma": words("words-paligemma"),
         "words-qwen": words("words-qwen"),
+        "words-deep": words("words-deep", (*KINDS, "pattern", "several tokens", "relation")),
         "words-reader": words("words-reader", ("text", "number")),
         "parts": parts,
     },

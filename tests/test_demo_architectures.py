@@ -16,7 +16,7 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.demo import MODELS, model_folder
 from dexar_fast.demo.architectures import Architecture
 from dexar_fast.demo.deep import DEEP, start
-from dexar_fast.demo.evaluate import generate, main, prompt_text
+from dexar_fast.demo.evaluate import _sentences, generate, main, prompt_text
 from dexar_fast.demo.evaluate_reader import measure as measure_reader
 from dexar_fast.demo.gemma import GEMMA
 from dexar_fast.demo.labels import ASPECTS, IGNORE
@@ -31,6 +31,7 @@ from dexar_fast.demo.train_reader import Settings as ReaderSettings
 from dexar_fast.demo.train_reader import train as train_reader
 from dexar_fast.demo.train_scenes import EmbedHead, Settings, train
 from dexar_fast.demo.training import Training, attend_in_float32, optimizers_of
+from dexar_fast.demo.worlds import WORLDS
 
 CPU = torch.device("cpu")
 TINY: dict[str, Architecture] = {
@@ -257,6 +258,24 @@ def test_muon_trains_the_matrices_inside_and_adamw_the_rest() -> None:
 def test_the_head_reads_one_score_per_class() -> None:
     scores = EmbedHead(16, ("colour", "pattern"))(torch.randn(2, 5, 16))
     assert [s.shape for s in scores] == [(2, 5, ASPECTS["colour"]), (2, 5, 4)]
+
+
+# --- figures ---
+
+
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_a_right_description_counts_as_right_and_a_wrong_word_as_wrong(name: str) -> None:
+    draw, language = WORLDS[name]
+    for seed in range(8):  # of one object and of several
+        scene = draw(seed)
+        for prompt in language.prompts:
+            truth = str(language.describe(scene.objects, prompt))
+            objects = len(scene.objects)
+            assert all(right for _, right in _sentences(truth, f"{truth} </s>", objects, language))
+            of_objects = truth.replace("large", "huge").replace("small", "huge").replace("tiny", "huge")
+            of_objects = of_objects.replace("big", "huge")
+            found = dict(_sentences(truth, f"{of_objects} </s>", objects, language))
+            assert (found["objects"], found["objects: size"], found["objects: colour"]) == (False, False, True)
 
 
 # --- names and shipped folders ---

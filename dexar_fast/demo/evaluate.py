@@ -110,7 +110,9 @@ def measure(
 def _sentences(truth: str, text: str, objects: int, language: Language) -> list[tuple[str, bool]]:
     """For each object, whether its sentence is right, and the words in it for each aspect."""
     of_objects = slice(language.opening, language.opening + objects)
-    wanted, said = ([sentence.split() for sentence in each.split(" . ")][of_objects] for each in (truth, text))
+    wanted, said = (
+        [sentence.split() for sentence in each.removesuffix(" </s>").split(" .")][of_objects] for each in (truth, text)
+    )
     said += [[]] * (objects - len(said))
     found = []
     for right, words in zip(wanted, said, strict=True):

@@ -11,9 +11,12 @@ from .rich_language import PATTERNS, ask, describe
 from .scenes import SIDE, SQUARE, Scene, SceneObject, draw_background, paint, place_object
 
 MOST_OBJECTS = 5
-DARKER = 0.45
+RADII = {"small": (8.0, 9.5), "large": (12.5, 14.5)}
+"""Least and greatest radius of each size in pixels: larger than those of plain objects, for a pattern needs room."""
+DARKER = 0.35
 """What is left of a colour's brightness in the dark parts of a pattern; black is made brighter instead."""
-BRIGHTER = 95.0
+BRIGHTER = 60.0
+"""By so much. Both stay darker than backgrounds are, so that a pattern breaks no outline."""
 
 
 def draw_rich_scene(seed: int) -> Scene:
@@ -25,7 +28,7 @@ def draw_rich_scene(seed: int) -> Scene:
     objects: list[SceneObject] = []
     for place in places:
         pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
-        objects.append(replace(place_object(int(place), rng, 1, SQUARE), pattern=pattern))
+        objects.append(replace(place_object(int(place), rng, 1, SQUARE, radii=RADII), pattern=pattern))
         paint(canvas, objects[-1], rng, 1)
         _decorate(canvas, objects[-1], rng)
     image = Image.fromarray(np.clip(canvas.round(), 0, 255).astype(np.uint8))

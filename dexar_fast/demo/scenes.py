@@ -5,7 +5,7 @@
 Needs numpy and Pillow, not torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
@@ -146,10 +146,11 @@ def place_object(
     scale: int,
     canvas: tuple[int, int],
     shapes: tuple[str, ...] = SHAPES,
+    radii: Mapping[str, tuple[float, float]] = RADII,
 ) -> SceneObject:
     """An object with random properties somewhere inside its place, so that objects never overlap."""
-    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, shapes, tuple(RADII)))
-    radius = float(rng.uniform(*RADII[size]))
+    colour, shape, size = (options[rng.integers(len(options))] for options in (COLOURS, shapes, tuple(radii)))
+    radius = float(rng.uniform(*radii[size]))
     cell = (canvas[0] / 3, canvas[1] / 3)
     slack = np.asarray(cell) / 2 - radius - 0.5
     shift = rng.uniform(-slack, slack)

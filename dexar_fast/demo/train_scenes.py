@@ -74,9 +74,9 @@ SETTINGS: dict[str, Settings] = {
     ),
     "deep": Settings(
         scenes=10_000,
-        vision_steps=(300, 450, 600, 1200),
-        steps=(400, 700, 1000, 600),
-        revision=300,
+        vision_steps=(300, 450, 600, 600),
+        steps=(400, 700, 1000, 600, 1200),
+        revision=1500,
         batch=12,
         text=110,
         vision_rate=0.7e-3,
