@@ -59,7 +59,7 @@ def evaluate(
     methods: Annotated[
         str, typer.Option(help="cheap (one pass each), all, or names with commas. Chance lines are always added.")
     ] = "cheap",
-    n: Annotated[int, typer.Option("--n", "-n", help="Number of samples of each model.", min=1)] = 30,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of samples of each model.", min=1)] = 25,
     skip: Annotated[int, typer.Option(help="Leave out so many of the data set's first samples.", min=0)] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and report.")] = DEFAULT_OUT,
     layers: Layers = None,
