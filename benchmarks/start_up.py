@@ -43,13 +43,12 @@ def commands(folder: Path) -> dict[str, list[str]]:
     draw_scene(0).image.save(picture)
     explain = ["explain", str(picture), "-m", "demo", "-p", PROMPT, "--out", str(folder / "out"), "--quiet"]
     ours = [sys.executable, "-m", "dexar_fast"]
+    plain = [sys.executable, "-c", PLAIN, str(model_folder("demo")), str(picture), PROMPT]
     return {
         "`import torch`": [sys.executable, "-c", "import torch"],
         "`import dexar_fast`": [sys.executable, "-c", "import dexar_fast"],
         "`dexar-fast --help`": [*ours, "--help"],
-        "plain transformers: load the embedded model, write the answer": [
-            *(sys.executable, "-c", PLAIN, str(model_folder("demo")), str(picture), PROMPT)
-        ],
+        "plain transformers: load the embedded model, write the answer": plain,
         "`dexar-fast explain`: the same, explained, with report, overlays and file": [*ours, *explain],
     }
 

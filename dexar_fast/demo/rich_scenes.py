@@ -16,7 +16,7 @@ RADII = {"small": (8.0, 9.5), "large": (12.5, 14.5)}
 DARKER = 0.35
 """What is left of a colour's brightness in the dark parts of a pattern; black is made brighter instead."""
 BRIGHTER = 60.0
-"""By so much. Both stay darker than backgrounds are, so that a pattern breaks no outline."""
+"""By so much. Both are darker than nearly all backgrounds, or a pattern would break the outline."""
 
 
 def draw_rich_scene(seed: int) -> Scene:

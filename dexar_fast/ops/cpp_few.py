@@ -65,7 +65,7 @@ def run(layer: Layer, part: Part) -> None:
             )
             for each in layer.sums
         ),
-        None if attention is None else attention.softcap,
+        layer.softcap,
         layer.lse_is_known,
     )
     described = part.described.get(form)
@@ -94,7 +94,7 @@ def run(layer: Layer, part: Part) -> None:
         of.unfiltered.data = _address(each.unfiltered, first, column)
         of.token_sums.data = _address(each.token_sums, part.sample, 0, column)
     block.sums = sums
-    d = d_dot_out(layer, part)
+    d = d_dot_out(layer, part)  # is held until the kernel has read it
     point(block, layer, part, 0, d)
     run_block(block)
 

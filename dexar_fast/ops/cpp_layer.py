@@ -56,6 +56,10 @@ class Layer(NamedTuple):
         return self.scores is None and (self.attention is None or self.lse_is_known)
 
     @property
+    def softcap(self) -> float | None:
+        return None if self.attention is None else self.attention.softcap
+
+    @property
     def per_row(self) -> Tensor:
         """``(T, H, _)``; attention or gradient is always there."""
         tensor = self.d_out if self.attention is None else self.attention.query

@@ -39,8 +39,7 @@ def run(layer: Layer, part: Part) -> None:
             )
             for each, of_maps, of_unfiltered in zip(layer.sums, maps, unfiltered, strict=True)
         ]
-        softcap = None if layer.attention is None else layer.attention.softcap
-        block = block_of(part, len(heads), layer.H, softcap, layer.lse_is_known)
+        block = block_of(part, len(heads), layer.H, layer.softcap, layer.lse_is_known)
         point(block, layer, part, heads.start, d)
         block.sums, block.n_sums = (Sums * len(sums))(*sums), len(sums)
         block.members, block.n_chunks = len(heads) // len(key_heads), min(chunks, len(heads))
