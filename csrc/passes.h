@@ -1,7 +1,7 @@
 // What happens to one panel of products, WIDTH lanes at a time, while it is in cache:
 //
 //   softmax      lse = log sum_j exp(l_j),  P_j = exp(l_j - lse)                    over the visible keys
-//   scores       S_img = max relu(x_j) over image keys, S_text over text keys, and the smallest relu(x_j) on image keys
+//   scores       S_img = max relu(x_j) over image keys, S_text over text keys, and the smallest x_j on image keys
 //   maps         E_n += relu(S_img - S_text) * relu(x_n)                            over image keys
 //   token sums   m_n += relu(x_n), summed over rows                                 over image keys
 //
@@ -161,7 +161,7 @@ struct Group {
         const Scores& to = block.scores[signal];
         store_strided(to.image, image);
         store_strided(to.text, text);
-        store_strided(to.image_min, L::select(sees_image, L::relu(low), Float{}));
+        store_strided(to.image_min, L::select(sees_image, low, Float{}));
         return L::relu(image - text);
     }
 

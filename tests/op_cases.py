@@ -133,10 +133,11 @@ def by_loops(case: Case, signal: str, weights: Tensor) -> dict[str, Tensor]:
         for i in range(H):
             G = [float(d_out[t, i] @ v) for v in value[i // group]]
             D = sum(float(P[t, i, j]) * G[j] for j in range(len(G)))
-            x = {j: max(of_key(signal, float(P[t, i, j]), G[j], D), 0.0) for j in range(start, stop)}
-            on_image = [x[j] for j in keys.image.tolist() if j in x]
-            scores["image"][t, i] = max(on_image, default=0.0)
-            scores["image_min"][t, i] = min(on_image, default=0.0)
+            signed = {j: of_key(signal, float(P[t, i, j]), G[j], D) for j in range(start, stop)}
+            x = {j: max(of_signal, 0.0) for j, of_signal in signed.items()}
+            seen_image = [j for j in keys.image.tolist() if j in x]
+            scores["image"][t, i] = max((x[j] for j in seen_image), default=0.0)
+            scores["image_min"][t, i] = min((signed[j] for j in seen_image), default=0.0)
             scores["text"][t, i] = max((x[j] for j in x if keys.text[j]), default=0.0)
             for n, j in enumerate(keys.image.tolist()):
                 maps[t, n] += float(weights[t, i]) * x.get(j, 0.0)
@@ -270,7 +271,7 @@ def plain_torch(case: Case, signal: str, dtype: torch.dtype, *, sizes: bool = Fa
 
     x = of[signal].clamp(min=0)
     image, text = (highest(x.where(visible, 0)[..., columns]) for columns in (keys.image, keys.text))
-    image_min = image if sizes else lowest(x.where(visible, math.inf)[..., keys.image])
+    image_min = image if sizes else lowest(of[signal].where(visible, math.inf)[..., keys.image])
     other = of[SIGNALS[SIGNALS.index(signal) - 1]]
     ones = torch.ones_like(image)
     return {

@@ -151,7 +151,7 @@ class Accumulator:
 
     @property
     def image_minima(self) -> Tensor:
-        """Smallest relu-gradient on the image keys ``(T, L, H)``."""
+        """Smallest signal on the image keys ``(T, L, H)``, negative where one speaks against the token."""
         return self._stacked(2)
 
     def _own(self, rows: slice) -> slice:
@@ -249,7 +249,7 @@ def aggregate(acc: Accumulator, layout: ImageLayout, normalization: str) -> Aggr
     maps, unfiltered = acc.maps, acc.unfiltered
     if normalization == "reference":
         # minmax of all gradients is affine, so it is applied to their weighted sums.
-        low, high = acc.image_minima.min(), image.max()
+        low, high = acc.image_minima.min().clamp(min=0), image.max()
         span = high - low
         scale = torch.where(span > 0, 1 / span, 0)
         weight_sums = head_weights(image, text).sum(dim=(1, 2))[:, None]  # [T, 1]

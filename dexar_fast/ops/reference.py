@@ -34,14 +34,14 @@ def head_scores(
         attention = attention._replace(lse=lse)
     for block in _blocks(d_out, value, keys, attention):
         rows, heads = block.rows, block.heads
-        x, hidden = block.relu_signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
+        x, hidden = block.signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
         if x.shape[-1]:
-            image[rows, heads] = x.masked_fill(hidden, 0).amax(dim=-1)
+            image[rows, heads] = x.clamp(min=0).masked_fill(hidden, 0).amax(dim=-1)
             sees_any = ~hidden.all(dim=-1)  # [rows, 1]
             image_min[rows, heads] = x.masked_fill(hidden, math.inf).amin(dim=-1).where(sees_any, 0)
-        x, hidden = block.relu_signal(signal, (block.sample.kinds == TEXT).nonzero().squeeze(-1))  # [rows, G, M]
+        x, hidden = block.signal(signal, (block.sample.kinds == TEXT).nonzero().squeeze(-1))  # [rows, G, M]
         if x.shape[-1]:
-            text[rows, heads] = x.masked_fill(hidden, 0).amax(dim=-1)
+            text[rows, heads] = x.clamp(min=0).masked_fill(hidden, 0).amax(dim=-1)
     return scores, lse
 
 
@@ -61,8 +61,8 @@ def accumulate_maps(
         attention = attention._replace(lse=attention_lse(attention, keys))
     for block in _blocks(d_out, value, keys, attention):
         rows, columns = block.rows, slice(len(block.sample.image))
-        x, hidden = block.relu_signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
-        x = x.masked_fill(hidden, 0)
+        x, hidden = block.signal(signal, block.sample.image)  # [rows, G, N], [rows, 1, N]
+        x = x.clamp(min=0).masked_fill(hidden, 0)
         w = weights[rows, block.heads].to(x.dtype)  # [rows, G]
         weighted = (w[:, None] @ x).masked_fill(hidden, 0)  # [rows, 1, G] @ [rows, G, N]; NaN times zero is NaN
         maps[rows, columns] += weighted.squeeze(1)
@@ -139,19 +139,19 @@ class _Block:
     query: Tensor | None
     key: Tensor | None
 
-    def relu_signal(self, signal: str, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """relu of some keys' signal ``[rows, G, columns]``, and which of them are hidden ``[rows, 1, columns]``."""
+    def signal(self, signal: str, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Some keys' signal ``[rows, G, columns]``, and which of them are hidden ``[rows, 1, columns]``."""
         hidden = self.is_hidden(columns)
         if signal == "attention":
             return self.probabilities(columns), hidden
         g = self.d_out @ self.value[columns].T
         if signal == "gradient":
-            return g.clamp(min=0), hidden
+            return g, hidden
         if signal == "score_gradient":
             assert self.attention is not None
             out = self.attention.out[self.rows, self.heads].to(g.dtype)
             g = g - (self.d_out * out).sum(dim=-1, keepdim=True)  # G - D
-        return (self.probabilities(columns) * g).clamp(min=0), hidden
+        return self.probabilities(columns) * g, hidden
 
     def probabilities(self, columns: Tensor) -> Tensor:
         """P ``[rows, G, columns]``; of no meaning where hidden."""

@@ -40,10 +40,10 @@ class Attention(NamedTuple):
 
 
 class HeadScores(NamedTuple):
-    """Extremes of ``relu(signal)`` over the visible keys of one row and head, each ``(T, H)``.
+    """Extremes of a signal over the visible keys of one row and head, each ``(T, H)``.
 
-    ``image`` and ``text`` are S_img and S_text of Eq. 4; ``image_min`` is the smallest value on the image keys, which
-    the "reference" normalisation needs. A row that sees no key of a set has zero there. ``lse`` is the log-sum-exp of
+    ``image`` and ``text`` are S_img and S_text of Eq. 4, the largest ``relu(signal)``; ``image_min`` is the smallest
+    signal on the image keys as it is: negative where one speaks against. A row that sees no key of a set has zero there. ``lse`` is the log-sum-exp of
     the attention logits, -inf for a row that sees nothing; None for the signal "gradient", which needs no attention.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .extremes import final_scores, no_extremes, rescale, rescaling, store_scores
+from .extremes import final_scores, no_extremes, rescale, rescale_minimum, rescaling, store_scores
 from .launch import Launch
 from .tiles import UNSEEN, to_bits, to_number
 
@@ -50,8 +50,7 @@ def combined(
             if SIGNALS[i] != "gradient":
                 image_of_splits = to_bits(to_number(image_of_splits) * factor_of_splits)
                 text_of_splits = to_bits(to_number(text_of_splits) * factor_of_splits)
-                scaled = to_bits(to_number(low_of_splits) * factor_of_splits)
-                low_of_splits = tl.where(low_of_splits == UNSEEN, UNSEEN, scaled)
+                low_of_splits = rescale_minimum(low_of_splits, factor_of_splits)
             image = tl.maximum(image, tl.max(image_of_splits, 0))
             text = tl.maximum(text, tl.max(text_of_splits, 0))
             low = tl.minimum(low, tl.min(low_of_splits, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import LN2, UNSEEN, read_signal, relu, to_bits, to_number
+from .tiles import LN2, UNSEEN, ordered, read_signal, relu, to_bits, to_number
 
 MIXED = tl.constexpr(0)
 IMAGE = tl.constexpr(1)
@@ -26,6 +26,12 @@ def rescaling(before, after):
 
 
 @triton.jit
+def rescale_minimum(low, factor):
+    """`ordered` bits of a minimum, made relative to another maximum of the logits; UNSEEN where there is none."""
+    return tl.where(low == UNSEEN, UNSEEN, ordered(to_bits(to_number(ordered(low)) * factor)))
+
+
+@triton.jit
 def rescale(extremes, factor, SIGNALS: tl.constexpr):
     """Running extremes, made relative to another maximum of the logits. The gradient alone is relative to none."""
     scaled = ()
@@ -34,14 +40,14 @@ def rescale(extremes, factor, SIGNALS: tl.constexpr):
         if SIGNALS[i] != "gradient":
             image = to_bits(to_number(image) * factor)
             text = to_bits(to_number(text) * factor)
-            low = tl.where(low == UNSEEN, UNSEEN, to_bits(to_number(low) * factor))
+            low = rescale_minimum(low, factor)
         scaled = scaled + ((image, text, low),)
     return scaled
 
 
 @triton.jit
 def no_extremes(ROWS: tl.constexpr, SIGNALS: tl.constexpr):
-    """Of each signal the bits of S_img, S_text and the smallest image value, over no key."""
+    """Of each signal the bits of S_img and S_text, and the `ordered` ones of the smallest image value, over no key."""
     extremes = ()
     for _ in tl.static_range(len(SIGNALS)):
         zero = tl.zeros([ROWS], tl.int32)
@@ -99,12 +105,12 @@ def add_tile(
         bits = to_bits(read_signal(g, p, row_dot, SIGNALS, i))  # [BLOCK_M, BLOCK_N]
         if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
-            low = tl.minimum(low, tl.min(bits, 1))
+            low = tl.minimum(low, tl.min(ordered(bits), 1))
         elif ALL == TEXT:
             text = tl.maximum(text, tl.max(bits, 1))
         else:
             image = tl.maximum(image, tl.max(bits & seen_image, 1))
-            low = tl.minimum(low, tl.min((bits & seen_image) | (UNSEEN & ~seen_image), 1))
+            low = tl.minimum(low, tl.min((ordered(bits) & seen_image) | (UNSEEN & ~seen_image), 1))
             text = tl.maximum(text, tl.max(bits & seen_text, 1))
         added = added + ((image, text, low),)
     return added, text_seen, highest, total
@@ -119,7 +125,7 @@ def final_scores(extremes, text_seen, total, SIGNALS: tl.constexpr):
         image = to_number(image_bits)
         text = to_number(text_bits)
         no_image = low_bits == UNSEEN  # without an image key in sight the maximum is 0, and so is the minimum
-        low = tl.where(no_image, 0.0, to_number(tl.maximum(low_bits, 0)))
+        low = tl.where(no_image, 0.0, to_number(ordered(low_bits)))
         if SIGNALS[i] != "gradient":
             image = tl.where(no_image, 0.0, image / total)
             low = tl.where(no_image, 0.0, low / total)

@@ -167,3 +167,9 @@ def to_bits(x):
 def to_number(bits):
     """The inverse of `to_bits`."""
     return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def ordered(bits):
+    """`to_bits` of any numbers, ordered as they are, for a running minimum; the inverse of itself."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
