@@ -130,6 +130,6 @@ def test_every_variant_differs(explainer):
 def test_a_layer_that_reads_nothing_is_no_division_by_zero():
     from dexar_fast.evaluate.focus_parts import Parts
 
-    parts = Parts(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3))
+    parts = Parts(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 3))
     for rule in (Rule(), *VARIANTS.values()):
         assert torch.equal(focus_map(parts, rule).double(), torch.zeros(3, 4).double())

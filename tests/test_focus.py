@@ -33,12 +33,12 @@ def explain(model: Any, *, tokens: int = T, **options: Any) -> Explanation:
     return Explainer(model).explain_ids(tiny_inputs(model), tiny_answer(tokens), method=FOCUS, **options)
 
 
-def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
-    """P and dS of every layer and head on the image keys, ``(L, T, H, N)``, from the layers' own tensors."""
+def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor, Tensor]:
+    """P, x and dS of every layer and head on the image keys, ``(L, T, H, N)``, from the layers' own tensors."""
     engine = Explainer(model)
     encoded = Encoded(tiny_inputs(model), tiny_answer(tokens))
     request = engine.request(encoded, engine.options())
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def visit(gradient: LayerGradient) -> None:
         call, d_out = gradient.attention, gradient.d_out  # [T, H, D]
@@ -48,8 +48,9 @@ def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
         seen = torch.arange(key.shape[1]) <= request.row_positions[:, None]
         P = logits.masked_fill(~seen[:, None], -math.inf).softmax(dim=-1)
         G = torch.einsum("thd,hkd->thk", d_out, value)
-        dS = P * (G - (P * G).sum(dim=-1, keepdim=True))
-        found.append((P[..., request.image_keys], dS[..., request.image_keys]))
+        D = (P * G).sum(dim=-1, keepdim=True)
+        P, G = P[..., request.image_keys], G[..., request.image_keys]
+        found.append((P, P * (G - G.mean(dim=-1, keepdim=True)), P * (G - D)))
 
     with evaluating(model):
         ids = encoded.answer_ids
@@ -57,27 +58,31 @@ def signals(model: Any, tokens: int = T) -> tuple[Tensor, Tensor]:
             engine.decoder, prefill(engine.decoder, encoded.inputs), ids, slice(0, tokens), range(3),
             token_lens(engine.decoder, ids), visit,
         )  # fmt: skip
-    P, dS = (torch.stack(parts) for parts in zip(*found))
-    return P, dS
+    P, x, dS = (torch.stack(parts) for parts in zip(*found))
+    return P, x, dS
 
 
-def by_the_equations(P: Tensor, dS: Tensor) -> tuple[Tensor, Tensor]:
+def focus_of(maps: Tensor) -> Tensor:
+    return 1 - maps.sum(dim=-1) ** 2 / (maps.shape[-1] * (maps**2).sum(dim=-1))
+
+
+def by_the_equations(P: Tensor, x: Tensor, dS: Tensor) -> tuple[Tensor, Tensor]:
     """Maps ``(T, N)`` and h ``(T,)``, every sum written out; see `dexar_fast.engine.focus`."""
     L, n_tokens, _, N = P.shape
-    S = dS.clamp(min=0).amax(dim=-1)  # [L, T, H]
-    did = (S[..., None] * dS.clamp(min=0)).sum(dim=(0, 2))
+    E = (dS.clamp(min=0).amax(dim=-1, keepdim=True) * x.clamp(min=0)).sum(dim=2)  # [L, T, N]
+    E = (focus_of(E)[..., None] * E).sum(dim=0)
+    E = E / E.sum(dim=1, keepdim=True)
     A = P.sum(dim=2)  # [L, T, N]
-    s = S.sum(dim=2)  # [L, T]
-    f = 1 - A.sum(dim=-1) ** 2 / (N * (A**2).sum(dim=-1))
-    d = torch.arange(L, dtype=A.dtype)
-    d = (d / d.mean())[:, None]
-    alike = A.log().mean(dim=1, keepdim=True).exp()
-    did = did / did.sum(dim=1, keepdim=True)
-    read = ((s * f * d)[..., None] * (A - (1 - 1 / n_tokens) * alike)).sum(dim=0).clamp(min=0)
-    read = read * (did + 1 / N).sqrt()
-    h = ((s * f * d).sum(dim=0) / s.sum(dim=0)).clamp(max=1)
-    g = (h**3 / (h**3 + (1 - h) ** 3))[:, None]
-    return (1 - g) * did + g * read / read.sum(dim=1, keepdim=True), h
+    a = x.abs().amax(dim=-1).sum(dim=2)  # [L, T]
+    d = (torch.arange(L, dtype=A.dtype) / (L - 1))[:, None]
+    M = A.log().mean(dim=1, keepdim=True).exp()
+    R = ((a * focus_of(A) * d)[..., None] * (A - (1 - 1 / n_tokens) * M)).sum(dim=0).clamp(min=0) * (E + 2 / N)
+    R = R / R.sum(dim=1, keepdim=True)
+    h = (a * focus_of(A) * d).sum(dim=0) / a.sum(dim=0)
+    u = 1 - x.clamp(min=0).amax(dim=-1).sum(dim=(0, 2)) / a.sum(dim=0)
+    odds = (3 * h / (1 - h)) ** 2 * u / (1 - u)
+    g = (odds / (1 + odds))[:, None]
+    return (1 - g) * E + g * R, h
 
 
 def before_minmax(e: Explanation) -> np.ndarray:
@@ -99,11 +104,11 @@ def test_maps_are_those_of_the_equations(tokens: int, row_chunk: int | str) -> N
     np.testing.assert_allclose(found.answer_map.ravel(), answer_map.numpy(), atol=1e-10)
 
 
-def test_head_weights_are_the_largest_score_gradients() -> None:
+def test_head_weights_are_what_one_image_key_says_for_the_token() -> None:
     model = tiny_llava()
-    _, dS = signals(model)
+    _, x, _ = signals(model)
     found = explain(model)
-    np.testing.assert_allclose(found.head_weights, dS.clamp(min=0).amax(dim=-1).transpose(0, 1).numpy(), atol=1e-12)
+    np.testing.assert_allclose(found.head_weights, x.clamp(min=0).amax(dim=-1).transpose(0, 1).numpy(), atol=1e-12)
 
 
 def attentions(model: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from ..result.explanation import Explanation
 from ..result.method_maps import MethodMaps
 from .rows import Row
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 DTYPES = ("uint8", "float16", "float32")
 KEPT = ("answer", "words", "tokens", "scores")
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as `datasets` keeps pictures

@@ -1,17 +1,21 @@
 """The method "dexar-focus": what a token looked at, and what that did, in the proportion that the token itself tells.
 
-Per token t, with ``dS = P (G - D)`` the gradient of a score before the softmax, S_i the largest relu(dS) of head i on
-the image keys, and A_l[j] the attention of layer l on image key j, summed over its heads:
+Per token t: x of head i is ``P (G - mean of G over the N image keys)``, what reading an image key rather than the
+average one did for the score, and ``dS = P (G - D)`` the gradient before the softmax. A_l is the attention of layer l,
+summed over its heads. Of a map m, ``focus(m) = 1 - sum(m)^2 / (N sum(m^2))``: 0 if it is even, near 1 if it is one key.
 
-    did  E = sum over l, i of S_i * relu(dS_i)
-    read R = relu(sum over l of s_l f_l d_l (A_l - (1 - 1/T) M_l)) * sqrt(E / sum(E) + 1/N)
-    g    = h^3 / (h^3 + (1 - h)^3)   with  h = min(1, sum over l of s_l f_l d_l / sum over l of s_l)
-    map  = (1 - g) E / sum(E) + g R / sum(R)
+    E_l = sum over i of max(relu(dS_i)) * relu(x_i)
+    did  E = sum over l of focus(E_l) E_l, as a density
+    read R = relu(sum over l of a_l f_l d_l (A_l - (1 - 1/T) M_l)) * (E + 2/N), as a density
+    h      = sum over l of a_l f_l d_l / sum over l of a_l              how late and how closely the token looks
+    u      = 1 - sum over l, i of max(relu(x_i)) / sum over l of a_l    how much of what it reads speaks against it
+    g / (1 - g) = (3 h / (1 - h))^2 * u / (1 - u)
+    map    = (1 - g) E + g R
     answer map = sum over t of h_t map_t
 
-    s_l = sum over i of S_i             evidence: how much the layer's attention to the image moves the score
-    f_l = 1 - sum(A_l)^2 / (N sum(A_l^2))   focus: 0 where all N keys are read alike, near 1 where one is
-    d_l                                 depth: grows from 0 with the layer, 1 in the mean
+    a_l = sum over i of max |x_i|   how much the layer's attention to the image moves the score, to either side
+    f_l = focus(A_l)
+    d_l                             depth: from 0 at the first layer to 1 at the last
     M_l = exp(mean over the T tokens of log A_l)    what all tokens look at alike
 
 ``docs/method.md`` says why. The sums run over layers and chunks of rows; only M_l has to wait for the last token.
@@ -28,7 +32,8 @@ from torch import Tensor
 
 from ..inputs.methods import METHODS
 from ..inputs.options import Options
-from ..ops import HeadScores, KeySets, MapSums, score_and_accumulate_all
+from ..ops import KeySets, MapSums, accumulator, score_and_accumulate_all
+from ..ops.keys import PackedKeys
 from .aggregate import Accumulator, attention_of
 from .answer_pass import LayerGradient
 
@@ -55,9 +60,9 @@ class FocusAccumulator(Accumulator):
         super().__init__(*arguments, **options)
         last = len(self.layers) - 1
         # Only behind the last layer is the score the model's own logit: what is read late is read for this word.
-        self._depth = {layer: 2 * k / last if last else 1.0 for k, layer in enumerate(self.layers)}
-        self._read: Tensor | None = None  # (T, N), sum over layers of s f d A
-        self._shares: dict[int, Tensor] = {}  # of each layer s f d, (T,)
+        self._depth = {layer: k / last if last else 1.0 for k, layer in enumerate(self.layers)}
+        self._read: Tensor | None = None  # (T, N), sum over layers of a f d A
+        self._shares: dict[int, Tensor] = {}  # of each layer a f d, (T,)
         self._common: dict[int, _Common] = {}  # by the first row of the chunk: a chunk may run again
         self._before: _Common | None = None
         self._textless: tuple[KeySets, KeySets] | None = None  # of the last layer, for the next one of its kind
@@ -80,15 +85,20 @@ class FocusAccumulator(Accumulator):
 
     @property
     def read(self) -> Tensor:
-        """``sum over l of s_l f_l d_l A_l``, ``(T, N)``: what was read, before anything is taken off."""
+        """``sum over l of a_l f_l d_l A_l``, ``(T, N)``: what was read, before anything is taken off."""
         if self._read is None:
             raise RuntimeError("no layer was added")
         return self._read
 
     @property
     def shares(self) -> Tensor:
-        """``s_l f_l d_l`` of each layer, ``(T, L)``."""
+        """``a_l f_l d_l`` of each layer, ``(T, L)``."""
         return torch.stack(list(self._shares.values()), dim=1)
+
+    @property
+    def strengths(self) -> Tensor:
+        """``a_l`` of each layer, ``(T, L)``."""
+        return torch.maximum(self.image_scores, -self.image_minima).sum(dim=2)
 
     @property
     def maps(self) -> Tensor:
@@ -102,65 +112,62 @@ class FocusAccumulator(Accumulator):
         count, did = float(common.count[0]), _density(self.did)
         alike = torch.stack([(common.logs[layer][0] / count).exp() for layer in self._shares])  # [L, N]
         read = (self.read - (1 - 1 / count) * (shares @ alike)).clamp(min=0)
-        read = read * (did + 1 / self.n_image_keys).sqrt()
-        h = self.token_weights[:, None]
-        g = h**3 / (h**3 + (1 - h) ** 3)
+        read = read * (did + 2 / self.n_image_keys)
+        g = self._share_of_read[:, None]
         return _density((1 - g) * did + g * _density(read))
 
     @property
     def token_weights(self) -> Tensor:
         """h of each token, ``(T,)``, in [0, 1]: how late and how closely it looks."""
-        evidence = self.image_scores.sum(dim=(1, 2))
-        return (self.shares.sum(dim=1) / evidence.where(evidence > 0, 1)).clamp(max=1)
+        return _ratio(self.shares.sum(dim=1), self.strengths.sum(dim=1))
+
+    @property
+    def _share_of_read(self) -> Tensor:
+        """g, ``(T,)``."""
+        strength, h = self.strengths.sum(dim=1), self.token_weights
+        u = _ratio((strength - self.image_scores.sum(dim=(1, 2))).clamp(min=0), strength)
+        for_read, for_did = (3 * h) ** 2 * u, (1 - h) ** 2 * (1 - u)
+        return _ratio(for_read, for_read + for_did)
 
     def _add(self, gradient: LayerGradient, keys: KeySets) -> None:
         assert self._maps is not None
-        rows, layer = self._own(gradient.rows), gradient.attention.layer
+        call, rows = gradient.attention, self._own(gradient.rows)
         if self._read is None:
             self._read = torch.zeros_like(self._maps)
         if self._textless is None or self._textless[0] is not keys:
             without_text = KeySets(keys.image, torch.zeros_like(keys.text), keys.visible, keys.rows)
             self._textless = keys, without_text
-        unused, attention = torch.zeros_like(self._maps[rows]), torch.zeros_like(self._maps[rows])
-        scores, _ = score_and_accumulate_all(
+        packed = self._textless[1].packed
+        value, means = centred(call.value, packed)
+        attention = attention_of(gradient)
+        # Less the same mean, so that G - D and with it dS stay what they are.
+        out = attention.out - means.repeat_interleave(attention.out.shape[1] // means.shape[1], dim=1)
+        attention = attention._replace(out=out.to(attention.out.dtype))
+        did, unused, read = (torch.zeros_like(self._maps[rows]) for _ in range(3))
+        _, scores = score_and_accumulate_all(
             gradient.d_out,
-            gradient.attention.value,
+            value,
             self._textless[1],
             [
-                MapSums("score_gradient", "score_gradient", self._maps[rows]),
-                MapSums("score_gradient", "attention", unused, unfiltered=attention),
+                MapSums("score_gradient", "contribution", did),
+                MapSums("contribution", "attention", unused, unfiltered=read),
             ],
-            attention=attention_of(gradient),
+            attention=attention,
             backend=self.backend,
         )
-        self._keep_scores(layer, rows, scores)
-        packed = self._textless[1].packed
+        self._keep_scores(call.layer, rows, scores)
         n_keys = (packed.image >= 0).sum(dim=1)  # of each sample
-        self._keep_attention(layer, gradient.rows, attention, scores, packed.rows, n_keys)
-
-    def _keep_attention(
-        self,
-        layer: int,
-        of_rows: slice,
-        attention: Tensor,
-        scores: HeadScores,
-        counts: Sequence[int],
-        n_keys: Tensor,
-    ) -> None:
-        """Add one layer's attention ``(rows, N)``, weighted, and the logarithms that M follows from."""
-        assert self._read is not None
-        rows = self._own(of_rows)
-        squares = attention.square().sum(dim=1)
-        of_rows_keys = n_keys.repeat_interleave(torch.tensor(counts, device=n_keys.device))
-        focus = 1 - attention.sum(dim=1).square() / (of_rows_keys * squares).where(squares > 0, 1)
-        share = self._depth[layer] * scores.image.sum(dim=1) * focus.where(squares > 0, 0)
-        if layer not in self._shares:
-            self._shares[layer] = share.new_zeros(self.rows.stop - self.rows.start)
-        self._shares[layer][rows] = share
-        self._read[rows] += share[:, None] * attention
-        logs = torch.stack([one.sum(dim=0) for one in attention.clamp(min=FLOOR).log().split(list(counts))])
-        chunk = self._common.setdefault(of_rows.start, _Common({}, torch.tensor(counts)))
-        chunk.logs[layer] = logs
+        n_keys = n_keys.repeat_interleave(torch.tensor(packed.rows, device=n_keys.device))  # of each row
+        self._maps[rows] += _focus(did, n_keys)[:, None] * did
+        strength = torch.maximum(scores.image, -scores.image_min).sum(dim=1)
+        share = self._depth[call.layer] * strength * _focus(read, n_keys)
+        if call.layer not in self._shares:
+            self._shares[call.layer] = share.new_zeros(self.rows.stop - self.rows.start)
+        self._shares[call.layer][rows] = share
+        self._read[rows] += share[:, None] * read
+        logs = torch.stack([one.sum(dim=0) for one in read.clamp(min=FLOOR).log().split(packed.rows)])
+        chunk = self._common.setdefault(gradient.rows.start, _Common({}, torch.tensor(packed.rows)))
+        chunk.logs[call.layer] = logs
 
     @property
     def _looked_at(self) -> _Common:
@@ -206,7 +213,41 @@ def make_accumulator(options: Options, rows: slice, n_image_keys: int, backend: 
     return made[first]
 
 
+def centred(value: Tensor, keys: PackedKeys) -> tuple[Tensor, Tensor]:
+    """Values relative to their mean over the image keys of a sample.
+
+    Args:
+        value: ``(H_kv, K, D)``, or ``(B, H_kv, K, D)`` of several samples; expanded where they lie in one sequence.
+        keys: where the image keys are.
+
+    Returns:
+        The values, those of image keys less their mean; and the means ``(T, H_kv, D)`` of each row's sample, in the
+        dtype of sums.
+    """
+    shared = value.ndim == 4 and value.stride(0) == 0
+    changed = (value[:1] if shared else value).clone()
+    of_samples = changed if changed.ndim == 4 else changed[None]
+    means = []
+    for b, (rows, sample) in enumerate(keys.samples()):
+        own = of_samples[b if len(of_samples) > 1 else 0]
+        of_image = own[:, sample.image].to(accumulator(value))
+        mean = of_image.sum(dim=1, keepdim=True) / max(1, len(sample.image))
+        own[:, sample.image] = (of_image - mean).to(value.dtype)
+        means.append(mean.transpose(0, 1).expand(rows.stop - rows.start, -1, -1))
+    return changed.expand_as(value), torch.cat(means)
+
+
+def _focus(maps: Tensor, n_keys: Tensor) -> Tensor:
+    """Of each row ``(T,)``, from 0 where all of its keys have alike to ``1 - 1 / n`` where one has all."""
+    squares = n_keys * maps.square().sum(dim=1)
+    return (1 - _ratio(maps.sum(dim=1).square(), squares)).where(squares > 0, 0).clamp(min=0)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """0 where both are."""
+    return part / whole.where(whole > 0, 1)
+
+
 def _density(maps: Tensor) -> Tensor:
     """Every row over its sum; a row of zeros stays."""
-    total = maps.sum(dim=1, keepdim=True)
-    return maps / total.where(total > 0, 1)
+    return _ratio(maps, maps.sum(dim=1, keepdim=True))

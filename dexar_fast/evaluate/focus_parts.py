@@ -27,13 +27,14 @@ class Parts:
     """Of T tokens in L layers on N image keys, float64.
 
     Attributes:
-        did, attention: ``(L, T, N)``, a layer's share of E, and A.
-        evidence: ``(L, T)``, s.
+        did, attention: ``(L, T, N)``, focus(E_l) E_l and A.
+        strength, support: ``(L, T)``, a, and of it what speaks for the token.
     """
 
     did: Tensor
     attention: Tensor
-    evidence: Tensor
+    strength: Tensor
+    support: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ class Rule:
     """The rule of the method, or with one part changed.
 
     Attributes:
-        gate: "focus" is g, "linear" is h in its place; "read", "did", "half" are 1, 0 and 1/2 for every token.
+        gate: "own" is g, "focus" is g with u = 1/2; "read", "did", "half" are 1, 0 and 1/2 for every token.
         product: what was read counts by what it did.
+        against: layers count by what their reading moves, also against the token; else by what speaks for it.
+        focus: what a layer did counts by its focus.
         depth: late layers count more.
         common: what is taken off as read alike: the "geometric" mean over tokens, the "arithmetic" one, or "none".
     """
 
-    gate: str = "focus"
+    gate: str = "own"
     product: bool = True
+    against: bool = True
+    focus: bool = True
     depth: bool = True
     common: str = "geometric"
 
@@ -57,9 +62,11 @@ VARIANTS: dict[str, Rule] = {
     f"{FOCUS}, only read (g = 1)": Rule(gate="read"),
     f"{FOCUS}, only did (g = 0)": Rule(gate="did"),
     f"{FOCUS}, g = 1/2": Rule(gate="half"),
-    f"{FOCUS}, g = h": Rule(gate="linear"),
-    f"{FOCUS}, R not by sqrt(E)": Rule(product=False),
-    f"{FOCUS}, no depth (d = 1)": Rule(depth=False),
+    f"{FOCUS}, g without u": Rule(gate="focus"),
+    f"{FOCUS}, R not by E": Rule(product=False),
+    f"{FOCUS}, a of what speaks for": Rule(against=False),
+    f"{FOCUS}, E without focus": Rule(focus=False),
+    f"{FOCUS}, no depth (d = 1/2)": Rule(depth=False),
     f"{FOCUS}, no contrast (M = 0)": Rule(common="none"),
     f"{FOCUS}, M the arithmetic mean": Rule(common="arithmetic"),
 }
@@ -67,53 +74,65 @@ VARIANTS: dict[str, Rule] = {
 
 def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
     """The maps ``(T, N)`` by the rule, each a density."""
-    A, s = parts.attention, parts.evidence
+    A, a = parts.attention, parts.strength if rule.against else parts.support
     L, T, N = A.shape
-    squares = A.square().sum(-1)
-    f = (1 - A.sum(-1).square() / (N * squares.where(squares > 0, 1))).where(squares > 0, 0)
-    d = 2 * torch.arange(L).double() / (L - 1) if rule.depth and L > 1 else torch.ones(L).double()
-    shares = s * f * d[:, None]  # [L, T]
+    d = torch.arange(L).double() / (L - 1) if rule.depth and L > 1 else torch.full((L,), 0.5).double()
+    shares = a * focus(A) * d[:, None]  # [L, T]
     M = {
         "geometric": A.clamp(min=FLOOR).log().mean(1, keepdim=True).exp(),
         "arithmetic": A.mean(1, keepdim=True),
         "none": torch.zeros_like(A[:, :1]),
     }[rule.common]
     read = (shares[..., None] * (A - (1 - 1 / T) * M)).sum(0).clamp(min=0)
-    did = density(parts.did.sum(0))
+    did = parts.did
+    if not rule.focus:  # a map's focus is that of any multiple of it
+        of_layers = focus(did)[..., None]
+        did = did / of_layers.where(of_layers > 0, 1)
+    did = density(did.sum(0))
     if rule.product:
-        read = read * (did + 1 / N).sqrt()
-    total = s.sum(0)
-    h = (shares.sum(0) / total.where(total > 0, 1)).clamp(max=1)
-    g = {
-        "focus": h**3 / (h**3 + (1 - h) ** 3),
-        "linear": h,
-        "read": torch.ones_like(h),
-        "did": torch.zeros_like(h),
-        "half": torch.full_like(h, 0.5),
-    }[rule.gate][:, None]
-    return density((1 - g) * did + g * density(read))
+        read = read * (did + 2 / N)
+    h = ratio(shares.sum(0), a.sum(0))
+    u = 1 - ratio(parts.support.sum(0), parts.strength.sum(0))
+    if rule.gate == "focus":
+        u = torch.full_like(u, 0.5)
+    for_read, for_did = (3 * h) ** 2 * u, (1 - h) ** 2 * (1 - u)
+    fixed = {"read": 1.0, "did": 0.0, "half": 0.5}
+    g = torch.full_like(h, fixed[rule.gate]) if rule.gate in fixed else ratio(for_read, for_read + for_did)
+    return density((1 - g[:, None]) * did + g[:, None] * density(read))
+
+
+def focus(maps: Tensor) -> Tensor:
+    """``1 - sum^2 / (N sum of squares)`` over the last axis, 0 for a row of zeros."""
+    squares = maps.shape[-1] * maps.square().sum(-1)
+    return (1 - ratio(maps.sum(-1).square(), squares)).where(squares > 0, 0)
+
+
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """0 where both are."""
+    return part / whole.where(whole > 0, 1)
 
 
 def density(maps: Tensor) -> Tensor:
     """Every row over its sum; a row of zeros stays."""
-    total = maps.sum(dim=-1, keepdim=True)
-    return maps / total.where(total > 0, 1)
+    return ratio(maps, maps.sum(dim=-1, keepdim=True))
 
 
 def parts_of(explainer: Explainer, sample: Sample) -> tuple[Parts, Explanation]:
     """The parts of a sample's answer, and its explanation by the method as it is."""
     plain = explainer.explain(sample.image, sample.prompt, sample.answer, method=FOCUS)
-    dids, attentions, evidences = [], [], []
+    dids, attentions, strengths, supports = [], [], [], []
     for layer in plain.layers:
         options = explainer.options(method=FOCUS, layers=[layer])
         encoded = explainer.encoded([sample.image], sample.prompt, plain.answer, options)
         _, sums = explainer.run(encoded, options)
         assert isinstance(sums, FocusAccumulator)
-        share = sums.shares.double()  # s f of the one layer; where it is 0, A adds nothing
+        share = sums.shares.double()  # a f of the one layer; where it is 0, A adds nothing
         dids.append(sums.did.double())
         attentions.append(sums.read.double() / share.where(share > 0, 1))
-        evidences.append(sums.image_scores.double().sum(dim=(1, 2)))
-    return Parts(torch.stack(dids).cpu(), torch.stack(attentions).cpu(), torch.stack(evidences).cpu()), plain
+        strengths.append(sums.strengths.double().sum(dim=1))
+        supports.append(sums.image_scores.double().sum(dim=(1, 2)))
+    did, attention, strength, support = (torch.stack(of).cpu() for of in (dids, attentions, strengths, supports))
+    return Parts(did, attention, strength, support), plain
 
 
 def variants(explainer: Explainer, sample: Sample) -> Iterator[tuple[str, Explanation]]:

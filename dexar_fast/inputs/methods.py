@@ -25,7 +25,7 @@ class Method:
 FOCUS = "dexar-focus"
 
 METHODS = {
-    FOCUS: Method("score_gradient", "score_gradient", filters_heads=False),
+    FOCUS: Method("score_gradient", "contribution", filters_heads=False),
     "dexar": Method("gradient", "gradient"),
     "dexar-scores": Method("score_gradient", "score_gradient"),
     "dexar-contribution": Method("contribution", "contribution"),

@@ -43,8 +43,9 @@ class HeadScores(NamedTuple):
     """Extremes of a signal over the visible keys of one row and head, each ``(T, H)``.
 
     ``image`` and ``text`` are S_img and S_text of Eq. 4, the largest ``relu(signal)``; ``image_min`` is the smallest
-    signal on the image keys as it is: negative where one speaks against. A row that sees no key of a set has zero there. ``lse`` is the log-sum-exp of
-    the attention logits, -inf for a row that sees nothing; None for the signal "gradient", which needs no attention.
+    signal on the image keys as it is: negative where one speaks against. A row that sees no key of a set has zero
+    there. ``lse`` is the log-sum-exp of the attention logits, -inf for a row that sees nothing; None for the signal
+    "gradient", which needs no attention.
     """
 
     image: Tensor

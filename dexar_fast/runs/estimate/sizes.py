@@ -114,10 +114,12 @@ class Shape:
             for layer in (self.layers if cached else ())
         )
         of_layer = self.P if cached else self.sequence
+        centres = any(not METHODS[name].filters_heads for name in methods)  # values relative to their mean
+        values = max(layer.kv_width for layer in self.explained) * self.sequence * item if centres else 0
         return {
             "cache": kept * item,
             "prefill": self._activations(of_layer),
-            "row chunk": chunk * (bytes_per_row(self.decoder) + self.sequence + self._eager(self.sequence)),
+            "row chunk": chunk * (bytes_per_row(self.decoder) + self.sequence + self._eager(self.sequence)) + values,
             "maps": (4 + n_sums) * self.T * self.N * self.sum_item,
             "scores": 3 * (1 + len(methods)) * self.T * len(self.explained) * self.heads * self.sum_item,
         }
