@@ -221,20 +221,24 @@ def centred(value: Tensor, keys: PackedKeys) -> tuple[Tensor, Tensor]:
         keys: where the image keys are.
 
     Returns:
-        The values, those of image keys less their mean; and the means ``(T, H_kv, D)`` of each row's sample, in the
-        dtype of sums.
+        The values, those of image keys less their mean (of no meaning on others); and the means ``(T, H_kv, D)`` of
+        each row's sample, in the dtype of sums.
     """
-    shared = value.ndim == 4 and value.stride(0) == 0
-    changed = (value[:1] if shared else value).clone()
-    of_samples = changed if changed.ndim == 4 else changed[None]
-    means = []
-    for b, (rows, sample) in enumerate(keys.samples()):
-        own = of_samples[b if len(of_samples) > 1 else 0]
-        of_image = own[:, sample.image].to(accumulator(value))
-        mean = of_image.sum(dim=1, keepdim=True) / max(1, len(sample.image))
-        own[:, sample.image] = (of_image - mean).to(value.dtype)
-        means.append(mean.transpose(0, 1).expand(rows.stop - rows.start, -1, -1))
-    return changed.expand_as(value), torch.cat(means)
+    of_samples = value if value.ndim == 4 else value[None]
+    means, of_rows = of_samples.new_empty((*of_samples.shape[:2], 1, value.shape[-1]), dtype=accumulator(value)), []
+    for mean, own, (rows, sample) in zip(means, of_samples, keys.samples(), strict=True):
+        image, start = sample.image, keys.image_start
+        of_image = own[:, start : start + len(image)] if start >= 0 else own[:, image]
+        mean[:] = of_image.sum(dim=1, keepdim=True, dtype=mean.dtype) / max(1, len(image))
+        of_rows.append(mean.transpose(0, 1).expand(rows.stop - rows.start, -1, -1))
+    if len(of_samples) > 1 and of_samples.stride(0) == 0:
+        changed = of_samples[0].clone()
+        for mean, (_, sample) in zip(means, keys.samples(), strict=True):
+            changed[:, sample.image] -= mean.to(value.dtype)
+    else:
+        # Other keys than those of the image are not read here: they may change too.
+        changed = torch.sub(of_samples, means, out=torch.empty_like(of_samples)).view(value.shape)
+    return changed.expand_as(value), torch.cat(of_rows)
 
 
 def _focus(maps: Tensor, n_keys: Tensor) -> Tensor:
