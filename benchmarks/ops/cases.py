@@ -14,8 +14,8 @@ from dexar_fast.ops import Attention, KeySets, attention_lse, causal_rows
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 # A layer's scores and maps need not read the same: both signals of the method that reads this one off for its maps.
-SIGNALS_OF_LAYER = {method.map_signal: (method.score_signal, method.map_signal) for method in METHODS.values()}
-EVERY = "every"  # all methods in one call of `score_and_accumulate_all`
+SIGNALS_OF_LAYER = {method.map_signal: method.pairs[0] for method in METHODS.values() if method.filters_heads}
+EVERY = "every"  # all these in one call of `score_and_accumulate_all`
 TEXT_BEFORE, TEXT_BEHIND = 8, 24  # prompt tokens around the image
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from ..inputs.methods import METHODS
 from ..inputs.options import Options
 from ..ops import KeySets, MapSums, accumulator, score_and_accumulate_all
-from ..ops.keys import PackedKeys
+from ..ops.keys import IMAGE, PackedKeys
 from .aggregate import Accumulator, attention_of
 from .answer_pass import LayerGradient
 
@@ -98,11 +98,11 @@ class FocusAccumulator(Accumulator):
     @property
     def strengths(self) -> Tensor:
         """``a_l`` of each layer, ``(T, L)``."""
-        return torch.maximum(self.image_scores, -self.image_minima).sum(dim=2)
+        return _strength(self.image_scores, self.image_minima)
 
     @property
     def maps(self) -> Tensor:
-        """``(T, N)``; rows of zeros where nothing on the image speaks for the token.
+        """``(T, N)``; rows of zeros where nothing on the image moves the token's score.
 
         Raises:
             RuntimeError: no layer was added.
@@ -111,8 +111,8 @@ class FocusAccumulator(Accumulator):
         common = self._looked_at if self._before is None else self._looked_at.plus(self._before)
         count, did = float(common.count[0]), _density(self.did)
         alike = torch.stack([(common.logs[layer][0] / count).exp() for layer in self._shares])  # [L, N]
-        read = (self.read - (1 - 1 / count) * (shares @ alike)).clamp(min=0)
-        read = read * (did + 2 / self.n_image_keys)
+        read = torch.addmm(self.read, shares, alike, alpha=1 / count - 1).clamp(min=0)
+        read *= did + 2 / self.n_image_keys
         g = self._share_of_read[:, None]
         return _density((1 - g) * did + g * _density(read))
 
@@ -144,22 +144,16 @@ class FocusAccumulator(Accumulator):
         out = attention.out - means.repeat_interleave(attention.out.shape[1] // means.shape[1], dim=1)
         attention = attention._replace(out=out.to(attention.out.dtype))
         did, unused, read = (torch.zeros_like(self._maps[rows]) for _ in range(3))
+        of_did, of_read = self.method.pairs
+        sums = [MapSums(*of_did, did), MapSums(*of_read, unused, unfiltered=read)]
         _, scores = score_and_accumulate_all(
-            gradient.d_out,
-            value,
-            self._textless[1],
-            [
-                MapSums("score_gradient", "contribution", did),
-                MapSums("contribution", "attention", unused, unfiltered=read),
-            ],
-            attention=attention,
-            backend=self.backend,
+            gradient.d_out, value, self._textless[1], sums, attention=attention, backend=self.backend
         )
         self._keep_scores(call.layer, rows, scores)
         n_keys = (packed.image >= 0).sum(dim=1)  # of each sample
         n_keys = n_keys.repeat_interleave(torch.tensor(packed.rows, device=n_keys.device))  # of each row
         self._maps[rows] += _focus(did, n_keys)[:, None] * did
-        strength = torch.maximum(scores.image, -scores.image_min).sum(dim=1)
+        strength = _strength(scores.image, scores.image_min)
         share = self._depth[call.layer] * strength * _focus(read, n_keys)
         if call.layer not in self._shares:
             self._shares[call.layer] = share.new_zeros(self.rows.stop - self.rows.start)
@@ -217,34 +211,32 @@ def centred(value: Tensor, keys: PackedKeys) -> tuple[Tensor, Tensor]:
     """Values relative to their mean over the image keys of a sample.
 
     Args:
-        value: ``(H_kv, K, D)``, or ``(B, H_kv, K, D)`` of several samples; expanded where they lie in one sequence.
+        value: ``(H_kv, K, D)``, or ``(B, H_kv, K, D)`` of several samples.
         keys: where the image keys are.
 
     Returns:
-        The values, those of image keys less their mean (of no meaning on others); and the means ``(T, H_kv, D)`` of
+        The values less the mean of those of image keys, copied; and the means ``(T, H_kv, D)`` of
         each row's sample, in the dtype of sums.
     """
     of_samples = value if value.ndim == 4 else value[None]
-    means, of_rows = of_samples.new_empty((*of_samples.shape[:2], 1, value.shape[-1]), dtype=accumulator(value)), []
-    for mean, own, (rows, sample) in zip(means, of_samples, keys.samples(), strict=True):
-        image, start = sample.image, keys.image_start
-        of_image = own[:, start : start + len(image)] if start >= 0 else own[:, image]
-        mean[:] = of_image.sum(dim=1, keepdim=True, dtype=mean.dtype) / max(1, len(image))
-        of_rows.append(mean.transpose(0, 1).expand(rows.stop - rows.start, -1, -1))
-    if len(of_samples) > 1 and of_samples.stride(0) == 0:
-        changed = of_samples[0].clone()
-        for mean, (_, sample) in zip(means, keys.samples(), strict=True):
-            changed[:, sample.image] -= mean.to(value.dtype)
-    else:
-        # Other keys than those of the image are not read here: they may change too.
-        changed = torch.sub(of_samples, means, out=torch.empty_like(of_samples)).view(value.shape)
-    return changed.expand_as(value), torch.cat(of_rows)
+    is_image = (keys.kinds == IMAGE)[:, None, :, None]  # [B, 1, K, 1]
+    sums = of_samples.where(is_image, 0).sum(dim=2, keepdim=True, dtype=accumulator(value))
+    means = sums / is_image.sum(dim=2, keepdim=True).clamp(min=1)  # [B, H_kv, 1, D]
+    less = torch.sub(of_samples, means).to(value.dtype).view(value.shape)
+    counts = torch.tensor(keys.rows, device=value.device)
+    return less, means.squeeze(2).repeat_interleave(counts, dim=0, output_size=sum(keys.rows))
 
 
 def _focus(maps: Tensor, n_keys: Tensor) -> Tensor:
     """Of each row ``(T,)``, from 0 where all of its keys have alike to ``1 - 1 / n`` where one has all."""
+    maps = _ratio(maps, maps.amax(dim=1, keepdim=True))  # squares of small numbers would vanish
     squares = n_keys * maps.square().sum(dim=1)
     return (1 - _ratio(maps.sum(dim=1).square(), squares)).where(squares > 0, 0).clamp(min=0)
+
+
+def _strength(highest: Tensor, lowest: Tensor) -> Tensor:
+    """``sum over heads of max |x|``, from what x reaches on the image keys ``(..., H)``."""
+    return torch.maximum(highest, -lowest).sum(dim=-1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
     """The maps ``(T, N)`` by the rule, each a density."""
     A, a = parts.attention, parts.strength if rule.against else parts.support
     L, T, N = A.shape
-    d = torch.arange(L).double() / (L - 1) if rule.depth and L > 1 else torch.full((L,), 0.5).double()
+    d = torch.linspace(0, 1, L).double() if L > 1 else torch.ones(1).double()
+    d = d if rule.depth else torch.full_like(d, 0.5)
     shares = a * focus(A) * d[:, None]  # [L, T]
     M = {
         "geometric": A.clamp(min=FLOOR).log().mean(1, keepdim=True).exp(),

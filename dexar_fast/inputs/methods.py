@@ -12,20 +12,29 @@ MethodSelection = str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Method:
-    """Signals of `dexar_fast.ops`: one for the head scores of Eq. 4, one for the maps of Eq. 5.
+    """Signals of `dexar_fast.ops`: one for the head scores of Eq. 4, which weigh the maps of Eq. 5, and theirs.
 
     `filters_heads`: weights are ``relu(S_img - S_text)``; else they are ``S_img``, and there is no text set.
+    `beside`: another such pair that the method takes from the same products, of values less their mean; an explanation
+    keeps its head scores.
     """
 
     score_signal: str
     map_signal: str
     filters_heads: bool = True
+    beside: tuple[str, str] | None = None
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Of scores and of maps, all that one call of the ops takes."""
+        own = (self.score_signal, self.map_signal)
+        return (own,) if self.beside is None else (own, self.beside)
 
 
 FOCUS = "dexar-focus"
 
 METHODS = {
-    FOCUS: Method("score_gradient", "contribution", filters_heads=False),
+    FOCUS: Method("score_gradient", "contribution", filters_heads=False, beside=("contribution", "attention")),
     "dexar": Method("gradient", "gradient"),
     "dexar-scores": Method("score_gradient", "score_gradient"),
     "dexar-contribution": Method("contribution", "contribution"),

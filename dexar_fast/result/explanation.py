@@ -57,7 +57,8 @@ class Explanation:
         answer_map: ``(h, w)`` in [0, 1], Eq. 6.
         token_weights: ``(T,)``, the weight of each token in the answer map: ``delta`` of Eq. 6, not negative, in logits
             per unit of attention; of "dexar-focus" ``h``, in [0, 1]; of methods that score no heads 1.
-        image_scores, text_scores: ``(T, L, H)``, ``S_img`` and ``S_text`` of Eq. 4.
+        image_scores, text_scores: ``(T, L, H)``, ``S_img`` and ``S_text`` of Eq. 4; of "dexar-focus" the largest
+            ``relu(x)`` and zeros.
         token_map_ranges: ``(T, 2)``, minimum and maximum of each token's map before ``minmax``.
         layers: L decoder layers that were summed, from 0.
         grid: where the cells lie on the image.

@@ -17,7 +17,7 @@ from ...models.decoder import Decoder
 from ...models.state import main_device
 from ...ops import Attention, KeySets, MapSums, accumulator, causal_rows, score_and_accumulate_all
 from .result import StageEstimate
-from .sizes import PRODUCTS, Shape, map_signals, weights_of, width_in
+from .sizes import Shape, products_of, weights_of, width_in
 
 _MEASURING = 0.1  # seconds that one measurement may take
 _FEW, _MANY = 16, 512  # rows
@@ -105,14 +105,11 @@ def _products(decoder: Decoder, device: torch.device) -> list[nn.Module]:
 def seconds_of_ops(decoder: Decoder, backend: str, shape: Shape, chunk: int, methods: Sequence[str]) -> float:
     """What scores and maps of all layers take, from those of one layer, method by method."""
     return sum(
-        shape.ops(chunk, [name]) / _rate_of_ops(decoder, backend, shape, chunk, METHODS[name], map_signals(name))
-        for name in methods
+        shape.ops(chunk, [name]) / _rate_of_ops(decoder, backend, shape, chunk, METHODS[name]) for name in methods
     )
 
 
-def _rate_of_ops(
-    decoder: Decoder, backend: str, shape: Shape, chunk: int, method: Method, signals: Sequence[str]
-) -> float:
+def _rate_of_ops(decoder: Decoder, backend: str, shape: Shape, chunk: int, method: Method) -> float:
     """Operations a second."""
     device, dtype = main_device(decoder.model), decoder.model.dtype
     layer, H = shape.explained[0], shape.heads
@@ -127,18 +124,13 @@ def _rate_of_ops(
         d_out, query, out = torch.randn(3, rows, H, D, device=device, dtype=dtype)
         attention = None if method.score_signal == "gradient" else Attention(query, key, out, D**-0.5)
         keys = KeySets(image, text, causal_rows(torch.arange(K - rows, K, device=device).clamp(min=0)))
-        sums = [
-            MapSums(method.score_signal, signal, d_out.new_zeros(rows, N, dtype=accumulator(d_out)))
-            for signal in signals
-        ]
+        sums = [MapSums(*pair, d_out.new_zeros(rows, N, dtype=accumulator(d_out))) for pair in method.pairs]
         return seconds_of(
             lambda: score_and_accumulate_all(d_out, value, keys, sums, attention=attention, backend=backend), device
         )
 
     rows = _affordable(chunk, seconds)
-    products = PRODUCTS[method.score_signal] * (K if method.filters_heads else N)
-    products += sum(PRODUCTS[signal] * N for signal in signals) + (K if method.score_signal != "gradient" else 0)
-    return (2 * H * D * rows * products + 2 * H * rows * N * len(signals)) / seconds(rows)
+    return 2 * H * rows * (D * products_of(method, K, N) + N * len(method.pairs)) / seconds(rows)
 
 
 def _affordable(rows: int, seconds: Callable[[int], float]) -> int:

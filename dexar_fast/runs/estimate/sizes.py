@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...engine.row_chunk import bytes_per_row, widths
 from ...errors import UnsupportedModelError
-from ...inputs.methods import METHODS
+from ...inputs.methods import METHODS, Method
 from ...models.decoder import Decoder
 from ...ops import accumulator
 
@@ -81,13 +81,8 @@ class Shape:
         """
         pairs = self.T * self.crossed if self.crossed else self._pairs(chunk)
         maps = self.T * self.N
-        products = sums = 0
-        for name in methods:
-            score, signals = METHODS[name].score_signal, map_signals(name)
-            products += PRODUCTS[score] * (pairs if METHODS[name].filters_heads else maps)
-            products += sum(PRODUCTS[signal] * maps for signal in signals)
-            products += pairs if score != "gradient" else 0
-            sums += len(signals) * maps
+        products = sum(products_of(METHODS[name], pairs, maps) for name in methods)
+        sums = sum(len(METHODS[name].pairs) * maps for name in methods)
         return sum(2 * layer.explained_width * products + 2 * self.heads * sums for layer in self.explained)
 
     @property
@@ -106,7 +101,7 @@ class Shape:
 
     def memory(self, chunk: int, methods: Sequence[str]) -> dict[str, int]:
         """Bytes by the names of `MEMORY`."""
-        n_sums = sum(len(map_signals(name)) for name in methods)
+        n_sums = sum(len(METHODS[name].pairs) for name in methods)
         family, item = self.decoder.family, self.item
         cached = family.rows == "cached"
         kept = sum(
@@ -114,13 +109,16 @@ class Shape:
             for layer in (self.layers if cached else ())
         )
         of_layer = self.P if cached else self.sequence
-        centres = any(not METHODS[name].filters_heads for name in methods)  # values relative to their mean
-        values = max(layer.kv_width for layer in self.explained) * self.sequence * item if centres else 0
+        values = mixed = 0
+        if any(METHODS[name].beside for name in methods):
+            # The values of a layer less their mean, and the two maps of a token while they are mixed.
+            values = max(layer.kv_width for layer in self.explained) * (self.crossed or self.sequence) * item
+            mixed = 4
         return {
             "cache": kept * item,
             "prefill": self._activations(of_layer),
             "row chunk": chunk * (bytes_per_row(self.decoder) + self.sequence + self._eager(self.sequence)) + values,
-            "maps": (4 + n_sums) * self.T * self.N * self.sum_item,
+            "maps": (4 + n_sums + mixed) * self.T * self.N * self.sum_item,
             "scores": 3 * (1 + len(methods)) * self.T * len(self.explained) * self.heads * self.sum_item,
         }
 
@@ -151,10 +149,13 @@ PRODUCTS = {"gradient": 1, "attention": 1, "score_gradient": 2, "contribution": 
 """``dO V^T``, ``Q K^T`` or both, by signal."""
 
 
-def map_signals(method: str) -> tuple[str, ...]:
-    """What a method sums up over layers and heads; "dexar-focus" also what was read."""
-    own = METHODS[method].map_signal
-    return (own,) if METHODS[method].filters_heads else (own, "attention")
+def products_of(method: Method, pairs: int, maps: int) -> int:
+    """How many pairs of a row and a key a method multiplies, of as many with any key and with an image key."""
+    products = sum(PRODUCTS[of_maps] * maps for _, of_maps in method.pairs)
+    for of_scores in {of_scores for of_scores, _ in method.pairs}:
+        products += PRODUCTS[of_scores] * (pairs if method.filters_heads else maps)
+        products += pairs if of_scores != "gradient" else 0
+    return products
 
 
 class LayerShape:
