@@ -5,8 +5,10 @@
 
 namespace dexar {
 
-constexpr int32_t ABI_VERSION = 5;
-constexpr int WIDTH = 8;  // lanes that are computed at once; panels are padded to a multiple of it
+constexpr int32_t ABI_VERSION = 6;
+constexpr int WIDTH = 8;    // lanes that are computed at once; panels are padded to a multiple of it
+constexpr int STRIP = 16;   // lanes that lie side by side where lanes are rows: a cache line
+constexpr int64_t KEYS_OF_MAPS = 64;  // image keys of maps that are added up at once
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
 
@@ -34,48 +36,52 @@ struct Matrix {
 // What one pair of signals adds up: see MapSums of dexar_fast/ops/signals.py. Null: not wanted.
 struct Sums {
     const float* weights;  // (T, H); null: relu(S_img - S_text) of score_signal
-    // Where lanes are rows, whose maps the caller adds up: (n_chunks, N, lanes).
-    float* panels;             // += w * relu(map_signal)
-    float* unfiltered_panels;  // += relu(map_signal)
-    // Where lanes are heads: (T, N).
-    Matrix maps;          // += w * relu(map_signal), summed over the heads
-    Matrix unfiltered;    // += relu(map_signal), summed over the heads
+    Matrix maps;           // (T, N): += w * relu(map_signal), summed over the heads
+    Matrix unfiltered;     // (T, N): += relu(map_signal), summed over the heads
+    Matrix token_sums;     // (H, N): += relu(map_signal), summed over the rows
+    // Where lanes are heads.
     float* lane_weights;  // (T, lanes): room for w
-    Matrix token_sums;    // (H, N): += relu(map_signal), summed over the rows
+    // Where lanes are rows, zero before: what tasks add up, each its own, and then the kernel.
+    float* panels;             // (n_chunks, strips, N, STRIP), for maps
+    float* unfiltered_panels;  // the same, for unfiltered
+    float* row_sums;           // (tasks of a chunk, H, N), for token_sums
     int32_t score_signal;
     int32_t map_signal;
 };
 
-// A product of rows and keys that is made here, for few rows. Where `rows` is null it is made by BLAS, or not needed.
+// A product of rows and keys. Where `rows` is null it is not needed. Both have a last stride of 1.
 struct Factors {
-    const float* rows;  // (T, H, depth)
-    const void* keys;   // (H_kv, K, depth) of `dtype`, from the block's first key on; the last stride is 1
-    int64_t head_stride, key_stride, depth;
+    const void* rows;  // (T, H, depth) of `dtype`; where lanes are heads, float32
+    const void* keys;  // (H_kv, K, depth) of `dtype`, from the block's first key on
+    int64_t row_stride, row_head_stride;  // of rows
+    int64_t head_stride, key_stride;      // of keys
+    int64_t depth;
     int32_t dtype;
     float scale;
 };
 
 // Rows t and heads i over K keys that follow each other. Products lie in panels of K x lanes, key-major: a key is of one
-// kind for all lanes, maxima over keys need no shuffles, and any set of image keys is as fast as a span. Of many rows a
-// panel is a head and its lanes are rows; of few rows a panel is a row and its lanes are heads. Lanes are padded to a
-// multiple of WIDTH. What is (T, H) lies so in memory in both cases.
+// kind for all lanes, maxima over keys need no shuffles, and any set of image keys is as fast as a span. Of few rows lanes
+// are heads: a panel is a row, with lanes padded to a multiple of WIDTH, and threads share the keys. Of many rows lanes are
+// rows: a task is some rows with some heads, one after the other; its products stay in its thread's cache. What is (T, H)
+// lies so in memory in both cases.
 struct Block {
-    int64_t n_rows, n_heads;     // T, H, those of this call alone
+    int64_t n_rows, n_heads;     // T, H
     int64_t n_keys;              // K
     int64_t first_key;           // position of the first of them
     int64_t n_image_keys;        // N
-    int64_t head_stride;         // between rows of what is (T, H): heads of the whole layer
-    int64_t members;             // panels side by side: number p lies at (p / members) K members lanes + (p % members) lanes
     int64_t n_chunks;            // of the heads, where lanes are rows: each chunk has maps of its own
+    int64_t strips_at_once;     // of a task, where lanes are rows
     int64_t n_key_heads;         // of Factors
-    const float* gradient;       // panels of G = V dO^T; null: not needed
-    float* logits;               // panels of scale * K Q^T; overwritten with P
+    float* gradient;             // room for G = V dO^T: (T, K, lanes), or (threads, strips_at_once, K, STRIP)
+    float* logits;               // the same for scale * K Q^T; overwritten with P
+    float* packed;               // room for rows and keys as `Task` lays them: (threads, strips_at_once + 1, STRIP, D), the larger D
     const uint8_t* kinds;        // (K): Kind of each key
     const int64_t* image_keys;   // (N): which of the keys are image keys
     const int64_t* visible;      // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]
     const float* d_dot_out;      // (T, H): D = <dO, o>
     float* lse;                  // (T, H): log-sum-exp of the visible logits, written if lse_is_known == 0
-    float* columns;              // P of the image keys: (T, head_stride, column_stride)
+    float* columns;              // P of the image keys: (T, H, column_stride)
     int64_t column_stride;
     Scores scores[N_SIGNALS];
     const Sums* sums;
@@ -86,13 +92,19 @@ struct Block {
     int32_t lse_is_known;
     int32_t heads_are_lanes;
 
-    int64_t n_panels() const { return heads_are_lanes ? n_rows : n_heads; }
     int64_t n_lanes() const { return heads_are_lanes ? n_heads : n_rows; }
     int64_t padded() const { return (n_lanes() + WIDTH - 1) / WIDTH * WIDTH; }
-    int64_t key_stride() const { return members * padded(); }
-    int64_t panel(int64_t p) const { return p / members * n_keys * key_stride() + p % members * padded(); }
+    int64_t n_strips() const { return (n_rows + STRIP - 1) / STRIP; }
+    int64_t most_depth() const { return value.depth > key.depth ? value.depth : key.depth; }
+    // Visible keys of a row, counted from the first: first_seen <= j < last_seen.
+    int64_t first_seen(int64_t row) const { return clip(visible[2 * row]); }
+    int64_t last_seen(int64_t row) const { return clip(visible[2 * row + 1]); }
+    int64_t clip(int64_t position) const {
+        const int64_t j = position - first_key;
+        return j < 0 ? 0 : j > n_keys ? n_keys : j;
+    }
     int64_t of_row_and_head(int64_t panel, int64_t lane) const {
-        return heads_are_lanes ? panel * head_stride + lane : lane * head_stride + panel;
+        return heads_are_lanes ? panel * n_heads + lane : lane * n_heads + panel;
     }
 };
 

@@ -13,7 +13,12 @@
 
 namespace dexar {
 
-constexpr int64_t KEYS_OF_MAPS = 64;  // image keys of a row's maps that are summed at once
+// The products of some lanes.
+struct Products {
+    const float* gradient;  // null: not needed
+    float* logits;          // overwritten with P
+    int64_t key_stride;
+};
 
 // Some lanes of a panel.
 struct Group {
@@ -24,25 +29,20 @@ struct Group {
     const Block& block;
     const int64_t panel, lane;
     int64_t valid;                     // lanes that are no padding
-    const float* gradient;
-    float* logits;
-    int64_t key_stride;
+    const Products products;
     Int start{}, stop{};               // visible keys of each lane, counted from the block's first
     int64_t first, last;               // keys that any lane sees: first <= j < last
     int64_t all_first, all_last;       // keys that every lane sees
     Float d_dot_out{};
 
-    DEXAR_INLINE Group(const Block& block, int64_t panel, int64_t lane) : block(block), panel(panel), lane(lane) {
+    DEXAR_INLINE Group(const Block& block, int64_t panel, int64_t lane, Products products)
+        : block(block), panel(panel), lane(lane), products(products) {
         valid = block.n_lanes() - lane < WIDTH ? block.n_lanes() - lane : WIDTH;
-        const int64_t at = block.panel(panel) + lane;
-        gradient = block.gradient ? block.gradient + at : nullptr;
-        logits = block.logits ? block.logits + at : nullptr;
-        key_stride = block.key_stride();
         first = all_last = block.n_keys;
         last = all_first = 0;
         for (int64_t i = 0; i < valid; ++i) {
             const int64_t row = block.heads_are_lanes ? panel : lane + i;
-            const int64_t from = clip(block.visible[2 * row]), to = clip(block.visible[2 * row + 1]);
+            const int64_t from = block.first_seen(row), to = block.last_seen(row);
             start[i] = static_cast<int32_t>(from);
             stop[i] = static_cast<int32_t>(to);
             first = from < first ? from : first;
@@ -57,11 +57,6 @@ struct Group {
         if (block.d_dot_out) d_dot_out = load_strided(block.d_dot_out);
     }
 
-    DEXAR_INLINE int64_t clip(int64_t position) const {
-        const int64_t key = position - block.first_key;
-        return key < 0 ? 0 : key > block.n_keys ? block.n_keys : key;
-    }
-
     DEXAR_INLINE bool all_see(int64_t key) const { return key >= all_first && key < all_last; }
 
     // -1 where the lane sees the key, 0 elsewhere.
@@ -72,11 +67,11 @@ struct Group {
 
     template <Signal signal>
     DEXAR_INLINE Float of_key(int64_t key) const {
-        const int64_t at = key * key_stride;
-        if constexpr (signal == GRADIENT) return L::load(gradient + at);
-        if constexpr (signal == SCORE_GRADIENT) return L::load(logits + at) * (L::load(gradient + at) - d_dot_out);
-        if constexpr (signal == CONTRIBUTION) return L::load(logits + at) * L::load(gradient + at);
-        return L::load(logits + at);
+        const int64_t at = key * products.key_stride;
+        if constexpr (signal == GRADIENT) return L::load(products.gradient + at);
+        if constexpr (signal == ATTENTION) return L::load(products.logits + at);
+        const Float p = L::load(products.logits + at), g = L::load(products.gradient + at);
+        return p * (signal == CONTRIBUTION ? g : g - d_dot_out);
     }
 
     // relu of the signal, zero on hidden keys.
@@ -101,7 +96,7 @@ struct Group {
         if (block.softcap != 0) {
             const Float cap = L::fill(block.softcap);
             for (int64_t j = first; j < last; ++j) {
-                float* at = logits + j * key_stride;
+                float* at = products.logits + j * products.key_stride;
                 L::store(at, cap * L::tanh(L::load(at) / cap));
             }
         }
@@ -111,21 +106,21 @@ struct Group {
         } else {
             Float highest = L::fill(-INF), sum{};
             for (int64_t j = first; j < last; ++j) {
-                const Float l = L::load(logits + j * key_stride);
+                const Float l = L::load(products.logits + j * products.key_stride);
                 highest = L::max(highest, all_see(j) ? l : L::select(sees(j), l, L::fill(-INF)));
             }
             // Of a row that sees nothing every difference below is hidden.
             const Float shift = L::select(highest == L::fill(-INF), Float{}, highest);
             for (int64_t j = first; j < last; ++j) {
-                const Float e = L::exp(L::load(logits + j * key_stride) - shift);
+                const Float e = L::exp(L::load(products.logits + j * products.key_stride) - shift);
                 sum += all_see(j) ? e : L::select(sees(j), e, Float{});
             }
             for (int i = 0; i < WIDTH; ++i) lse[i] = highest[i] == INF ? INF : shift[i] + std::log(sum[i]);
             store_strided(block.lse, lse);
         }
         for (int64_t j = first; j < last; ++j) {
-            const Float p = L::exp(L::load(logits + j * key_stride) - lse);
-            L::store(logits + j * key_stride, all_see(j) ? p : L::select(sees(j), p, Float{}));
+            const Float p = L::exp(L::load(products.logits + j * products.key_stride) - lse);
+            L::store(products.logits + j * products.key_stride, all_see(j) ? p : L::select(sees(j), p, Float{}));
         }
     }
 
@@ -177,134 +172,42 @@ struct Group {
         }
     }
 
-    // Lanes that are rows have a cell each.
-    template <Signal signal>
-    DEXAR_INLINE void add_to_panels(Float weights, float* maps, float* unfiltered) const {
-        const int64_t stride = block.padded();
-        const auto add = [&](float* panel, int64_t n, Float x) DEXAR_INLINED {
-            float* to = panel + n * stride;
-            L::store(to, L::load(to) + x);
-        };
-        weigh<signal>(weights, 0, block.n_image_keys, [&](int64_t n, Float weighted, Float x) DEXAR_INLINED {
-            if (maps) add(maps, n, weighted);
-            if (unfiltered) add(unfiltered, n, x);
-        });
-    }
-
-    // Lanes that are heads have a cell together, with all other groups: `sums[n - from]` and `plain`.
-    template <Signal signal>
-    DEXAR_INLINE void add_to_cells(Float weights, int64_t from, int64_t to, Float* sums, Float* plain) const {
-        weigh<signal>(weights, from, to, [&](int64_t n, Float weighted, Float x) DEXAR_INLINED {
-            sums[n - from] += weighted;
-            plain[n - from] += x;
-        });
-    }
-
-    // Of lanes that are rows, the sum over them; of lanes that are heads, a cell of each.
-    template <Signal signal>
-    DEXAR_INLINE void add_token_sums(const Matrix& token_sums) const {
-        for (int64_t n = 0; n < block.n_image_keys; ++n) {
-            const int64_t j = block.image_keys[n];
-            if (j < first || j >= last) continue;
-            const Float x = relu_of_key<signal>(j);
-            if (block.heads_are_lanes) {
-                for (int64_t i = 0; i < valid; ++i) token_sums.at(lane + i, n) += x[i];
-            } else {
-                token_sums.at(panel, n) += L::sum(x);
-            }
-        }
-    }
-
     DEXAR_INLINE void write_columns() const {
-        const int64_t row = block.head_stride * block.column_stride, head = block.column_stride;
+        const int64_t row = block.n_heads * block.column_stride, head = block.column_stride;
         const int64_t of_lane = block.heads_are_lanes ? head : row, of_panel = block.heads_are_lanes ? row : head;
         float* to = block.columns + panel * of_panel + lane * of_lane;
         for (int64_t n = 0; n < block.n_image_keys; ++n) {
             const int64_t j = block.image_keys[n];
             if (j < first || j >= last) continue;
-            const Float p = L::load(logits + j * key_stride);
+            const Float p = L::load(products.logits + j * products.key_stride);
             for (int64_t i = 0; i < valid; ++i) to[i * of_lane + n] = p[i];
         }
     }
 
-    DEXAR_INLINE Float scores_of(int32_t signal) const {
+    // `act` with the signal as a constant.
+    template <typename Act>
+    static DEXAR_INLINE auto with_signal(int32_t signal, Act act) {
         switch (signal) {
-            case GRADIENT: return scores<GRADIENT>();
-            case SCORE_GRADIENT: return scores<SCORE_GRADIENT>();
-            case CONTRIBUTION: return scores<CONTRIBUTION>();
-            default: return scores<ATTENTION>();
+            case GRADIENT: return act(std::integral_constant<Signal, GRADIENT>());
+            case SCORE_GRADIENT: return act(std::integral_constant<Signal, SCORE_GRADIENT>());
+            case CONTRIBUTION: return act(std::integral_constant<Signal, CONTRIBUTION>());
+            default: return act(std::integral_constant<Signal, ATTENTION>());
         }
     }
 
-    DEXAR_INLINE void add_to_panels_of(int32_t signal, Float weights, float* maps, float* unfiltered) const {
-        switch (signal) {
-            case GRADIENT: return add_to_panels<GRADIENT>(weights, maps, unfiltered);
-            case SCORE_GRADIENT: return add_to_panels<SCORE_GRADIENT>(weights, maps, unfiltered);
-            case CONTRIBUTION: return add_to_panels<CONTRIBUTION>(weights, maps, unfiltered);
-            default: return add_to_panels<ATTENTION>(weights, maps, unfiltered);
-        }
-    }
-
-    DEXAR_INLINE void add_to_cells_of(
-        int32_t signal, Float weights, int64_t from, int64_t to, Float* sums, Float* plain) const {
-        switch (signal) {
-            case GRADIENT: return add_to_cells<GRADIENT>(weights, from, to, sums, plain);
-            case SCORE_GRADIENT: return add_to_cells<SCORE_GRADIENT>(weights, from, to, sums, plain);
-            case CONTRIBUTION: return add_to_cells<CONTRIBUTION>(weights, from, to, sums, plain);
-            default: return add_to_cells<ATTENTION>(weights, from, to, sums, plain);
-        }
-    }
-
-    DEXAR_INLINE void add_token_sums_of(int32_t signal, const Matrix& token_sums) const {
-        switch (signal) {
-            case GRADIENT: return add_token_sums<GRADIENT>(token_sums);
-            case SCORE_GRADIENT: return add_token_sums<SCORE_GRADIENT>(token_sums);
-            case CONTRIBUTION: return add_token_sums<CONTRIBUTION>(token_sums);
-            default: return add_token_sums<ATTENTION>(token_sums);
-        }
-    }
-
-    // Everything but sums over lanes or panels. Panels of maps are those of the chunk.
-    DEXAR_INLINE void run(int64_t chunk) const {
-        if (logits) softmax();
+    // Everything but sums over lanes; the weights of each of the sums go to `use`.
+    template <typename Use>
+    DEXAR_INLINE void run(Use use) const {
+        if (products.logits) softmax();
         if (block.columns) write_columns();
         Float of_scores[N_SIGNALS] = {};
         for (int32_t signal = 0; signal < N_SIGNALS; ++signal)
-            if (block.scores[signal].image) of_scores[signal] = scores_of(signal);
+            if (block.scores[signal].image)
+                of_scores[signal] = with_signal(signal, [&](auto of) DEXAR_INLINED { return scores<of()>(); });
         for (int64_t s = 0; s < block.n_sums; ++s) {
             const Sums& sums = block.sums[s];
-            const Float weights = sums.weights ? load_strided(sums.weights) : of_scores[sums.score_signal];
-            if (block.heads_are_lanes) {
-                L::store(sums.lane_weights + panel * block.padded() + lane, weights);
-            } else {
-                const int64_t own = chunk * block.n_image_keys * block.padded() + lane;
-                float* unfiltered = sums.unfiltered_panels ? sums.unfiltered_panels + own : nullptr;
-                add_to_panels_of(sums.map_signal, weights, sums.panels + own, unfiltered);
-            }
+            use(sums, sums.weights ? load_strided(sums.weights) : of_scores[sums.score_signal]);
         }
-    }
-
-    // Of one row whose lanes are heads: some image keys of its maps, behind `run` of all its groups.
-    static DEXAR_INLINE void run_maps(const Block& block, int64_t row, int64_t from) {
-        const int64_t to = from + KEYS_OF_MAPS < block.n_image_keys ? from + KEYS_OF_MAPS : block.n_image_keys;
-        for (int64_t s = 0; s < block.n_sums; ++s) {
-            const Sums& sums = block.sums[s];
-            Float weighted[KEYS_OF_MAPS] = {}, plain[KEYS_OF_MAPS] = {};
-            for (int64_t lane = 0; lane < block.padded(); lane += WIDTH) {
-                const Float weights = L::load(sums.lane_weights + row * block.padded() + lane);
-                Group(block, row, lane).add_to_cells_of(sums.map_signal, weights, from, to, weighted, plain);
-            }
-            for (int64_t n = from; n < to; ++n) {
-                sums.maps.at(row, n) += L::sum(weighted[n - from]);
-                if (sums.unfiltered.data) sums.unfiltered.at(row, n) += L::sum(plain[n - from]);
-            }
-        }
-    }
-
-    // Behind `run`, one group after the other: groups share the sums of a head.
-    DEXAR_INLINE void run_token_sums() const {
-        for (int64_t s = 0; s < block.n_sums; ++s)
-            if (block.sums[s].token_sums.data) add_token_sums_of(block.sums[s].map_signal, block.sums[s].token_sums);
     }
 };
 

@@ -1,52 +1,9 @@
 // Products of few rows, made here: keys stream once, in their own dtype, and each is multiplied with all rows of its heads.
 #pragma once
 
-#include "block.h"
-#include "lanes.h"
+#include "numbers.h"
 
 namespace dexar {
-
-// W numbers of a dtype as float32.
-template <Dtype dtype, int W>
-struct Numbers {
-    using L = Lanes<W>;
-    using Float = typename L::Float;
-    using Stored = typename std::conditional<dtype == FLOAT32, float, uint16_t>::type;
-    using Half = typename Vectors<W>::Half;
-    using Bits = typename Vectors<W>::Bits;
-
-    static DEXAR_INLINE Float load(const Stored* from) {
-        if constexpr (dtype == FLOAT32) {
-            return L::load(from);
-        } else {
-            Half half;
-            std::memcpy(&half, from, sizeof half);
-            const Bits bits = __builtin_convertvector(half, Bits);
-            if constexpr (dtype == BFLOAT16) return as_float(bits << 16);
-            // Exponent and fraction where float32 has them, the exponent 112 too low; of infinity and NaN it is the highest.
-            const Bits magnitude = (bits & 0x7fff) << 13;
-            const Float x = as_float(magnitude) * 0x1p112f;
-            Bits value;
-            std::memcpy(&value, &x, sizeof value);
-            // All ones where the exponent is 31, by the carry into the sign bit.
-            const Bits special = 0 - ((magnitude + 0x70800000u) >> 31 & 1);
-            return as_float(value | (special & 0x7f800000u) | (bits & 0x8000) << 16);
-        }
-    }
-
-    // The first `count`, zero behind them.
-    static DEXAR_INLINE Float load(const Stored* from, int64_t count) {
-        Stored padded[W] = {};
-        for (int64_t d = 0; d < count; ++d) padded[d] = from[d];
-        return load(padded);
-    }
-
-    static DEXAR_INLINE Float as_float(Bits bits) {
-        Float x;
-        std::memcpy(&x, &bits, sizeof x);
-        return x;
-    }
-};
 
 // R rows times J keys: sums[r * J + j] = sum over d of rows[r][d] keys[j][d].
 template <Dtype dtype, int W, int R, int J>
@@ -86,8 +43,8 @@ DEXAR_INLINE void multiply_rows(
     float* to[R];
     for (int r = 0; r < R; ++r) {
         const int64_t row = (pair + r) / group, head = key_head * group + (pair + r) % group;
-        rows[r] = factors.rows + (row * block.n_heads + head) * factors.depth;
-        to[r] = out + block.panel(row) + head;
+        rows[r] = static_cast<const float*>(factors.rows) + row * factors.row_stride + head * factors.row_head_stride;
+        to[r] = out + row * block.n_keys * block.padded() + head;
     }
     const auto* keys = static_cast<const typename Numbers<dtype, W>::Stored*>(factors.keys) + key_head * factors.head_stride;
     float sums[W];
@@ -95,11 +52,11 @@ DEXAR_INLINE void multiply_rows(
     for (; j + J <= last; j += J) {
         multiply_tile<dtype, W, R, J>(rows, keys + j * stride, stride, factors.depth, sums);
         for (int r = 0; r < R; ++r)
-            for (int k = 0; k < J; ++k) to[r][(j + k) * block.key_stride()] = factors.scale * sums[r * J + k];
+            for (int k = 0; k < J; ++k) to[r][(j + k) * block.padded()] = factors.scale * sums[r * J + k];
     }
     for (; j < last; ++j) {
         multiply_tile<dtype, W, R, 1>(rows, keys + j * stride, stride, factors.depth, sums);
-        for (int r = 0; r < R; ++r) to[r][j * block.key_stride()] = factors.scale * sums[r];
+        for (int r = 0; r < R; ++r) to[r][j * block.padded()] = factors.scale * sums[r];
     }
 }
 
@@ -118,11 +75,9 @@ DEXAR_INLINE void multiply_keys(
 template <int W>
 DEXAR_INLINE void multiply(
     const Block& block, const Factors& factors, float* out, int64_t key_head, int64_t first, int64_t last) {
-    switch (factors.dtype) {
-        case FLOAT32: return multiply_keys<FLOAT32, W>(block, factors, out, key_head, first, last);
-        case BFLOAT16: return multiply_keys<BFLOAT16, W>(block, factors, out, key_head, first, last);
-        default: return multiply_keys<FLOAT16, W>(block, factors, out, key_head, first, last);
-    }
+    with_dtype(factors.dtype, [&](auto of) DEXAR_INLINED {
+        multiply_keys<of(), W>(block, factors, out, key_head, first, last);
+    });
 }
 
 }  // namespace dexar

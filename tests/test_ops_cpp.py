@@ -13,8 +13,8 @@ import torch
 from dexar_fast.ops import SIGNALS, KeySets, accumulate_maps, attention_lse, available_backends, missing_backends
 from dexar_fast.ops.backends import FAST_DTYPES
 
-from .op_cases import make_case, run
-from .test_ops_backends import check_error
+from .op_cases import PAIRS, make_case, plain_torch_of_all, run, run_all
+from .test_ops_backends import check_error, check_results
 
 if "cpp" not in available_backends():
     pytest.skip(f"backend 'cpp': {missing_backends()['cpp']}", allow_module_level=True)
@@ -32,15 +32,15 @@ def test_instruction_sets(monkeypatch: pytest.MonkeyPatch, index: int, signal: s
     check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
 
 
-@pytest.mark.parametrize("most", [0, 1 << 30], ids=["BLAS", "C++"])
+@pytest.mark.parametrize("most", [0, 1 << 30], ids=["rows", "heads"])
 @pytest.mark.parametrize("dtype", FAST_DTYPES, ids=str)
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("shape", [{"D": 16}, {"D": 20, "H_kv": 1}, {"T": 1, "D": 33, "H_kv": 6}], ids=str)
 @pytest.mark.parametrize("index", range(len(instruction_sets())), ids=instruction_sets())
-def test_who_makes_the_products(
+def test_what_lanes_are(
     monkeypatch: pytest.MonkeyPatch, index: int, shape: dict[str, Any], signal: str, dtype: torch.dtype, most: int
 ) -> None:
-    monkeypatch.setattr(cpp, "FEW_PAIRS", dict.fromkeys(FAST_DTYPES, most))
+    monkeypatch.setattr(cpp, "FEW_ROWS", most)
     monkeypatch.setattr(cpp_library, "INSTRUCTION_SET", index)
     check_error(make_case(**{**AWKWARD, **shape}, softcap=2.0), "cpp", signal, dtype)
 
@@ -62,41 +62,43 @@ def test_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, signal: str, rows: int)
     check_error(make_case(**AWKWARD), "cpp", signal, torch.float32)
 
 
-@pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("H_kv", [1, 2, 6])
-@pytest.mark.parametrize("signal", SIGNALS)
-def test_heads_at_once(monkeypatch: pytest.MonkeyPatch, signal: str, H_kv: int, heads: int) -> None:
-    """Of groups of 6, 3 and 1 query heads; the last call of a group may have fewer of them than the others."""
-    monkeypatch.setattr(cpp_many, "HEADS_ELEMENTS", heads * AWKWARD["K"] * AWKWARD["T"])
-    check_error(make_case(**AWKWARD, H_kv=H_kv), "cpp", signal, torch.float32)
+MANY: dict[str, Any] = {**AWKWARD, "T": 75, "K": 90}
 
 
+@pytest.mark.parametrize("strips", range(1, 6))
+@pytest.mark.parametrize("tasks", [1, 9, 1000])
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_number_of_threads_changes_nothing(signal: str) -> None:
-    case, threads = make_case(**AWKWARD).to(torch.float32), torch.get_num_threads()
+def test_tasks_of_any_size(monkeypatch: pytest.MonkeyPatch, signal: str, tasks: int, strips: int) -> None:
+    """Of all heads, some or one; and of so many strips of rows, the last of them part of one."""
+    monkeypatch.setattr(cpp_many, "TASKS", tasks)
+    for bound in ("MOST_STRIPS", "FEWEST_STRIPS"):
+        monkeypatch.setattr(cpp_many, bound, strips)
+    check_error(make_case(**MANY), "cpp", signal, torch.float32)
+
+
+@pytest.mark.parametrize("tasks", [1, 9, 1000])
+def test_tasks_add_up_several_pairs_of_signals(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+    monkeypatch.setattr(cpp_many, "TASKS", tasks)
+    case = make_case(**MANY)
+    exact, plain = (plain_torch_of_all(case.to(torch.float32), PAIRS, of) for of in (torch.float64, torch.float32))
+    sizes = plain_torch_of_all(case.to(torch.float32), PAIRS, torch.float64, sizes=True)
+    check_results(run_all(case.to(torch.float32), PAIRS, "cpp"), exact, plain, sizes, torch.float32)
+
+
+@pytest.mark.parametrize("shape", [{"T": 2, "K": 700, "image": range(600)}, MANY], ids=["few rows", "many rows"])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_number_of_threads_changes_nothing(signal: str, shape: dict[str, Any]) -> None:
+    """Not a bit."""
+    case, threads = make_case(**shape).to(torch.float32), torch.get_num_threads()
     results = []
-    for n in (1, 3):
+    for n in (1, 2, 3):
         torch.set_num_threads(n)
         try:
             results.append(run(case, signal, "cpp"))
         finally:
             torch.set_num_threads(threads)
     for name, of_one in results[0].items():
-        torch.testing.assert_close(results[1][name], of_one, rtol=1e-6, atol=1e-6)
-
-
-def test_number_of_threads_changes_nothing_of_few_rows() -> None:
-    """Not a bit: they are many keys, which the threads share."""
-    case, threads = make_case(T=2, K=700, image=range(600)).to(torch.float32), torch.get_num_threads()
-    results = []
-    for n in (1, 2, 3):
-        torch.set_num_threads(n)
-        try:
-            results.append(run(case, "score_gradient", "cpp"))
-        finally:
-            torch.set_num_threads(threads)
-    for name, of_one in results[0].items():
-        assert all(torch.equal(each[name], of_one) for each in results[1:])
+        assert all(torch.equal(each[name], of_one) for each in results[1:]), name
 
 
 @pytest.mark.parametrize(

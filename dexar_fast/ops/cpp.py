@@ -1,8 +1,7 @@
 """The ops on CPUs, in C++ (``csrc/``): few rows as in `cpp_few`, many as in `cpp_many`.
 
-Products ``V dO^T`` (and ``K Q^T``) of some heads go into a buffer that stays in cache, and passes over it take maxima,
-head weights and weighted sums. Besides inputs and results there are only buffers of a constant size, and the
-block's maps.
+Products ``V dO^T`` (and ``K Q^T``) go into buffers that stay in cache, and passes over them take maxima, head weights
+and weighted sums. Besides inputs and results there are only buffers of a bounded size.
 """
 
 from __future__ import annotations
@@ -18,12 +17,9 @@ from .cpp_parts import parts_of
 from .keys import PackedKeys
 from .signals import Attention, MapSums
 
-MOST_ROWS = 256  # more make the product no faster
-BLOCK_ELEMENTS = 1 << 21  # 8 MiB: of long prompts fewer rows are taken at once, and no product is made twice
-
-# Of so many pairs of row and query head of a group products are made in C++, which reads each key once, as it lies.
-# At more BLAS is faster, which takes float32 alone.
-FEW_PAIRS = {torch.float32: 8, torch.bfloat16: 24, torch.float16: 24}
+MOST_ROWS = 1024  # more are as fast; of a call's maps there are copies
+BLOCK_ELEMENTS = 1 << 22  # 16 MiB: of long prompts fewer rows are taken at once
+FEW_ROWS = 10  # beyond, lanes that are rows are faster: they fill more of a register's 16
 
 
 def head_scores(
@@ -93,7 +89,7 @@ def _run(layer: Layer) -> None:
     if layer.d_out is not None and layer.attention is not None and layer.signals <= {"attention"}:
         layer = layer._replace(d_out=None, value=None)
     keys, run, lanes = layer.keys, cpp_many.run, 1
-    if max(keys.rows, default=0) * layer.group <= FEW_PAIRS[layer.per_row.dtype]:
+    if max(keys.rows, default=0) <= FEW_ROWS:
         run, lanes = cpp_few.run, padded(layer.H)
     numbers_of_row = max(1, keys.kinds.size(1) * lanes)
     for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // numbers_of_row)), image_alone=layer.image_alone):

@@ -1,4 +1,4 @@
-"""What the C++ kernels are asked of one layer, and how a block of it is described to them."""
+"""What the C++ kernels are asked of one layer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cpp_library import WIDTH, Block, Scores, pointer
+from .cpp_library import WIDTH
 from .cpp_parts import Part
 from .keys import PackedKeys
-from .signals import SIGNALS, Attention, MapSums
+from .signals import Attention, MapSums
 
 # Whatever the caller's default dtype and device are.
 empty = partial(torch.empty, dtype=torch.float32, device="cpu")
@@ -67,20 +67,8 @@ class Layer(NamedTuple):
         return tensor
 
     @property
-    def per_key(self) -> Tensor:
-        """``(B, H_kv, K, _)``."""
-        tensor = self.value if self.attention is None else self.attention.key
-        assert tensor is not None
-        return tensor
-
-    @property
     def H(self) -> int:
         return self.per_row.size(1)
-
-    @property
-    def group(self) -> int:
-        """Query heads of a key/value head."""
-        return self.H // self.per_key.size(1)
 
 
 def padded(lanes: int) -> int:
@@ -94,34 +82,3 @@ def d_dot_out(layer: Layer, part: Part) -> Tensor | None:
         return None
     d_out, out = (x[part.rows].to(torch.float32) for x in (layer.d_out, layer.attention.out))
     return torch.linalg.vecdot(d_out, out)
-
-
-def block_of(part: Part, n_heads: int, heads_of_layer: int, softcap: float | None, lse_is_known: bool) -> Block:
-    """Of some heads of a layer: what the part and the layer's form say, and no address that is the layer's own."""
-    return Block(
-        n_rows=part.n_rows,
-        n_heads=n_heads,
-        n_keys=part.n_keys,
-        first_key=part.keys.start,
-        n_image_keys=part.n_image,
-        head_stride=heads_of_layer,
-        kinds=part.kinds.data_ptr(),
-        image_keys=part.image_keys.data_ptr(),
-        visible=part.visible.data_ptr(),
-        softcap=softcap or 0.0,
-        lse_is_known=lse_is_known,
-    )
-
-
-def point(block: Block, layer: Layer, part: Part, first_head: int, d_dot_out: Tensor | None) -> None:
-    """Give a block the addresses of the layer's results, of a known log-sum-exp, and of ``D``; it keeps no tensor."""
-    first = part.rows.start * layer.H + first_head  # of what is (T, H)
-    block.d_dot_out, block.lse = pointer(d_dot_out, first_head), pointer(layer.lse, first)
-    if layer.columns is not None:
-        block.column_stride = layer.columns.shape[2]
-        block.columns = pointer(layer.columns, first * block.column_stride + part.image.start)
-    if layer.scores is not None:
-        at, size = layer.scores.data_ptr() + first * WORD, layer.scores.stride(1) * WORD
-        for i, signal in enumerate(layer.score_signals):
-            image = at + 3 * i * size
-            block.scores[SIGNALS.index(signal)] = Scores(image, image + size, image + 2 * size)

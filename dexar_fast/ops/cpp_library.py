@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .signals import SIGNALS
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 WIDTH = 8
+STRIP = 16
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 INSTRUCTION_SET = 0
 """Index into `instruction_sets`, of what the kernels take."""
@@ -34,10 +35,9 @@ class Matrix(ctypes.Structure):
 
 class Sums(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_void_p, "weights panels unfiltered_panels"),
-        *_fields(Matrix, "maps unfiltered"),
-        ("lane_weights", ctypes.c_void_p),
-        ("token_sums", Matrix),
+        ("weights", ctypes.c_void_p),
+        *_fields(Matrix, "maps unfiltered token_sums"),
+        *_fields(ctypes.c_void_p, "lane_weights panels unfiltered_panels row_sums"),
         *_fields(ctypes.c_int32, "score_signal map_signal"),
     )
 
@@ -45,7 +45,7 @@ class Sums(ctypes.Structure):
 class Factors(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_void_p, "rows keys"),
-        *_fields(ctypes.c_int64, "head_stride key_stride depth"),
+        *_fields(ctypes.c_int64, "row_stride row_head_stride head_stride key_stride depth"),
         ("dtype", ctypes.c_int32),
         ("scale", ctypes.c_float),
     )
@@ -53,9 +53,9 @@ class Factors(ctypes.Structure):
 
 class Block(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_int64, "n_rows n_heads n_keys first_key n_image_keys head_stride members n_chunks"),
-        *_fields(ctypes.c_int64, "n_key_heads"),
-        *_fields(ctypes.c_void_p, "gradient logits kinds image_keys visible d_dot_out lse columns"),
+        *_fields(ctypes.c_int64, "n_rows n_heads n_keys first_key n_image_keys"),
+        *_fields(ctypes.c_int64, "n_chunks strips_at_once n_key_heads"),
+        *_fields(ctypes.c_void_p, "gradient logits packed kinds image_keys visible d_dot_out lse columns"),
         ("column_stride", ctypes.c_int64),
         ("scores", Scores * len(SIGNALS)),
         ("sums", ctypes.POINTER(Sums)),
@@ -69,14 +69,6 @@ class Block(ctypes.Structure):
 def pointer(tensor: Tensor | None, offset: int = 0) -> int | None:
     """Of the number at an offset; None for none."""
     return None if tensor is None else tensor.data_ptr() + offset * tensor.itemsize
-
-
-def matrix(tensor: Tensor | None, row: int, column: int) -> Matrix:
-    """A tensor of two dimensions from this row and column on."""
-    if tensor is None:
-        return Matrix()
-    row_stride, column_stride = tensor.stride()
-    return Matrix(pointer(tensor, row * row_stride + column * column_stride), row_stride, column_stride)
 
 
 def _load_library() -> ctypes.CDLL:
