@@ -178,8 +178,7 @@ struct Group {
         float* to = block.columns + panel * of_panel + lane * of_lane;
         for (int64_t n = 0; n < block.n_image_keys; ++n) {
             const int64_t j = block.image_keys[n];
-            if (j < first || j >= last) continue;
-            const Float p = L::load(products.logits + j * products.key_stride);
+            const Float p = j < first || j >= last ? Float{} : L::load(products.logits + j * products.key_stride);
             for (int64_t i = 0; i < valid; ++i) to[i * of_lane + n] = p[i];
         }
     }

@@ -69,7 +69,7 @@ def attention_lse(attention: Attention, keys: PackedKeys) -> Tensor:
 def attention_columns(attention: Attention, keys: PackedKeys) -> Tensor:
     """Softmax probabilities of the image keys: see `dexar_fast.ops.attention_columns`."""
     shape = (*attention.query.shape[:2], keys.image.shape[1])
-    columns = attention.query.new_zeros(shape, dtype=torch.float32)
+    columns = empty(shape)
     _run(Layer(keys, None, None, attention, *_lse(attention), columns=columns))
     return columns
 

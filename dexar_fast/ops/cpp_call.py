@@ -161,6 +161,8 @@ def _point(block: Block, layer: Layer, part: Part, d_dot_out: Tensor | None) -> 
     first = part.rows.start * layer.H  # of what is (T, H)
     block.d_dot_out, block.lse = pointer(d_dot_out), pointer(layer.lse, first)
     if layer.columns is not None:
+        for of_no_key in (slice(part.image.start), slice(part.image.stop, None)):
+            layer.columns[part.rows, :, of_no_key] = 0
         block.column_stride = layer.columns.shape[2]
         block.columns = pointer(layer.columns, first * block.column_stride + part.image.start)
     if layer.scores is not None:

@@ -30,7 +30,7 @@ class Layer(NamedTuple):
         weights: ``(T, H)`` float32, contiguous; None takes those that follow from the scores.
         score_signals, scores: the signals, and of each ``(3, T, H)``, which are written; contiguous.
         sums: are added to.
-        columns: ``(T, H, N)``, contiguous; written where a row sees a key.
+        columns: ``(T, H, N)``, contiguous; is written.
     """
 
     keys: PackedKeys
