@@ -73,8 +73,13 @@ bool has_token_sums(const Block& block) {
     return any;
 }
 
+// Threads wait for each other where they must, for beside other programs each time may take long: behind the products,
+// and between scores and maps where there is too much to do for one row's thread alone.
 void run_few(const Block& block, const InstructionSet& set, int32_t n_threads) {
+    constexpr int64_t OF_ONE_THREAD = 1 << 15;  // products of a row: some 10 us
     const int64_t n_groups = block.padded() / WIDTH, at_once = keys_at_once(block, n_threads);
+    const int64_t n_parts = block.n_sums > 0 ? (block.n_image_keys + KEYS_OF_MAPS - 1) / KEYS_OF_MAPS : 0;
+    const bool rows_are_tasks = block.n_rows >= n_threads || block.n_keys * block.padded() <= OF_ONE_THREAD;
     const bool sums_tokens = has_token_sums(block);
 #pragma omp parallel num_threads(n_threads)
     {
@@ -85,25 +90,32 @@ void run_few(const Block& block, const InstructionSet& set, int32_t n_threads) {
         for (const auto& product : products) {
             if (!product.factors.rows) continue;
             // Products of a key with all heads lie side by side: a thread makes them all, or caches wait for each other.
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
             for (int64_t first = 0; first < block.n_keys; first += at_once) {
                 const int64_t next = first + at_once, last = next < block.n_keys ? next : block.n_keys;
                 for (int64_t head = 0; head < block.n_key_heads; ++head)
                     set.multiply(block, product.factors, product.out, head, first, last);
             }
         }
+#pragma omp barrier
+        if (rows_are_tasks) {
+#pragma omp for schedule(dynamic) nowait
+            for (int64_t row = 0; row < block.n_rows; ++row) {
+                for (int64_t group = 0; group < n_groups; ++group) set.scores(block, row, group * WIDTH);
+                for (int64_t part = 0; part < n_parts; ++part) set.maps(block, row, part * KEYS_OF_MAPS);
+            }
+        } else {
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < block.n_rows * n_groups; ++task)
-            set.scores(block, task / n_groups, task % n_groups * WIDTH);
-        if (block.n_sums > 0) {
-            const int64_t n_parts = (block.n_image_keys + KEYS_OF_MAPS - 1) / KEYS_OF_MAPS;
-#pragma omp for schedule(dynamic)
+            for (int64_t task = 0; task < block.n_rows * n_groups; ++task)
+                set.scores(block, task / n_groups, task % n_groups * WIDTH);
+#pragma omp for schedule(dynamic) nowait
             for (int64_t task = 0; task < block.n_rows * n_parts; ++task)
                 set.maps(block, task / n_parts, task % n_parts * KEYS_OF_MAPS);
         }
         if (sums_tokens) {
             // A thread has all rows of a head.
-#pragma omp for schedule(dynamic)
+#pragma omp barrier
+#pragma omp for schedule(dynamic) nowait
             for (int64_t group = 0; group < n_groups; ++group)
                 for (int64_t row = 0; row < block.n_rows; ++row) set.token_sums(block, row, group * WIDTH);
         }
@@ -133,7 +145,7 @@ void run_many(const Block& block, const InstructionSet& set, int32_t n_threads) 
                 }
         }
         if (sums_tokens) {
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
             for (int64_t head = 0; head < block.n_heads; ++head)
                 for (int64_t s = 0; s < block.n_sums; ++s)
                     if (block.sums[s].row_sums) add_row_sums(block, block.sums[s].row_sums, block.sums[s].token_sums, head);
