@@ -6,8 +6,8 @@
 namespace dexar {
 
 constexpr int32_t ABI_VERSION = 6;
-constexpr int WIDTH = 8;    // lanes that are computed at once; panels are padded to a multiple of it
-constexpr int STRIP = 16;   // lanes that lie side by side where lanes are rows: a cache line
+constexpr int WIDTH = 8;   // lanes that are computed at once; panels are padded to a multiple of it
+constexpr int STRIP = 16;  // lanes that lie side by side where lanes are rows: a cache line
 constexpr int64_t KEYS_OF_MAPS = 64;  // image keys of maps that are added up at once
 
 enum Kind : uint8_t { NEITHER = 0, IMAGE = 1, TEXT = 2 };
@@ -71,11 +71,11 @@ struct Block {
     int64_t first_key;           // position of the first of them
     int64_t n_image_keys;        // N
     int64_t n_chunks;            // of the heads, where lanes are rows: each chunk has maps of its own
-    int64_t strips_at_once;     // of a task, where lanes are rows
+    int64_t strips_at_once;      // of a task, where lanes are rows
     int64_t n_key_heads;         // of Factors
     float* gradient;             // room for G = V dO^T: (T, K, lanes), or (threads, strips_at_once, K, STRIP)
     float* logits;               // the same for scale * K Q^T; overwritten with P
-    float* packed;               // room for rows and keys as `Task` lays them: (threads, strips_at_once + 1, STRIP, D), the larger D
+    float* packed;               // room for packed rows and keys: (threads, strips_at_once + 1, STRIP, D), the larger D
     const uint8_t* kinds;        // (K): Kind of each key
     const int64_t* image_keys;   // (N): which of the keys are image keys
     const int64_t* visible;      // (T, 2): row t sees positions visible[t, 0] <= j < visible[t, 1]

@@ -17,7 +17,8 @@ DEXAR_INLINE void pack_strips(const Factors& factors, int64_t head, int64_t firs
             for (int64_t d = 0; d < depth; ++d) to[d * STRIP] = 0;
             continue;
         }
-        const auto* from = static_cast<const typename N::Stored*>(factors.rows) + row * factors.row_stride + head * factors.row_head_stride;
+        const int64_t offset = row * factors.row_stride + head * factors.row_head_stride;
+        const auto* from = static_cast<const typename N::Stored*>(factors.rows) + offset;
         float some[W];
         for (int64_t d = 0; d < depth; d += W) {
             const int64_t count = depth - d < W ? depth - d : W;
