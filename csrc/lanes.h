@@ -1,4 +1,4 @@
-// W rows at a time, in GCC's vector extension: one source that the compiler turns into AVX-512, AVX2, SSE or NEON.
+// W lanes at a time, in GCC's vector extension: one source that the compiler turns into AVX-512, AVX2, SSE or NEON.
 #pragma once
 
 #include <cmath>

@@ -20,6 +20,8 @@ struct Products {
     int64_t key_stride;
 };
 
+constexpr int64_t KEYS_OF_SUMS = 256;  // whose exponentials are added up before they are added to the others'
+
 // Some lanes of a panel.
 struct Group {
     using L = Lanes<WIDTH>;
@@ -111,9 +113,14 @@ struct Group {
             }
             // Of a row that sees nothing every difference below is hidden.
             const Float shift = L::select(highest == L::fill(-INF), Float{}, highest);
-            for (int64_t j = first; j < last; ++j) {
-                const Float e = L::exp(L::load(products.logits + j * products.key_stride) - shift);
-                sum += all_see(j) ? e : L::select(sees(j), e, Float{});
+            // Some keys' sum after the other: small terms would vanish beside a large one.
+            for (int64_t from = first; from < last; from += KEYS_OF_SUMS) {
+                Float of_some{};
+                for (int64_t j = from; j < last && j < from + KEYS_OF_SUMS; ++j) {
+                    const Float e = L::exp(L::load(products.logits + j * products.key_stride) - shift);
+                    of_some += all_see(j) ? e : L::select(sees(j), e, Float{});
+                }
+                sum += of_some;
             }
             for (int i = 0; i < WIDTH; ++i) lse[i] = highest[i] == INF ? INF : shift[i] + std::log(sum[i]);
             store_strided(block.lse, lse);

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from dexar_fast.ops import SIGNALS, KeySets, accumulate_maps, attention_lse, available_backends, missing_backends
+from dexar_fast.ops import (
+    SIGNALS,
+    KeySets,
+    accumulate_maps,
+    attention_lse,
+    available_backends,
+    head_scores,
+    missing_backends,
+)
 from dexar_fast.ops.backends import FAST_DTYPES
 
 from .op_cases import PAIRS, make_case, plain_torch_of_all, run, run_all
@@ -53,6 +61,24 @@ def test_every_number_of_float16_is_widened_rightly() -> None:
     maps = torch.zeros(1, K)
     accumulate_maps(torch.ones(1, 1, 1, dtype=torch.float16), value, torch.ones(1, 1), keys, maps, backend="cpp")
     torch.testing.assert_close(maps[0], numbers.float().clamp(min=0), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("T", [1, 20])
+def test_no_heads(T: int) -> None:
+    keys = KeySets(torch.arange(3), torch.ones(9, dtype=torch.bool), torch.tensor([[0, 9]] * T))
+    scores = head_scores(torch.zeros(T, 0, 4), torch.zeros(2, 9, 4), keys, backend="cpp")
+    assert scores.image.shape == (T, 0)
+
+
+@pytest.mark.parametrize("T", [1, 16])
+def test_a_sink_hides_no_small_terms_of_the_log_sum_exp(T: int) -> None:
+    """24607 terms below the last place of the first: one after the other they would leave it at 0, not at 7e-4."""
+    K = 24608
+    key = torch.full((1, K, 1), -17.4)
+    key[0, 0] = 0
+    keys = KeySets(torch.arange(3), torch.zeros(K, dtype=torch.bool), torch.tensor([[0, K]] * T))
+    found = attention_lse(torch.ones(T, 1, 1), key, keys, scale=1.0, backend="cpp")
+    torch.testing.assert_close(found, key.double().logsumexp(1).expand(T, 1).float(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 13])

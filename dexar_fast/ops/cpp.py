@@ -1,7 +1,7 @@
 """The ops on CPUs, in C++ (``csrc/``): few rows as in `cpp_few`, many as in `cpp_many`.
 
 Products ``V dO^T`` (and ``K Q^T``) go into buffers that stay in cache, and passes over them take maxima, head weights
-and weighted sums. Besides inputs and results there are only buffers of a bounded size.
+and weighted sums. No tensor of size (T, H, K) exists.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .cpp_parts import parts_of
 from .keys import PackedKeys
 from .signals import Attention, MapSums
 
-MOST_ROWS = 1024  # more are as fast; of a call's maps there are copies
-BLOCK_ELEMENTS = 1 << 22  # 16 MiB: of long prompts fewer rows are taken at once
+MOST_ROWS = 1024  # more are as fast
+BLOCK_ELEMENTS = 1 << 22  # 16 MiB: products of few rows; of long prompts still fewer are taken at once
 FEW_ROWS = 10  # beyond, lanes that are rows are faster: they fill more of a register's 16
 
 
@@ -88,12 +88,14 @@ def _lse(attention: Attention | None) -> tuple[Tensor | None, bool]:
 def _run(layer: Layer) -> None:
     if layer.d_out is not None and layer.attention is not None and layer.signals <= {"attention"}:
         layer = layer._replace(d_out=None, value=None)
-    keys, run, lanes = layer.keys, cpp_many.run, 1
-    if max(keys.rows, default=0) <= FEW_ROWS:
-        run, lanes = cpp_few.run, padded(layer.H)
-    numbers_of_row = max(1, keys.kinds.size(1) * lanes)
-    for part in parts_of(keys, max(1, min(MOST_ROWS, BLOCK_ELEMENTS // numbers_of_row)), image_alone=layer.image_alone):
-        run(layer, part)
+    keys = layer.keys
+    if not layer.H:
+        return
+    most_rows = few = min(FEW_ROWS, max(1, BLOCK_ELEMENTS // max(1, keys.kinds.size(1) * padded(layer.H))))
+    if max(keys.rows, default=0) > FEW_ROWS:
+        most_rows = min(MOST_ROWS, cpp_many.most_rows(layer))
+    for part in parts_of(keys, max(1, most_rows), image_alone=layer.image_alone):
+        (cpp_few if part.n_rows <= few else cpp_many).run(layer, part)
     # The kernels write through pointers, which autograd does not see.
     for each in layer.sums:
         for tensor in each[2:]:

@@ -9,10 +9,15 @@ from .cpp_layer import WORD, Layer, empty, zeros
 from .cpp_library import STRIP, run_block
 from .cpp_parts import Part
 
-TASKS = 16  # at least, where rows are few, to keep many cores busy; no thread count changes the order of a sum
+TASKS = 16  # at least, unless maps are large, to keep many cores busy; no thread count changes the order of a sum
 MOST_STRIPS, FEWEST_STRIPS = 4, 2  # of a task: their products with some keys fill the registers
 TASK_ELEMENTS = 1 << 17  # 512 KiB: a task's products with one head stay in a core's cache
-PANEL_ELEMENTS = 1 << 22  # 16 MiB: of a call's maps
+PANEL_ELEMENTS = 1 << 23  # 32 MiB: of the copies of a map
+
+
+def most_rows(layer: Layer) -> int:
+    """That run at once: with many image keys, as many as there is room for a copy of their maps."""
+    return max(1, PANEL_ELEMENTS // max(1, layer.keys.image.size(1))) if layer.sums else PANEL_ELEMENTS
 
 
 def run(layer: Layer, part: Part) -> None:
@@ -24,7 +29,7 @@ def run(layer: Layer, part: Part) -> None:
     block.strips_at_once = at_once = min(strips, max(FEWEST_STRIPS, min(MOST_STRIPS, at_once)))
     shares = -(-strips // max(1, at_once))  # of the rows
     numbers = strips * STRIP * part.n_image  # of maps
-    chunks = min(TASKS // max(1, shares), PANEL_ELEMENTS // max(1, numbers), layer.H)
+    chunks = min(-(-TASKS // max(1, shares)), PANEL_ELEMENTS // max(1, numbers), layer.H)
     block.n_chunks = chunks = max(1, chunks)
 
     threads = torch.get_num_threads()

@@ -24,7 +24,7 @@ class Part:
         image: the image keys among them, as columns of a map.
         image_keys: ``(n_image,)`` int64, the same as indices into `kinds`.
         visible: ``(n_rows, 2)``.
-        described: what `cpp_few` has told the kernels of it; layers share it.
+        described: what `cpp_call` has told the kernels of it; layers share it.
     """
 
     sample: int
