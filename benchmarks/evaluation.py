@@ -47,6 +47,7 @@ RUNS = {
     "superpixels": "--model demo --methods dexar-focus,dexar,attention-contrast --no-perturbation --superpixels --n 20",
     "answers-qwen": f"--model demo-qwen --data demo-qwen-locations {_ANSWERS}",
     "ablations": "--model demo --skip 300 --ablations --methods dexar-focus --no-perturbation --n 30",
+    "ablations-deep": "--model demo-deep --skip 300 --ablations --methods dexar-focus --no-perturbation --n 30",
     "grounding": "--model demo --grounding --methods dexar --no-perturbation --n 40",
     "sanity": "--model demo --sanity --methods "
     "dexar,dexar-scores,dexar-contribution,dexar-attention,attention,attention-contrast,tam"
@@ -58,6 +59,7 @@ PICTURES = {"curves.svg": "scenes", "median.png": "scenes", "worst.png": "scenes
 """File of a run's folder to the run; it goes to ``docs/images/evaluation-<file>``."""
 
 KINDS = ("colour", "shape", "size", "place", "number")
+DEEP_KINDS = (*KINDS, "pattern", "several tokens", "relation")
 
 Results = dict[str, dict[str, Table]]
 """Run to title to table."""
@@ -180,17 +182,21 @@ def words(run: str, kinds: Sequence[str] = KINDS) -> Callable[[Results], str]:
     return make
 
 
-def parts(results: Results) -> str:
+def parts(run: str, kinds: Sequence[str] = KINDS) -> Callable[[Results], str]:
     """What the word map owes to each of its parts, as `words`."""
-    table = results["ablations"][PARTS]
-    body = []
-    for row in table.body:
-        cells = [row[0]]
-        for kind in KINDS:
-            snr, auroc, peak = (row[table.head.index(f"{kind}: {title}")][0] for title in WORD_FIGURES)
-            cells.append((f"{snr} / {_mean(auroc)} / {_mean(peak)}", False))
-        body.append(cells)
-    return markdown(("variant", *KINDS), body)
+
+    def make(results: Results) -> str:
+        table = results[run][PARTS]
+        body = []
+        for row in table.body:
+            cells = [row[0]]
+            for kind in kinds:
+                snr, auroc, peak = (row[table.head.index(f"{kind}: {title}")][0] for title in WORD_FIGURES)
+                cells.append((f"{snr} / {_mean(auroc)} / {_mean(peak)}", False))
+            body.append(cells)
+        return markdown(("variant", *kinds), body)
+
+    return make
 
 
 def many_models(results: Results) -> str:
@@ -289,9 +295,10 @@ ON_PAGES: dict[Path, dict[str, Callable[[Results], str]]] = {
         "words-demo": words("words-demo"),
         "words-paligemma": words("words-paligemma"),
         "words-qwen": words("words-qwen"),
-        "words-deep": words("words-deep", (*KINDS, "pattern", "several tokens", "relation")),
+        "words-deep": words("words-deep", DEEP_KINDS),
         "words-reader": words("words-reader", ("text", "number")),
-        "parts": parts,
+        "parts": parts("ablations"),
+        "parts-deep": parts("ablations-deep", DEEP_KINDS),
     },
 }
 """Page, and markers in it, to what stands there."""
