@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .extremes import final_scores, no_extremes, rescale, rescale_minimum, rescaling, store_scores
 from .launch import Launch
-from .tiles import UNSEEN, to_bits, to_number
+from .tiles import to_bits, to_number
 
 ROWS, SPLITS = 32, 16
 
@@ -46,7 +46,7 @@ def combined(
             image, text, low = extremes[i]
             image_of_splits = tl.load(of_splits + 3 * i * part, mask=mask, other=0)
             text_of_splits = tl.load(of_splits + (3 * i + 1) * part, mask=mask, other=0)
-            low_of_splits = tl.load(of_splits + (3 * i + 2) * part, mask=mask, other=UNSEEN)
+            low_of_splits = to_number(tl.load(of_splits + (3 * i + 2) * part, mask=mask, other=0x7F800000))  # UNSEEN
             if SIGNALS[i] != "gradient":
                 image_of_splits = to_bits(to_number(image_of_splits) * factor_of_splits)
                 text_of_splits = to_bits(to_number(text_of_splits) * factor_of_splits)

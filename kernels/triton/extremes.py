@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import LN2, UNSEEN, ordered, read_signal, relu, to_bits, to_number
+from .tiles import LN2, UNSEEN, read_signal, relu, to_bits, to_number
 
 MIXED = tl.constexpr(0)
 IMAGE = tl.constexpr(1)
@@ -27,8 +27,8 @@ def rescaling(before, after):
 
 @triton.jit
 def rescale_minimum(low, factor):
-    """`ordered` bits of a minimum, made relative to another maximum of the logits; UNSEEN where there is none."""
-    return tl.where(low == UNSEEN, UNSEEN, ordered(to_bits(to_number(ordered(low)) * factor)))
+    """A minimum, made relative to another maximum of the logits; UNSEEN where there is none, also of factor 0."""
+    return tl.where(low == UNSEEN, UNSEEN, low * factor)
 
 
 @triton.jit
@@ -47,11 +47,11 @@ def rescale(extremes, factor, SIGNALS: tl.constexpr):
 
 @triton.jit
 def no_extremes(ROWS: tl.constexpr, SIGNALS: tl.constexpr):
-    """Of each signal the bits of S_img and S_text, and the `ordered` ones of the smallest image value, over no key."""
+    """Of each signal the bits of S_img and S_text, and the smallest image value, over no key."""
     extremes = ()
     for _ in tl.static_range(len(SIGNALS)):
         zero = tl.zeros([ROWS], tl.int32)
-        extremes = extremes + ((zero, zero, tl.full([ROWS], UNSEEN, tl.int32)),)
+        extremes = extremes + ((zero, zero, tl.full([ROWS], UNSEEN, tl.float32)),)
     return extremes
 
 
@@ -102,15 +102,16 @@ def add_tile(
     added = ()
     for i in tl.static_range(len(SIGNALS)):
         image, text, low = extremes[i]
-        bits = to_bits(read_signal(g, p, row_dot, SIGNALS, i))  # [BLOCK_M, BLOCK_N]
+        x = read_signal(g, p, row_dot, SIGNALS, i)  # [BLOCK_M, BLOCK_N]
+        bits = to_bits(x)
         if ALL == IMAGE:
             image = tl.maximum(image, tl.max(bits, 1))
-            low = tl.minimum(low, tl.min(ordered(bits), 1))
+            low = tl.minimum(low, tl.min(x, 1))
         elif ALL == TEXT:
             text = tl.maximum(text, tl.max(bits, 1))
         else:
             image = tl.maximum(image, tl.max(bits & seen_image, 1))
-            low = tl.minimum(low, tl.min((ordered(bits) & seen_image) | (UNSEEN & ~seen_image), 1))
+            low = tl.minimum(low, tl.min(tl.where(seen_image != 0, x, UNSEEN), 1))
             text = tl.maximum(text, tl.max(bits & seen_text, 1))
         added = added + ((image, text, low),)
     return added, text_seen, highest, total
@@ -121,11 +122,12 @@ def final_scores(extremes, text_seen, total, SIGNALS: tl.constexpr):
     """Of each signal ``S_img``, ``S_text``, the smallest image value and ``w = relu(S_img - S_text)``."""
     scores = ()
     for i in tl.static_range(len(SIGNALS)):
-        image_bits, text_bits, low_bits = extremes[i]
+        image_bits, text_bits, low = extremes[i]
         image = to_number(image_bits)
         text = to_number(text_bits)
-        no_image = low_bits == UNSEEN  # without an image key in sight the maximum is 0, and so is the minimum
-        low = tl.where(no_image, 0.0, to_number(ordered(low_bits)))
+        # Without an image key in sight the maximum is 0, and so is the minimum, which leaves NaN out.
+        no_image = (low == UNSEEN) & (image_bits == 0)
+        low = tl.where(no_image, 0.0, low)
         if SIGNALS[i] != "gradient":
             image = tl.where(no_image, 0.0, image / total)
             low = tl.where(no_image, 0.0, low / total)

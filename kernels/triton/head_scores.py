@@ -188,8 +188,10 @@ def head_scores_kernel(
         part = KEY_SPLITS * size
         partial_ptr += split * size + offset
         for i in tl.static_range(len(SIGNALS)):
-            for which in tl.static_range(3):
-                tl.store(partial_ptr + (3 * i + which) * part, extremes[i][which], mask=is_row)
+            image, text, low = extremes[i]
+            tl.store(partial_ptr + 3 * i * part, image, mask=is_row)
+            tl.store(partial_ptr + (3 * i + 1) * part, text, mask=is_row)
+            tl.store(partial_ptr + (3 * i + 2) * part, to_bits(low), mask=is_row)
         if WITH_LSE:
             of_softmax: tl.constexpr = 3 * len(SIGNALS)
             tl.store(partial_ptr + of_softmax * part, to_bits(highest), mask=is_row)

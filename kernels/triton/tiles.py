@@ -7,8 +7,8 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
-UNSEEN = tl.constexpr(0x7FFFFFFF)
-"""Bits of a minimum over no key: above those of every number."""
+UNSEEN = tl.constexpr(float("inf"))
+"""A minimum over no key."""
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -167,9 +167,3 @@ def to_bits(x):
 def to_number(bits):
     """The inverse of `to_bits`."""
     return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def ordered(bits):
-    """`to_bits` of any numbers, ordered as they are, for a running minimum; the inverse of itself."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
