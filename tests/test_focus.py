@@ -154,6 +154,15 @@ def test_unmoved_by(change: Callable[[Any], None]) -> None:
     np.testing.assert_allclose(after.token_maps, before.token_maps, atol=1e-9)
 
 
+def test_small_scores_are_no_zeros() -> None:
+    """Products of two of them are squared for the focus of a map: in float32 that would vanish."""
+    before = explain(tiny_llava(dtype=torch.float32))
+    model = tiny_llava(dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2.0**-37)
+    np.testing.assert_allclose(explain(model).token_maps, before.token_maps, atol=1e-3)
+
+
 def test_the_shift_of_values_moves_the_published_maps() -> None:
     """Or the test above would show nothing."""
     model = tiny_llava()

@@ -109,25 +109,25 @@ class FocusAccumulator(Accumulator):
         """
         shares = self.shares
         common = self._looked_at if self._before is None else self._looked_at.plus(self._before)
-        count, did = float(common.count[0]), _density(self.did)
+        count, did = float(common.count[0]), density(self.did)
         alike = torch.stack([(common.logs[layer][0] / count).exp() for layer in self._shares])  # [L, N]
         read = torch.addmm(self.read, shares, alike, alpha=1 / count - 1).clamp(min=0)
         read *= did + 2 / self.n_image_keys
         g = self._share_of_read[:, None]
-        return _density((1 - g) * did + g * _density(read))
+        return density((1 - g) * did + g * density(read))
 
     @property
     def token_weights(self) -> Tensor:
         """h of each token, ``(T,)``, in [0, 1]: how late and how closely it looks."""
-        return _ratio(self.shares.sum(dim=1), self.strengths.sum(dim=1))
+        return ratio(self.shares.sum(dim=1), self.strengths.sum(dim=1))
 
     @property
     def _share_of_read(self) -> Tensor:
         """g, ``(T,)``."""
         strength, h = self.strengths.sum(dim=1), self.token_weights
-        u = _ratio((strength - self.image_scores.sum(dim=(1, 2))).clamp(min=0), strength)
+        u = ratio((strength - self.image_scores.sum(dim=(1, 2))).clamp(min=0), strength)
         for_read, for_did = (3 * h) ** 2 * u, (1 - h) ** 2 * (1 - u)
-        return _ratio(for_read, for_read + for_did)
+        return ratio(for_read, for_read + for_did)
 
     def _add(self, gradient: LayerGradient, keys: KeySets) -> None:
         assert self._maps is not None
@@ -150,11 +150,10 @@ class FocusAccumulator(Accumulator):
             gradient.d_out, value, self._textless[1], sums, attention=attention, backend=self.backend
         )
         self._keep_scores(call.layer, rows, scores)
-        n_keys = (packed.image >= 0).sum(dim=1)  # of each sample
-        n_keys = n_keys.repeat_interleave(torch.tensor(packed.rows, device=n_keys.device))  # of each row
-        self._maps[rows] += _focus(did, n_keys)[:, None] * did
+        n_keys = _of_rows((packed.image >= 0).sum(dim=1), packed.rows)
+        self._maps[rows] += focus_of(did, n_keys)[:, None] * did
         strength = _strength(scores.image, scores.image_min)
-        share = self._depth[call.layer] * strength * _focus(read, n_keys)
+        share = self._depth[call.layer] * strength * focus_of(read, n_keys)
         if call.layer not in self._shares:
             self._shares[call.layer] = share.new_zeros(self.rows.stop - self.rows.start)
         self._shares[call.layer][rows] = share
@@ -223,15 +222,20 @@ def centred(value: Tensor, keys: PackedKeys) -> tuple[Tensor, Tensor]:
     sums = of_samples.where(is_image, 0).sum(dim=2, keepdim=True, dtype=accumulator(value))
     means = sums / is_image.sum(dim=2, keepdim=True).clamp(min=1)  # [B, H_kv, 1, D]
     less = torch.sub(of_samples, means).to(value.dtype).view(value.shape)
-    counts = torch.tensor(keys.rows, device=value.device)
-    return less, means.squeeze(2).repeat_interleave(counts, dim=0, output_size=sum(keys.rows))
+    return less, _of_rows(means.squeeze(2), keys.rows)
 
 
-def _focus(maps: Tensor, n_keys: Tensor) -> Tensor:
-    """Of each row ``(T,)``, from 0 where all of its keys have alike to ``1 - 1 / n`` where one has all."""
-    maps = _ratio(maps, maps.amax(dim=1, keepdim=True))  # squares of small numbers would vanish
-    squares = n_keys * maps.square().sum(dim=1)
-    return (1 - _ratio(maps.sum(dim=1).square(), squares)).where(squares > 0, 0).clamp(min=0)
+def _of_rows(of_samples: Tensor, counts: Sequence[int]) -> Tensor:
+    """What each sample has, for each of its rows. The given length keeps a GPU from being waited for."""
+    repeats = torch.tensor(counts, device=of_samples.device)
+    return of_samples.repeat_interleave(repeats, dim=0, output_size=sum(counts))
+
+
+def focus_of(maps: Tensor, n_keys: Tensor | int) -> Tensor:
+    """Over the last axis: 0 where all n keys have alike, ``1 - 1 / n`` where one has all; 0 for zeros."""
+    maps = ratio(maps, maps.amax(dim=-1, keepdim=True))  # squares of small numbers would vanish
+    squares = n_keys * maps.square().sum(dim=-1)
+    return (1 - ratio(maps.sum(dim=-1).square(), squares)).where(squares > 0, 0).clamp(min=0)
 
 
 def _strength(highest: Tensor, lowest: Tensor) -> Tensor:
@@ -239,11 +243,11 @@ def _strength(highest: Tensor, lowest: Tensor) -> Tensor:
     return torch.maximum(highest, -lowest).sum(dim=-1)
 
 
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
     """0 where both are."""
     return part / whole.where(whole > 0, 1)
 
 
-def _density(maps: Tensor) -> Tensor:
+def density(maps: Tensor) -> Tensor:
     """Every row over its sum; a row of zeros stays."""
-    return _ratio(maps, maps.sum(dim=1, keepdim=True))
+    return ratio(maps, maps.sum(dim=-1, keepdim=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..engine.focus import FLOOR, FocusAccumulator
+from ..engine.focus import FLOOR, FocusAccumulator, density, focus_of, ratio
 from ..inputs.methods import FOCUS
 from ..result.explanation import Explanation
 from .combine import with_token_maps
@@ -78,7 +78,7 @@ def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
     L, T, N = A.shape
     d = torch.linspace(0, 1, L).double() if L > 1 else torch.ones(1).double()
     d = d if rule.depth else torch.full_like(d, 0.5)
-    shares = a * focus(A) * d[:, None]  # [L, T]
+    shares = a * focus_of(A, N) * d[:, None]  # [L, T]
     M = {
         "geometric": A.clamp(min=FLOOR).log().mean(1, keepdim=True).exp(),
         "arithmetic": A.mean(1, keepdim=True),
@@ -87,7 +87,7 @@ def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
     read = (shares[..., None] * (A - (1 - 1 / T) * M)).sum(0).clamp(min=0)
     did = parts.did
     if not rule.focus:  # a map's focus is that of any multiple of it
-        of_layers = focus(did)[..., None]
+        of_layers = focus_of(did, N)[..., None]
         did = did / of_layers.where(of_layers > 0, 1)
     did = density(did.sum(0))
     if rule.product:
@@ -100,22 +100,6 @@ def focus_map(parts: Parts, rule: Rule = Rule()) -> Tensor:
     fixed = {"read": 1.0, "did": 0.0, "half": 0.5}
     g = torch.full_like(h, fixed[rule.gate]) if rule.gate in fixed else ratio(for_read, for_read + for_did)
     return density((1 - g[:, None]) * did + g[:, None] * density(read))
-
-
-def focus(maps: Tensor) -> Tensor:
-    """``1 - sum^2 / (N sum of squares)`` over the last axis, 0 for a row of zeros."""
-    squares = maps.shape[-1] * maps.square().sum(-1)
-    return (1 - ratio(maps.sum(-1).square(), squares)).where(squares > 0, 0)
-
-
-def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """0 where both are."""
-    return part / whole.where(whole > 0, 1)
-
-
-def density(maps: Tensor) -> Tensor:
-    """Every row over its sum; a row of zeros stays."""
-    return ratio(maps, maps.sum(dim=-1, keepdim=True))
 
 
 def parts_of(explainer: Explainer, sample: Sample) -> tuple[Parts, Explanation]:

@@ -17,7 +17,8 @@ PANEL_ELEMENTS = 1 << 23  # 32 MiB: of the copies of a map
 
 def most_rows(layer: Layer) -> int:
     """That run at once: with many image keys, as many as there is room for a copy of their maps."""
-    return max(1, PANEL_ELEMENTS // max(1, layer.keys.image.size(1))) if layer.sums else PANEL_ELEMENTS
+    n_copied = layer.keys.image.size(1) if layer.sums else 0
+    return max(1, PANEL_ELEMENTS // max(1, n_copied))
 
 
 def run(layer: Layer, part: Part) -> None:
